@@ -1,0 +1,1 @@
+"""Measurements of the engine: each module runs alone, as `python -m benchmarks.NAME`."""

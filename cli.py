@@ -1,0 +1,433 @@
+"""The command line: parses, calls `retrieval`, prints. No logic of its own.
+
+Standard output is for results, standard error for talk. Anything heavy is imported inside the
+command that needs it, so that `--help` and `search` start fast.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from retrieval import Hit, Options, Progress, Query, Report
+
+app = typer.Typer(
+    help="Find photos by describing them: text, example photos or both, on your own machine.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+IndexOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--index",
+        metavar="DIR",
+        envvar="RETRIEVAL_INDEX",
+        help="The index. Default: .retrieval in the first folder, or found from here upwards.",
+    ),
+]
+KOption = Annotated[int, typer.Option("-k", min=1, help="How many photos to show.")]
+Format = Literal["table", "json", "jsonl", "csv", "paths"]
+FormatOption = Annotated[
+    Format,
+    typer.Option("--format", "-f", help="How to print the hits."),
+]
+NulOption = Annotated[
+    bool, typer.Option("-0", "--null", help="Paths ended by NUL, for `xargs -0`.")
+]
+GalleryOption = Annotated[
+    Path | None,
+    typer.Option("--gallery", metavar="FILE", help="Write the hits as one HTML page."),
+]
+OpenOption = Annotated[bool, typer.Option("--open", help="Show the page in the browser.")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="M",
+        help="mini, base, better, best, multilingual, ARCH:WEIGHTS, ARCH:CHECKPOINT_FILE, "
+        "hf-hub:ORG/MODEL or auto. Default: the index's own; auto for a new index.",
+    ),
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+
+
+@app.command()
+def index(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FOLDER]...", help="Folders of photos. Default: those it knows."),
+    ] = None,
+    index: IndexOption = None,
+    model: ModelOption = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GLOB",
+            help="Leave out names or paths like this (repeatable); kept for later runs. "
+            "'' leaves nothing out any more.",
+        ),
+    ] = None,
+    prune: Annotated[bool, typer.Option(help="Forget photos that are gone for good.")] = False,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Encode all photos again, also to change the model.")
+    ] = False,
+    max_megapixels: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Skip larger photos. Default: by free memory."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that decode. Default: one a core.")
+    ] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Index folders of photos: run it again whenever they change."""
+    import retrieval
+
+    options = retrieval.Options(
+        exclude=[pattern for pattern in exclude if pattern] if exclude else None,
+        workers=workers,
+        max_megapixels=max_megapixels,
+        prune=prune,
+        rebuild=rebuild,
+    )
+    report = _index(folders or [], index, model, options, quiet)
+    if not quiet:
+        from retrieval.output import summary
+
+        typer.echo(summary(report))
+
+
+@app.command()
+def search(
+    text: Annotated[
+        str | None, typer.Argument(metavar="[TEXT]", help="What to look for, in words.")
+    ] = None,
+    texts: Annotated[
+        list[str] | None,
+        typer.Option("--text", metavar="T", help="More words; T=0.5 gives them half the weight."),
+    ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--image", metavar="P", help="An example photo: a path, or - for standard input."
+        ),
+    ] = None,
+    not_texts: Annotated[
+        list[str] | None, typer.Option("--not", metavar="T", help="What is not wanted.")
+    ] = None,
+    not_images: Annotated[
+        list[str] | None, typer.Option("--not-image", metavar="P", help="A photo not like this.")
+    ] = None,
+    k: KOption = 10,
+    min_score: Annotated[
+        float | None, typer.Option(help="The lowest score (cosine, -1 to 1) to show.")
+    ] = None,
+    within: Annotated[
+        list[Path] | None,
+        typer.Option("--in", metavar="SUBFOLDER", help="Only photos in here (repeatable)."),
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option(metavar="DATE", help="Taken on this day or later: 2024-05-17.")
+    ] = None,
+    before: Annotated[
+        str | None, typer.Option(metavar="DATE", help="Taken before this day.")
+    ] = None,
+    form: FormatOption = "table",
+    nul: NulOption = False,
+    gallery: GalleryOption = None,
+    show: OpenOption = False,
+    index: IndexOption = None,
+    index_first: Annotated[
+        bool, typer.Option("--index-first", help="Bring the index up to date, or make it, first.")
+    ] = False,
+) -> None:
+    """Find photos by words, example photos or both.
+
+    Every term may end in =WEIGHT: --text "at night"=0.5, --image beach.jpg=2.
+    """
+    import retrieval
+    from retrieval.query import parse_date, parse_terms
+
+    query = retrieval.Query(
+        parse_terms(
+            [*([text] if text is not None else []), *(texts or [])],
+            images or [],
+            not_texts or [],
+            not_images or [],
+        ),
+        within=tuple(within or ()),
+        after=parse_date(after, "--after") if after else None,
+        before=parse_date(before, "--before") if before else None,
+        min_score=min_score,
+    )
+    where = _index_to_search(index, index_first)
+    with retrieval.open(where) as photos:
+        hits = photos.ask(query, k)
+    _show(hits, query, form, nul, gallery, show)
+
+
+@app.command()
+def similar(
+    photo: Annotated[str, typer.Argument(metavar="PHOTO", help="A path, or - for standard input.")],
+    k: KOption = 10,
+    form: FormatOption = "table",
+    nul: NulOption = False,
+    gallery: GalleryOption = None,
+    show: OpenOption = False,
+    index: IndexOption = None,
+) -> None:
+    """Find photos that look like one, which is itself left out."""
+    import retrieval
+
+    query = retrieval.Query((retrieval.Term("photo", photo),))
+    with retrieval.open(index) as photos:
+        hits = photos.similar(photo, k)
+    _show(hits, query, form, nul, gallery, show)
+
+
+@app.command()
+def info(
+    index: IndexOption = None,
+    skipped: Annotated[bool, typer.Option("--skipped", help="List every skipped file.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Tell what is indexed, what was skipped and why, and what changed on disk since."""
+    import retrieval
+    from retrieval.output import status_json, status_text
+
+    with retrieval.open(index) as photos:
+        status = photos.status()
+    typer.echo(status_json(status) if as_json else status_text(status, skipped))
+
+
+@app.command()
+def remove(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[PATH]...", help="Photos or folders to forget."),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Delete the whole index. Photos stay.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    index: IndexOption = None,
+) -> None:
+    """Forget photos, or the whole index. Photo files are never touched."""
+    from indexes.index import delete
+    from retrieval import QueryError, api
+
+    if everything == bool(paths):
+        raise QueryError("Name the photos or folders to forget, or --all for the whole index.")
+    where = api.locate(index)
+    if everything:
+        if not yes and not typer.confirm(f"Delete the index {where}? (Your photos stay.)"):
+            raise typer.Exit(1)
+        delete(where)
+        typer.echo(f"Deleted the index {where}.")
+        return
+    count = api.remove(paths or [], where)
+    typer.echo(
+        f"Forgot {count} file(s). They come back at the next `retrieval index` unless it is told "
+        "to --exclude them."
+    )
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where to put the photos and the gallery.")] = Path(
+        "retrieval-demo"
+    ),
+    model: ModelOption = "mini",
+    show: OpenOption = False,
+) -> None:
+    """Index a few real photos that come with scikit-image and scikit-learn, and search them."""
+    from retrieval import Options
+    from retrieval.demo import QUERIES, copy_photos, run_queries
+    from retrieval.output import summary
+
+    photos = copy_photos(folder / "photos")
+    typer.echo(f"$ retrieval index {photos} --model {model}")
+    typer.echo(summary(_index([photos], None, model, Options(), quiet=False)))
+    for command, hits in run_queries(photos, QUERIES, folder / "gallery.html"):
+        typer.echo(f"\n$ {command}")
+        _write(hits, "table", False)
+    page = (folder / "gallery.html").absolute()
+    typer.echo(f"\nThe same with pictures: {page}")
+    if show:
+        _open_page(page)
+
+
+# What the commands share ---------------------------------------------------------------------
+
+
+def _index(
+    folders: list[Path],
+    index: Path | None,
+    model: str | None,
+    options: "Options",
+    quiet: bool,
+) -> "Report":
+    import retrieval
+
+    say = (lambda _: None) if quiet else _talk
+    with _progress(quiet) as progress:
+        try:
+            return retrieval.index(
+                *folders, index=index, model=model, options=options, progress=progress, say=say
+            )
+        except KeyboardInterrupt:
+            _talk("\nStopped. What was indexed is kept; run the same command again to go on.")
+            raise typer.Exit(130) from None
+
+
+def _index_to_search(index: Path | None, index_first: bool) -> Path:
+    """The index to search, made or brought up to date if the user wants it."""
+    import retrieval
+    from retrieval import api
+
+    folder = Path.cwd()
+    try:
+        where = api.locate(index)
+        folders = []
+    except retrieval.IndexMissingError as missing:
+        where = index or folder / ".retrieval"
+        folders = [folder]
+        if not index_first:
+            if not (sys.stdin.isatty() and sys.stderr.isatty()):
+                raise retrieval.IndexMissingError(
+                    f"{missing} Or add --index-first to this search."
+                ) from None
+            _talk(str(missing))
+            if not typer.confirm(f"Index the photos in {folder} now?", default=True, err=True):
+                raise typer.Exit(1) from None
+            index_first = True
+    if index_first:
+        from retrieval.output import summary
+
+        _talk(summary(_index(folders, where, None, retrieval.Options(), quiet=False)))
+    return where
+
+
+def _show(
+    hits: list["Hit"], query: "Query", form: Format, nul: bool, gallery: Path | None, show: bool
+) -> None:
+    _write(hits, "paths" if nul else form, nul)
+    if gallery is None and not show:
+        return
+    from retrieval.gallery import Section, last_gallery, write_gallery
+
+    page = write_gallery(gallery or last_gallery(), [Section(query.terms, hits)])
+    _talk(f"Gallery: {page}")
+    if show:
+        _open_page(page)
+
+
+def _write(hits: list["Hit"], form: Format, nul: bool) -> None:
+    from retrieval.output import render
+
+    sys.stdout.flush()
+    sys.stdout.buffer.write(render(hits, form, nul))
+    sys.stdout.buffer.flush()
+
+
+def _open_page(page: Path) -> None:
+    import webbrowser
+
+    if not webbrowser.open(page.as_uri()):
+        _talk(f"No browser could be started; open {page} yourself.")
+
+
+def _talk(sentence: str) -> None:
+    typer.echo(sentence, err=True)
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[["Progress"], None]]:
+    """A bar on a terminal, a line every ten seconds elsewhere, nothing if quiet."""
+    if quiet:
+        yield lambda _: None
+    elif sys.stderr.isatty():
+        with _bar() as update:
+            yield update
+    else:
+        last = time.monotonic()
+
+        def line(now: "Progress") -> None:
+            nonlocal last
+            if time.monotonic() - last >= 10:
+                last = time.monotonic()
+                _talk(f"{now.done} of {now.total} files, {now.skipped} skipped")
+
+        yield line
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[["Progress"], None]]:
+    from rich import progress as bars
+    from rich.console import Console
+
+    with bars.Progress(
+        bars.TextColumn("Indexing"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TextColumn("{task.fields[rate]}"),
+        bars.TimeRemainingColumn(),
+        bars.TextColumn("{task.fields[skipped]}"),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        task = bar.add_task("", total=None, rate="looking for photos", skipped="")
+
+        def update(now: "Progress") -> None:
+            speed = bar.tasks[0].speed
+            bar.update(
+                task,
+                total=now.total,
+                completed=now.done,
+                rate=f"{speed:.0f}/s" if speed else "",
+                skipped=f"{now.skipped} skipped" if now.skipped else "",
+            )
+
+        yield update
+
+
+def main() -> None:
+    """Run the command line; every error is one sentence, exit code 1 (2 for usage)."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        _fail("Stopped.", 130)
+    except BrokenPipeError:  # `retrieval search … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        from indexes.errors import RetrievalError
+
+        if isinstance(error, RetrievalError):
+            _fail(str(error), 1)
+        if os.environ.get("RETRIEVAL_DEBUG"):
+            raise
+        _fail(
+            f"Something went wrong that should not ({type(error).__name__}: {error}). Nothing that "
+            "was committed is lost. RETRIEVAL_DEBUG=1 shows where; please report it.",
+            1,
+        )
+
+
+def _fail(sentence: str, code: int) -> None:
+    typer.echo(f"Error: {sentence}" if code == 1 else sentence, err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,468 @@
+"""The catalogue: what is known of every photo and file, in one SQLite database (WAL).
+
+It is the source of truth; all else in an index can be made again from it. A photo is its content
+(its hash), a file is a place where that content was found. Only SQL lives here: no paths are
+opened, no vectors compared.
+"""
+
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes.database import Database, guarded
+
+_SQL_VARIABLES = 30_000  # SQLite allows 32,766 in one statement
+
+
+@dataclass(frozen=True)
+class Made:
+    """How every embedding of an index was made; a query has to be made the same way."""
+
+    model: str
+    fingerprint: str
+    dim: int
+    fusion: str
+
+
+@dataclass(frozen=True)
+class Photo:
+    """What is known of one photo's content. Sizes in pixels, `taken` as local ISO 8601 time."""
+
+    hash: str
+    width: int
+    height: int
+    format: str
+    taken: str | None = None
+    camera: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+
+
+@dataclass(frozen=True)
+class File:
+    """One file as last seen: a photo (`photo_id`) or the `reason` why it is none."""
+
+    path: str
+    bytes: int
+    mtime_ns: int
+    photo_id: int | None = None
+    reason: str | None = None
+    present: bool = True
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which photos may be found. Folders are (root id, path prefix, '' for the whole root)."""
+
+    folders: tuple[tuple[int, str], ...] = ()
+    after: str | None = None
+    before: str | None = None
+
+
+def _stored(path: str) -> str | bytes:
+    """Paths are TEXT, or BLOB where the bytes of the name are not UTF-8 (surrogates in Python)."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(path)
+    return path
+
+
+def _loaded(path: str | bytes) -> str:
+    """The inverse of `_stored`, refusing what would leave the indexed folder."""
+    name = os.fsdecode(path)
+    if name.startswith("/") or ".." in name.split("/") or "\0" in name:
+        raise sqlite3.DatabaseError("a path leaves the indexed folder")
+    return name
+
+
+def _file(
+    path: str | bytes, size: int, mtime_ns: int, photo: int | None, why: str | None, present: int
+) -> File:
+    return File(_loaded(path), size, mtime_ns, photo, why, bool(present))
+
+
+class Catalogue(Database):
+    """One open catalogue. Use as a context manager, or call `close`."""
+
+    @classmethod
+    def create(cls, folder: Path, made: Made) -> Self:
+        """Make an empty catalogue in `folder`, which has to exist."""
+        catalogue = cls._new(folder)
+        catalogue._create_tables(made)
+        return catalogue
+
+    @guarded
+    def _create_tables(self, made: Made) -> None:
+        with self.db.atomic():
+            self.db.table("meta").create({"key": str, "value": str}, pk="key")
+            self.db.table("roots").create({"id": int, "relative": str, "absolute": str}, pk="id")
+            # AUTOINCREMENT, which sqlite-utils cannot ask for: an id that was forgotten must never
+            # come back, since vector files on disk may still carry it.
+            self.db.execute(
+                """CREATE TABLE photos (
+                    id INTEGER PRIMARY KEY AUTOINCREMENT, hash TEXT NOT NULL UNIQUE,
+                    width INTEGER, height INTEGER, format TEXT, taken TEXT, camera TEXT,
+                    latitude REAL, longitude REAL, present INTEGER NOT NULL DEFAULT 1)"""
+            )
+            self.db.execute("CREATE INDEX photos_absent ON photos (id) WHERE present = 0")
+            self.db.table("embeddings").create(
+                {"photo_id": int, "vector": bytes},
+                pk="photo_id",
+                foreign_keys=[("photo_id", "photos", "id")],
+            )
+            self.db.table("files").create(
+                {
+                    "id": int,
+                    "root_id": int,
+                    "path": str,
+                    "bytes": int,
+                    "mtime_ns": int,
+                    "photo_id": int,
+                    "reason": str,
+                    "present": int,
+                },
+                pk="id",
+                foreign_keys=[("photo_id", "photos", "id"), ("root_id", "roots", "id")],
+            )
+            self.db.table("files").create_index(["root_id", "path"], unique=True)
+            self.db.table("files").create_index(["photo_id"])
+            self._set("generation", secrets.token_hex(8))
+            for key, value in asdict(made).items():
+                self._set(key, str(value))
+            self._stamp()
+
+    def _set(self, key: str, value: str) -> None:
+        self.db.table("meta").upsert({"key": key, "value": value}, pk="key")
+
+    def _get(self, key: str, default: str | None = None) -> str:
+        row = self.db.execute("SELECT value FROM meta WHERE key = ?", [key]).fetchone()
+        if row is None and default is None:
+            raise sqlite3.DatabaseError(f"its entry '{key}' is missing")
+        return str(row[0]) if row else str(default)
+
+    @guarded
+    def made(self) -> Made:
+        """The model, weights, dimension and fusion behind the embeddings."""
+        dim = self._get("dim")
+        if not dim.isdigit() or not 0 < int(dim) <= 65_536:
+            raise sqlite3.DatabaseError("its dimension makes no sense")
+        return Made(self._get("model"), self._get("fingerprint"), int(dim), self._get("fusion"))
+
+    @guarded
+    def setting(self, key: str, default: str) -> str:
+        """A free setting that travels with the index, such as what to exclude."""
+        return self._get(f"setting:{key}", default)
+
+    @guarded
+    def set_setting(self, key: str, value: str) -> None:
+        with self.transaction():
+            self._set(f"setting:{key}", value)
+
+    @guarded
+    def generation(self) -> str:
+        """A token that changes whenever embeddings were removed or replaced, not when added."""
+        token = self._get("generation")
+        if not token.isalnum():
+            raise sqlite3.DatabaseError("its generation makes no sense")
+        return token
+
+    # Roots -------------------------------------------------------------------------------------
+
+    @guarded
+    def roots(self) -> list[tuple[int, str, str]]:
+        """(id, path relative to the index, absolute path) of every indexed folder."""
+        rows = self.db.execute("SELECT id, relative, absolute FROM roots ORDER BY id").fetchall()
+        return [
+            (int(i), os.fsdecode(relative), os.fsdecode(absolute)) for i, relative, absolute in rows
+        ]
+
+    @guarded
+    def put_root(self, relative: str, absolute: str, root_id: int | None = None) -> int:
+        """Add an indexed folder, or note where a known one is now; returns its id."""
+        row = {"relative": _stored(relative), "absolute": _stored(absolute)}
+        with self.transaction():
+            if root_id is None:
+                return cast(int, self.db.table("roots").insert(row).last_pk)
+            self.db.table("roots").update(root_id, row)
+            return root_id
+
+    @guarded
+    def absorb_root(self, inner: int, outer: int, prefix: str) -> None:
+        """Make the files of root `inner` files of `outer`, found there under `prefix`."""
+        with self.transaction():
+            rows = self.db.execute(
+                "SELECT id, path FROM files WHERE root_id = ?", [inner]
+            ).fetchall()
+            self.db.conn.executemany(
+                "UPDATE OR REPLACE files SET root_id = ?, path = ? WHERE id = ?",
+                [(outer, _stored(f"{prefix}/{_loaded(path)}"), i) for i, path in rows],
+            )
+            self.db.execute("DELETE FROM roots WHERE id = ?", [inner])
+
+    # Files and photos --------------------------------------------------------------------------
+
+    @guarded
+    def files(self, root_id: int, under: str = "") -> dict[str, File]:
+        """Every file known in a root (below `under`, if given) by its path in it."""
+        where, arguments = _below(root_id, under)
+        rows = self.db.execute(
+            f"SELECT path, bytes, mtime_ns, photo_id, reason, present FROM files f WHERE {where}",
+            arguments,
+        ).fetchall()
+        found = (_file(*row) for row in rows)
+        return {file.path: file for file in found}
+
+    @guarded
+    def photo_ids(self, hashes: Iterable[str]) -> dict[str, int]:
+        """The ids of those of the hashes that have an embedding."""
+        found: dict[str, int] = {}
+        for part in _chunks(list(hashes)):
+            marks = ",".join("?" * len(part))
+            found.update(
+                self.db.execute(
+                    "SELECT p.hash, p.id FROM photos p JOIN embeddings e ON e.photo_id = p.id "
+                    f"WHERE p.hash IN ({marks})",
+                    part,
+                ).fetchall()
+            )
+        return found
+
+    @guarded
+    def hashes(self) -> set[str]:
+        """The hashes of all photos, those that are gone from disk included."""
+        return {h for (h,) in self.db.execute("SELECT hash FROM photos").fetchall()}
+
+    @guarded
+    def add_photos(self, photos: Sequence[Photo], rows: npt.NDArray[np.float32]) -> list[int]:
+        """Store photos with their embeddings, float32 [n, dim]; returns their ids."""
+        ids = []
+        with self.transaction():
+            for photo, row in zip(photos, rows, strict=True):
+                photo_id = cast(int, self.db.table("photos").insert(asdict(photo)).last_pk)
+                self.db.execute(
+                    "INSERT INTO embeddings (photo_id, vector) VALUES (?, ?)",
+                    [photo_id, row.astype("<f4").tobytes()],
+                )
+                ids.append(photo_id)
+        return ids
+
+    @guarded
+    def put_files(self, root_id: int, files: Iterable[File]) -> None:
+        """Insert or replace what is known of these files."""
+        with self.transaction():
+            self.db.conn.executemany(
+                "INSERT INTO files (root_id, path, bytes, mtime_ns, photo_id, reason, present) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (root_id, path) DO UPDATE SET "
+                "bytes = excluded.bytes, mtime_ns = excluded.mtime_ns, "
+                "photo_id = excluded.photo_id, reason = excluded.reason, "
+                "present = excluded.present",
+                [
+                    (root_id, _stored(f.path), f.bytes, f.mtime_ns, f.photo_id, f.reason, f.present)
+                    for f in files
+                ],
+            )
+
+    @guarded
+    def mark_gone(self, root_id: int, paths: Iterable[str]) -> None:
+        """These files are no longer on disk. What is known of their photos stays."""
+        with self.transaction():
+            self.db.conn.executemany(
+                "UPDATE files SET present = 0 WHERE root_id = ? AND path = ?",
+                [(root_id, _stored(path)) for path in paths],
+            )
+
+    @guarded
+    def settle(self) -> None:
+        """Bring `photos.present` in line with the files, and drop leftovers.
+
+        A photo is present while one of its files is. A file that is gone but whose photo is still
+        present elsewhere was moved: its row says nothing any more. So does the row of a gone file
+        that never was a photo.
+        """
+        with self.transaction():
+            self.db.execute(
+                "UPDATE photos SET present = NOT present WHERE present != EXISTS "
+                "(SELECT 1 FROM files f WHERE f.photo_id = photos.id AND f.present)"
+            )
+            self.db.execute(
+                "DELETE FROM files WHERE NOT present AND (photo_id IS NULL OR photo_id IN "
+                "(SELECT id FROM photos WHERE present))"
+            )
+
+    @guarded
+    def forget_files(self, root_id: int, under: str) -> int:
+        """Drop the files at or below a path, and photos that are then without a file."""
+        where, arguments = _below(root_id, under)
+        with self.transaction():
+            gone = self.db.execute(f"DELETE FROM files AS f WHERE {where}", arguments).rowcount
+            self._forget("id NOT IN (SELECT photo_id FROM files WHERE photo_id IS NOT NULL)")
+        return int(gone)
+
+    @guarded
+    def prune(self) -> int:
+        """Forget photos that are gone from disk, for good; returns how many."""
+        with self.transaction():
+            self.settle()
+            return self._forget("NOT present")
+
+    def _forget(self, which: str) -> int:
+        chosen = f"(SELECT id FROM photos WHERE {which})"
+        self.db.execute(f"DELETE FROM embeddings WHERE photo_id IN {chosen}")
+        self.db.execute(f"DELETE FROM files WHERE photo_id IN {chosen}")
+        count = self.db.execute(f"DELETE FROM photos WHERE {which}").rowcount
+        if count:
+            self._set("generation", secrets.token_hex(8))
+        return int(count)
+
+    @guarded
+    def restart(self, made: Made) -> None:
+        """Forget all photos and files, to be made anew by another model."""
+        with self.transaction():
+            for table in ("embeddings", "files", "photos"):
+                self.db.execute(f"DELETE FROM {table}")
+            for key, value in asdict(made).items():
+                self._set(key, str(value))
+            self._set("generation", secrets.token_hex(8))
+
+    # What a search reads -----------------------------------------------------------------------
+
+    @guarded
+    def embeddings(
+        self, dim: int, after: int = 0
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Embeddings of photos with an id above `after`: int64 [n], float32 [n, dim], by id."""
+        rows = self.db.execute(
+            "SELECT photo_id, vector FROM embeddings WHERE photo_id > ? ORDER BY photo_id", [after]
+        ).fetchall()
+        return np.array([i for i, _ in rows], np.int64), _matrix([v for _, v in rows], dim)
+
+    @guarded
+    def embedding(self, photo_id: int, dim: int) -> npt.NDArray[np.float32]:
+        """The embedding of one photo, float32 [dim]."""
+        row = self.db.execute(
+            "SELECT vector FROM embeddings WHERE photo_id = ?", [photo_id]
+        ).fetchall()
+        if not row:
+            raise sqlite3.DatabaseError("an embedding is missing")
+        result: npt.NDArray[np.float32] = _matrix([row[0][0]], dim)[0]
+        return result
+
+    @guarded
+    def allowed(self, chosen: Filter) -> npt.NDArray[np.int64] | None:
+        """The ids of the photos that may be found, int64 [n]; None where all may."""
+        if chosen == Filter():
+            if not self.db.execute("SELECT 1 FROM photos WHERE present = 0 LIMIT 1").fetchone():
+                return None
+            rows = self.db.execute("SELECT id FROM photos WHERE present = 1").fetchall()
+            return np.array([i for (i,) in rows], np.int64)
+        conditions, arguments = ["f.present", "f.photo_id IS NOT NULL"], []
+        if chosen.folders:
+            below = [_below(*folder) for folder in chosen.folders]
+            conditions.append("(" + " OR ".join(f"({where})" for where, _ in below) + ")")
+            arguments += [value for _, values in below for value in values]
+        # A photo that does not say when it was taken counts by its file's time.
+        taken = (
+            "coalesce(p.taken, strftime('%Y-%m-%dT%H:%M:%S', f.mtime_ns / 1000000000, "
+            "'unixepoch', 'localtime'))"
+        )
+        if chosen.after:
+            conditions.append(f"{taken} >= ?")
+            arguments.append(chosen.after)
+        if chosen.before:
+            conditions.append(f"{taken} < ?")
+            arguments.append(chosen.before)
+        rows = self.db.execute(
+            "SELECT DISTINCT f.photo_id FROM files f JOIN photos p ON p.id = f.photo_id WHERE "
+            + " AND ".join(conditions),
+            arguments,
+        ).fetchall()
+        return np.array([i for (i,) in rows], np.int64)
+
+    @guarded
+    def photos(self, ids: Sequence[int]) -> dict[int, tuple[Photo, list[tuple[int, str]]]]:
+        """Photos by id, each with the places (root id, path) where it is now."""
+        found: dict[int, tuple[Photo, list[tuple[int, str]]]] = {}
+        for part in _chunks([int(i) for i in ids]):
+            marks = ",".join("?" * len(part))
+            for i, *values in self.db.execute(
+                "SELECT id, hash, width, height, format, taken, camera, latitude, longitude "
+                f"FROM photos WHERE id IN ({marks})",
+                part,
+            ).fetchall():
+                found[i] = (Photo(*values), [])
+            for i, root_id, path in self.db.execute(
+                "SELECT photo_id, root_id, path FROM files WHERE present AND "
+                f"photo_id IN ({marks}) ORDER BY root_id, path",
+                part,
+            ).fetchall():
+                found[i][1].append((root_id, _loaded(path)))
+        return found
+
+    @guarded
+    def file(self, root_id: int, path: str) -> File | None:
+        """What is known of one file."""
+        row = self.db.execute(
+            "SELECT path, bytes, mtime_ns, photo_id, reason, present FROM files "
+            "WHERE root_id = ? AND path = ?",
+            [root_id, _stored(path)],
+        ).fetchone()
+        return _file(*row) if row else None
+
+    @guarded
+    def counts(self) -> dict[str, int]:
+        """How many photos are present and absent, and files are photos and skipped."""
+        one = self.db.execute(
+            "SELECT (SELECT count(*) FROM photos WHERE present), "
+            "(SELECT count(*) FROM photos WHERE NOT present), "
+            "(SELECT count(*) FROM files WHERE present AND photo_id IS NOT NULL), "
+            "(SELECT count(*) FROM files WHERE present AND reason IS NOT NULL)"
+        ).fetchone()
+        return dict(zip(("photos", "missing", "files", "skipped"), one, strict=True))
+
+    @guarded
+    def skipped(self) -> list[tuple[int, str, str]]:
+        """(root id, path, reason) of every file that could not be used."""
+        rows = self.db.execute(
+            "SELECT root_id, path, reason FROM files WHERE present AND reason IS NOT NULL "
+            "ORDER BY root_id, path"
+        ).fetchall()
+        return [(root_id, _loaded(path), str(reason)) for root_id, path, reason in rows]
+
+
+def _below(root_id: int, under: str) -> tuple[str, list[Any]]:
+    """An SQL condition on `files f`: in this root, at or below the path `under`."""
+    if not under:
+        return "f.root_id = ?", [root_id]
+    exact, first, last = (
+        _stored(under),
+        _stored(f"{under}/"),
+        _stored(f"{under}0"),
+    )  # '0' follows '/'
+    condition = "f.root_id = ? AND (f.path = ? OR (f.path >= ? AND f.path < ?)"
+    arguments: list[Any] = [root_id, exact, first, last]
+    if isinstance(first, str):
+        # Names that are not UTF-8 are stored as bytes, which SQLite sorts after all text.
+        condition += " OR (f.path >= ? AND f.path < ?)"
+        arguments += [os.fsencode(f"{under}/"), os.fsencode(f"{under}0")]
+    return condition + ")", arguments
+
+
+def _chunks(values: list[Any]) -> Iterable[list[Any]]:
+    return (values[i : i + _SQL_VARIABLES] for i in range(0, len(values), _SQL_VARIABLES))
+
+
+def _matrix(vectors: list[bytes], dim: int) -> npt.NDArray[np.float32]:
+    if any(not isinstance(v, bytes) or len(v) != 4 * dim for v in vectors):
+        raise sqlite3.DatabaseError("an embedding has the wrong size")
+    matrix = np.frombuffer(b"".join(vectors), "<f4").reshape(-1, dim).astype(np.float32)
+    if not np.isfinite(matrix).all():
+        raise sqlite3.DatabaseError("an embedding is not made of numbers")
+    return matrix

@@ -1,0 +1,273 @@
+"""The Index: one folder on disk that keeps catalogue and vectors in step.
+
+Reading needs nothing but the folder; writing needs the lock, which the operating system frees when
+the process ends, however it ends. Many may search while one writes.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes import vectors
+from indexes.catalogue import Catalogue, Filter, Made
+from indexes.database import FILENAME
+from indexes.errors import IndexBusyError, IndexMissingError, StorageError
+
+FOLDER_NAME = ".retrieval"
+_LOCK, _HOLDER = "lock", "holder.json"
+
+
+@dataclass(frozen=True)
+class Root:
+    """An indexed folder: its id in the catalogue and where it is now."""
+
+    id: int
+    path: Path
+
+
+def is_index(folder: Path) -> bool:
+    """Whether `folder` is an index (it may still be a damaged one)."""
+    return (folder / FILENAME).is_file()
+
+
+def find(start: Path) -> Path | None:
+    """The index that `start` or the nearest folder above it keeps in `.retrieval`."""
+    for folder in (start, *start.parents):
+        if is_index(folder / FOLDER_NAME):
+            return folder / FOLDER_NAME
+    return None
+
+
+class Index:
+    """An open index. Use it as a context manager, or call `close`.
+
+    catalogue: everything known of the photos; made: the model that made the embeddings.
+    """
+
+    def __init__(self, folder: Path, catalogue: Catalogue) -> None:
+        self.folder = folder
+        self.catalogue = catalogue
+        self.made = catalogue.made()
+        self._parts: list[Any] | None = None
+
+    @classmethod
+    def create(cls, folder: Path, made: Made) -> "Index":
+        """Make an empty index in `folder`.
+
+        The catalogue is made under another name first, so that a process killed half-way leaves no
+        index rather than a broken one.
+        """
+        staging = folder / f"new.{os.getpid()}.tmp"
+        try:
+            staging.mkdir(parents=True, exist_ok=True)
+            try:
+                Catalogue.create(staging, made).close()
+                (staging / FILENAME).replace(folder / FILENAME)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+        except OSError as error:
+            raise StorageError(
+                f"The index folder {folder} cannot be made ({error.strerror}). Choose a place that "
+                "can be written with --index DIR."
+            ) from error
+        return cls.open(folder, writable=True)
+
+    @classmethod
+    def open(cls, folder: Path, writable: bool = False) -> "Index":
+        """Open an index; raises IndexMissingError or IndexDamagedError."""
+        catalogue = Catalogue.open(folder, writable)
+        try:
+            return cls(folder, catalogue)
+        except BaseException:
+            catalogue.close()
+            raise
+
+    def close(self) -> None:
+        self.catalogue.close()
+
+    def __enter__(self) -> "Index":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Folders -----------------------------------------------------------------------------------
+
+    def roots(self) -> list[Root]:
+        """The indexed folders, where they are now.
+
+        A folder that moved together with its index is found by its path relative to the index,
+        one that stayed while the index moved by its absolute path.
+        """
+        found = []
+        for root_id, relative, absolute in self.catalogue.roots():
+            moved = Path(os.path.normpath(self.folder.absolute() / relative))
+            found.append(Root(root_id, moved if relative and moved.is_dir() else Path(absolute)))
+        return found
+
+    def add_root(self, folder: Path) -> tuple[Root, str]:
+        """Make `folder` a part of the index; returns its root and the path inside that root.
+
+        A folder inside a known root stays a part of it; a folder around known roots takes them in.
+        """
+        folder = folder.resolve()
+        roots = self.roots()
+        for root in roots:
+            if folder.is_relative_to(root.path):
+                inside = folder.relative_to(root.path).as_posix()
+                self._put_root(root.path, root.id)
+                return root, "" if inside == "." else inside
+        with self.catalogue.transaction():
+            new = Root(self._put_root(folder), folder)
+            for root in roots:
+                if root.path.is_relative_to(folder):
+                    prefix = root.path.relative_to(folder).as_posix()
+                    self.catalogue.absorb_root(root.id, new.id, prefix)
+        return new, ""
+
+    def _put_root(self, folder: Path, root_id: int | None = None) -> int:
+        try:
+            relative = os.path.relpath(folder, self.folder.absolute())
+        except ValueError:  # another drive, on Windows
+            relative = ""
+        return self.catalogue.put_root(relative, str(folder), root_id)
+
+    def locate(self, path: Path) -> tuple[Root, str] | None:
+        """The root that holds `path` and the path inside it; None outside every root."""
+        absolute = path.absolute()
+        for candidate in (Path(os.path.normpath(absolute)), absolute.resolve()):
+            for root in self.roots():
+                if candidate.is_relative_to(root.path):
+                    inside = candidate.relative_to(root.path).as_posix()
+                    return root, "" if inside == "." else inside
+        return None
+
+    def excluded(self) -> list[str]:
+        """The shell patterns of what is left out of the folders."""
+        return [p for p in self.catalogue.setting("exclude", "").split("\n") if p]
+
+    def set_excluded(self, patterns: Sequence[str]) -> None:
+        self.catalogue.set_setting("exclude", "\n".join(patterns))
+
+    # Vectors -----------------------------------------------------------------------------------
+
+    def search(
+        self,
+        query: npt.NDArray[np.float32],
+        k: int,
+        chosen: Filter = Filter(),
+    ) -> list[tuple[int, float]]:
+        """The `k` photos nearest to `query`, float32 [dim], as (photo id, cosine), best first."""
+        allowed = self.catalogue.allowed(chosen)
+        ids, scores = vectors.search(self._vectors(), query, k, allowed)
+        return [(int(i), float(s)) for i, s in zip(ids, scores, strict=True)]
+
+    def _vectors(self) -> list[Any]:
+        """The vector file and, as a second part, what the catalogue has beyond it."""
+        if self._parts is None:
+            path = self._vector_file()
+            stored = vectors.load(path, self.made.dim)
+            last = 0
+            if stored is not None and stored.ntotal:
+                last = int(vectors.stored_ids(stored).max())
+            ids, rows = self.catalogue.embeddings(self.made.dim, after=last)
+            newer = vectors.build(ids, rows)
+            if stored is None:
+                try:
+                    vectors.save(newer, path)
+                except (OSError, RuntimeError):
+                    pass  # a cache: a full or read-only disk only makes the next search slower
+            self._parts = [newer] if stored is None else [stored, newer]
+        return self._parts
+
+    def _vector_file(self) -> Path:
+        return self.folder / f"vectors-{self.catalogue.generation()}.faiss"
+
+    def refresh(self) -> None:
+        """Write the vector file anew if the catalogue went beyond it; drop those of the past."""
+        self._parts = None
+        path = self._vector_file()
+        parts = self._vectors()
+        if len(parts) > 1 and parts[1].ntotal:
+            self._parts = None
+            try:
+                vectors.save(vectors.build(*self.catalogue.embeddings(self.made.dim)), path)
+            except (OSError, RuntimeError) as error:
+                raise StorageError(
+                    f"The vectors could not be written to {path} ({error}). The photos are kept in "
+                    "the catalogue; make room and run `retrieval index` again."
+                ) from error
+        for old in self.folder.glob("vectors-*.faiss*"):
+            if old != path:
+                old.unlink(missing_ok=True)
+
+    def size_bytes(self) -> int:
+        """What the index takes on disk."""
+        return sum(f.stat().st_size for f in self.folder.rglob("*") if f.is_file())
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold the right to change the index in `folder`; raises IndexBusyError, saying who has it."""
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = FileLock(folder / _LOCK)
+        held.acquire(timeout=0)
+    except Timeout:
+        raise IndexBusyError(
+            f"The index {folder} is being changed by another process{_holder(folder)}. Wait until "
+            "it is done, then run the same command again; searching works meanwhile."
+        ) from None
+    except OSError as error:
+        raise StorageError(
+            f"The index folder {folder} cannot be written ({error.strerror}). Choose another place "
+            "with --index DIR."
+        ) from error
+    try:
+        _note_holder(folder)
+        yield
+    finally:
+        (folder / _HOLDER).unlink(missing_ok=True)
+        held.release()
+
+
+def _note_holder(folder: Path) -> None:
+    note = {"pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    try:
+        (folder / _HOLDER).write_text(json.dumps(note))
+    except OSError:
+        pass  # only there to be told to a second process
+
+
+def _holder(folder: Path) -> str:
+    try:
+        note = json.loads((folder / _HOLDER).read_text())
+        return f" (process {int(note['pid'])}, since {str(note['since'])[:19]})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def delete(folder: Path) -> None:
+    """Delete the index in `folder`: only files that an index is made of, never photos."""
+    if not is_index(folder):
+        raise IndexMissingError(f"There is no index in {folder}.")
+    with lock(folder):
+        for pattern in (FILENAME, f"{FILENAME}-*", "vectors-*.faiss*"):
+            for path in folder.glob(pattern):
+                path.unlink()
+    (folder / _LOCK).unlink(missing_ok=True)
+    try:
+        folder.rmdir()
+    except OSError:
+        pass  # something else lives there

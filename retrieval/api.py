@@ -1,0 +1,179 @@
+"""The public functions: index a folder, open an index, ask it. `import retrieval` offers them.
+
+Everything here is short: it finds the index and hands over to the journeys.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes.errors import IndexMissingError, QueryError
+from indexes.index import FOLDER_NAME, Index, find, is_index, lock
+from retrieval import indexing, searching
+from retrieval.encoders import Encoder
+from retrieval.query import Query, Term, parse_date
+from retrieval.status import Status, status
+
+AnyPath = str | os.PathLike[str]
+
+
+def index(
+    *folders: AnyPath,
+    index: AnyPath | None = None,
+    model: str | None = None,
+    options: indexing.Options = indexing.Options(),
+    progress: Callable[[indexing.Progress], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
+) -> indexing.Report:
+    """Index folders of photos, or bring an index up to date with them.
+
+    folders: none means all that the index knows. index: where it is kept, by default `.retrieval`
+    in the first folder. model: see `load_encoder`; by default the one that made the index.
+    progress is told after every batch, say is told sentences about the model.
+    Raises RetrievalError; what was committed until then stays.
+    """
+    paths = [Path(folder) for folder in folders]
+    if index is not None:
+        where = Path(index)
+    elif paths:
+        where = paths[0] / FOLDER_NAME
+    else:
+        where = locate()
+    return indexing.index_folders(where, paths, model, options, progress, say)
+
+
+def locate(where: AnyPath | None = None) -> Path:
+    """The folder of an index; raises IndexMissingError.
+
+    where: an index, or a folder of photos that has one. Without it: RETRIEVAL_INDEX if that is set,
+    else the index of the working directory or of the nearest folder above it.
+    """
+    named = where if where is not None else os.environ.get("RETRIEVAL_INDEX")
+    if not named:
+        here = Path.cwd()
+        found = find(here)
+        if found is None:
+            raise IndexMissingError(
+                f"There is no index in {here} or above it. Make one with `retrieval index FOLDER`, "
+                "or say where it is with --index."
+            )
+        return found
+    folder = Path(named)
+    for candidate in (folder, folder / FOLDER_NAME):
+        if is_index(candidate):
+            return candidate
+    raise IndexMissingError(
+        f"There is no index in {folder}. Make one with `retrieval index FOLDER --index {folder}`."
+    )
+
+
+def open(where: AnyPath | None = None) -> "Photos":
+    """Open the index of a folder of photos (or an index itself) for searching.
+
+    where: by default RETRIEVAL_INDEX, else the working directory and upwards.
+    Raises IndexMissingError or IndexDamagedError.
+    """
+    return Photos(Index.open(locate(where)))
+
+
+class Photos:
+    """Indexed photos, open for searching. Use it as a context manager, or call `close`.
+
+    The encoder is loaded by the first query that needs it and kept for the next.
+    """
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._encoder: Encoder | None = None
+
+    def search(
+        self,
+        text: str | Sequence[str] = (),
+        *,
+        photos: Sequence[AnyPath] = (),
+        unwanted: Sequence[str] = (),
+        unwanted_photos: Sequence[AnyPath] = (),
+        k: int = 10,
+        within: Sequence[AnyPath] = (),
+        after: str | None = None,
+        before: str | None = None,
+        min_score: float | None = None,
+    ) -> list[searching.Hit]:
+        """The `k` photos that fit best, best first.
+
+        text, photos: what is looked for; unwanted, unwanted_photos: what is not; within: folders
+        to search in; after, before: dates such as '2024-05' (`after` included, `before` not);
+        min_score: the lowest cosine to give. Weights need a `Query`, see `ask`.
+        Raises QueryError, ModelError or PhotoError.
+        """
+        texts = [text] if isinstance(text, str) else list(text)
+        terms = (
+            *(Term("text", t) for t in texts),
+            *(Term("photo", os.fspath(p)) for p in photos),
+            *(Term("text", t, wanted=False) for t in unwanted),
+            *(Term("photo", os.fspath(p), wanted=False) for p in unwanted_photos),
+        )
+        query = Query(
+            terms,
+            within=tuple(Path(folder) for folder in within),
+            after=parse_date(after, "after") if after else None,
+            before=parse_date(before, "before") if before else None,
+            min_score=min_score,
+        )
+        return self.ask(query, k)
+
+    def ask(self, query: Query, k: int = 10) -> list[searching.Hit]:
+        """The `k` photos that fit a `Query` best: terms with weights, and filters."""
+        return searching.search(self._index, query, k, self._need_encoder)
+
+    def similar(self, photo: AnyPath, k: int = 10) -> list[searching.Hit]:
+        """The `k` photos most like one, in the index or not, without the photo itself."""
+        return searching.similar(self._index, os.fspath(photo), k, self._need_encoder)
+
+    def embed(self, query: Query) -> npt.NDArray[np.float32]:
+        """The vector that stands for a query, float32 [dim], of length one."""
+        return searching.query_vector(self._index, query.terms, self._need_encoder)
+
+    def status(self, look: bool = True) -> Status:
+        """What is indexed, and with `look` what on disk differs from it."""
+        return status(self._index, look)
+
+    def _need_encoder(self) -> Encoder:
+        if self._encoder is None:
+            from retrieval.models import load_encoder_of
+
+            self._encoder = load_encoder_of(self._index.made)
+        return self._encoder
+
+    def close(self) -> None:
+        self._index.close()
+
+    def __enter__(self) -> "Photos":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def remove(paths: Sequence[AnyPath], where: AnyPath | None = None) -> int:
+    """Forget photos or folders of photos; returns how many files. The files themselves stay.
+
+    Raises QueryError for a path that is not in the index.
+    """
+    folder = locate(where)
+    with lock(folder), Index.open(folder, writable=True) as opened:
+        chosen = []
+        for path in map(Path, paths):
+            located = opened.locate(path)
+            if located is None or not opened.catalogue.files(located[0].id, located[1]):
+                raise QueryError(
+                    f"{path} is not in the index {folder}. `retrieval info` lists its folders."
+                )
+            chosen.append(located)
+        with opened.catalogue.transaction():
+            count = sum(opened.catalogue.forget_files(root.id, under) for root, under in chosen)
+        opened.refresh()
+        return count

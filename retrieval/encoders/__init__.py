@@ -1,0 +1,39 @@
+"""Encoders: photos and texts in, unit vectors of one shared space out.
+
+One module per kind of model, all with the interface below. Importing this package or constructing
+`mini` costs no torch; what needs it imports it when it is first used.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Floats = npt.NDArray[np.float32]
+
+
+class Encoder(Protocol):
+    """What every encoder offers. `prepare` may be called from many threads at once."""
+
+    name: str
+    """As an index records it and `--model` takes it."""
+    fingerprint: str
+    """A hash of the weights: two encoders with the same one give the same embeddings."""
+    dim: int
+    """The length of every embedding."""
+    image_size: int
+    """The side, in pixels, of the square that the model looks at."""
+
+    def prepare(self, photo: Image.Image) -> npt.NDArray[Any]:
+        """An upright RGB photo as the array that `encode_images` batches."""
+        ...
+
+    def encode_images(self, batch: Sequence[npt.NDArray[Any]]) -> Floats:
+        """Prepared photos to float32 [n, dim], unit rows."""
+        ...
+
+    def encode_texts(self, texts: Sequence[str]) -> Floats:
+        """Texts to float32 [n, dim], unit rows."""
+        ...

@@ -1,0 +1,212 @@
+"""Any model of open_clip, by its name there, from a hub or from a local checkpoint.
+
+Weights are looked for in the local cache first, without a word to the network, and loaded as
+safetensors or by torch's weights-only loader: a checkpoint is data and never runs code.
+"""
+
+import difflib
+import logging
+import os
+import socket
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import numpy.typing as npt
+from blake3 import blake3
+from PIL import Image
+
+from indexes.errors import ModelError
+from indexes.native import load_torch
+
+Floats = npt.NDArray[np.float32]
+_REACH_SECONDS = 3.0
+
+
+class OpenClipEncoder:
+    """An open_clip model as an Encoder, in bf16 on a GPU and float32 on the CPU.
+
+    name: `ARCH:TAG`, `ARCH:CHECKPOINT_FILE`, `hf-hub:ORG/MODEL` or `local-dir:FOLDER`.
+    Raises ModelError where there is no such model or its weights are out of reach.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.torch = load_torch()
+        self.name, architecture, weights = split_name(name)
+        self.device = "cuda" if self.torch.cuda.is_available() else "cpu"
+        model, self._transform, self._tokenizer = _load(self.name, architecture, weights)
+        self.model = model.eval().to(self.device)
+        size = getattr(model.visual, "image_size", 224)
+        self.image_size = int(size[0] if isinstance(size, tuple) else size)
+        self.fingerprint = _fingerprint(model)
+        self.dim = self.encode_texts(["a photo"]).shape[1]
+
+    def prepare(self, photo: Image.Image) -> npt.NDArray[np.float32]:
+        """The model's own preprocessing: float32 [3, size, size]."""
+        prepared: npt.NDArray[np.float32] = self._transform(photo).numpy()
+        return prepared
+
+    def encode_images(self, batch: Sequence[npt.NDArray[Any]]) -> Floats:
+        """Prepared photos to float32 [n, dim], unit rows."""
+        if not len(batch):
+            return np.empty((0, self.dim), np.float32)
+        pixels = self.torch.from_numpy(np.stack(batch)).to(self.device)
+        return self._run(self.model.encode_image, pixels)
+
+    def encode_texts(self, texts: Sequence[str]) -> Floats:
+        """Texts to float32 [n, dim], unit rows; what is beyond the context length is cut off."""
+        if not len(texts):
+            return np.empty((0, self.dim), np.float32)
+        return self._run(self.model.encode_text, self._tokenizer(list(texts)).to(self.device))
+
+    def _run(self, tower: Any, batch: Any) -> Floats:
+        torch = self.torch
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"),
+        ):
+            rows = torch.nn.functional.normalize(tower(batch).float(), dim=-1)
+        result: Floats = rows.cpu().numpy()
+        return result
+
+
+def split_name(name: str) -> tuple[str, str, str | None]:
+    """A model's name, with a file's path made absolute, as (name, architecture, weights)."""
+    scheme, _, rest = name.partition(":")
+    if scheme == "hf-hub":
+        return name, name, None
+    if scheme == "local-dir":
+        folder = Path(rest).expanduser().resolve()
+        return f"local-dir:{folder}", f"local-dir:{folder}", None
+    if not rest:
+        raise ModelError(
+            f"'{name}' is no model. Write ARCH:WEIGHTS as open_clip does "
+            "(ViT-B-32-256:datacomp_s34b_b86k), hf-hub:ORG/MODEL, ARCH:CHECKPOINT_FILE, or one of "
+            "the presets mini, base, better, best and multilingual."
+        )
+    file = Path(rest).expanduser()
+    if file.is_file():
+        return f"{scheme}:{file.resolve()}", scheme, str(file.resolve())
+    return name, scheme, rest
+
+
+def _check_known(architecture: str, weights: str) -> None:
+    """Raise ModelError, with near names, for an architecture or weights that do not exist."""
+    import open_clip
+
+    known = open_clip.list_models()
+    if architecture not in known:
+        raise ModelError(
+            f"open_clip has no architecture '{architecture}'.{_near(architecture, known)} "
+            "`python -c 'import open_clip; print(open_clip.list_models())'` lists them."
+        )
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if weights not in tags and not Path(weights).is_file():
+        raise ModelError(
+            f"open_clip has no weights '{weights}' for {architecture}, and there is no such file. "
+            f"It has: {', '.join(tags) or 'none'}."
+        )
+
+
+def _near(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, 3)
+    return f" Did you mean {' or '.join(near)}?" if near else ""
+
+
+def _load(name: str, architecture: str, weights: str | None) -> tuple[Any, Any, Any]:
+    """Model, preprocessing and tokenizer: from the cache if all is there, else from the hub."""
+    logging.getLogger("root").setLevel(logging.CRITICAL)
+    import open_clip
+
+    if weights is not None:
+        _check_known(architecture, weights)
+    reason: Exception
+    for offline in (True, False):
+        if not offline and not hub_reachable():
+            break
+        try:
+            with _hub(offline), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                model, _, transform = open_clip.create_model_and_transforms(
+                    architecture,
+                    pretrained=weights,
+                    force_quick_gelu=_quick_gelu(architecture, weights),
+                    require_pretrained=True,
+                    weights_only=True,
+                )
+                return model, transform, open_clip.get_tokenizer(architecture)
+        except Exception as error:
+            reason = error
+        if (weights is not None and Path(weights).is_file()) or name.startswith("local-dir:"):
+            raise ModelError(
+                f"The model {name} cannot be loaded: {_short(reason)}. Check that the checkpoint "
+                "belongs to that architecture and is not damaged."
+            ) from reason
+    raise ModelError(
+        f"The weights of {name} are not on this machine and cannot be downloaded "
+        f"({_short(reason)}). Connect to the network and try again, give a local checkpoint as "
+        "ARCH:FILE, or use --model mini, which needs no network."
+    ) from reason
+
+
+def _quick_gelu(architecture: str, weights: str | None) -> bool:
+    """Whether these weights were trained with QuickGELU, whatever the architecture says."""
+    import open_clip
+
+    tag = open_clip.get_pretrained_cfg(architecture, weights) if weights else None
+    return bool((tag or {}).get("quick_gelu", False))
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200].rstrip(".")
+
+
+@contextmanager
+def _hub(offline: bool) -> Iterator[None]:
+    """Run with the hub's client kept off the network, or let it on."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = offline or before
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def in_cache(repository: str) -> bool:
+    """Whether the weights of a hub repository were downloaded before."""
+    from huggingface_hub import try_to_load_from_cache
+
+    names = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+    return any(isinstance(try_to_load_from_cache(repository, name), str) for name in names)
+
+
+def hub_reachable() -> bool:
+    """Whether the model hub (HF_ENDPOINT) answers within seconds; its client retries for long."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    if any(os.environ.get(v) for v in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True  # only the proxy can tell
+    address = urlsplit(constants.ENDPOINT)
+    port = address.port or (80 if address.scheme == "http" else 443)
+    try:
+        socket.create_connection((address.hostname or "", port), _REACH_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+def _fingerprint(model: Any) -> str:
+    """BLAKE3 over names, shapes and bytes of all weights (16 hex digits)."""
+    digest = blake3()
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(f"{key} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,376 @@
+"""The index journey: folder → files → photos → encoder → index.
+
+Looks for what is new, changed, moved or gone since the last run, decodes ahead of the encoder in
+threads, and commits batch by batch: a killed run loses at most the batch in flight.
+"""
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from indexes.catalogue import File, Made, Photo
+from indexes.errors import PhotoError, RetrievalError
+from indexes.index import Index, Root, is_index, lock
+from retrieval import fusion, scan
+from retrieval.encoders import Encoder
+from retrieval.models import check_model, load_encoder, load_encoder_of
+from retrieval.photos import (
+    NO_PERMISSION,
+    TOO_LARGE,
+    content_hash,
+    default_max_megapixels,
+    open_inside,
+    open_photo,
+    reading,
+)
+
+BATCH_SIZE = 32
+
+
+@dataclass
+class Report:
+    """What a run did. Counts are of files, but for `encoded` (photos) and `pruned` (photos)."""
+
+    added: int = 0
+    updated: int = 0
+    moved: int = 0
+    copied: int = 0
+    removed: int = 0
+    unchanged: int = 0
+    skipped: int = 0
+    encoded: int = 0
+    pruned: int = 0
+    seconds: float = 0.0
+    reasons: list[tuple[str, str]] = field(default_factory=list)  # (path, reason), new ones
+    notes: list[str] = field(default_factory=list)  # sentences on what was left out
+
+    @property
+    def photos_per_second(self) -> float:
+        """Photos that were encoded, by the time of the whole run."""
+        return self.encoded / self.seconds if self.seconds > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Told while a run goes on: files done of `total`, of which skipped."""
+
+    done: int
+    total: int
+    skipped: int
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to index.
+
+    exclude: shell patterns, None for those of the last run; workers: decoding threads, None for
+    one a core; max_megapixels: larger photos are skipped, None to choose by free memory; prune:
+    forget photos that are gone; rebuild: encode all again, needed to change the model.
+    """
+
+    exclude: Sequence[str] | None = None
+    workers: int | None = None
+    max_megapixels: float | None = None
+    prune: bool = False
+    rebuild: bool = False
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A new or changed file, as the walk found it, and what was known of its path before."""
+
+    root: Root
+    found: scan.Found
+    before: File | None
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What a worker made of a file: a photo to encode, one that is known by hash, or a reason."""
+
+    work: _Work
+    file: File
+    hash: str = ""
+    photo: Photo | None = None
+    prepared: npt.NDArray[Any] | None = None
+
+
+def index_folders(
+    folder: Path,
+    folders: Sequence[Path] = (),
+    model: str | None = None,
+    options: Options = Options(),
+    progress: Callable[[Progress], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Report:
+    """Bring the index in `folder` up to date with `folders`, or with all that it knows.
+
+    model: as `load_encoder` takes it; None for the model that made the index, `auto` for a new one.
+    progress is told after every batch; say is told what a user should know of the model.
+    Raises RetrievalError: what was committed before stays.
+    """
+    started = time.perf_counter()
+    for given in folders:
+        if not given.is_dir():
+            what = "is a file, not a folder" if given.exists() else "does not exist"
+            raise RetrievalError(f"{given} {what}. Name the folder that your photos are in.")
+    with lock(folder):
+        loaded: Encoder | None = None
+        if not is_index(folder):
+            loaded = load_encoder(model or "auto", say)
+            Index.create(folder, _made(loaded)).close()
+        with Index.open(folder, writable=True) as index:
+            if options.rebuild:
+                loaded = loaded or load_encoder(model or index.made.model, say)
+                index.catalogue.restart(_made(loaded))
+                index.made = _made(loaded)
+            run = _Run(index, _Loader(index.made, model, loaded), options, progress)
+            run.go(folders)
+    run.report.seconds = time.perf_counter() - started
+    return run.report
+
+
+def _made(encoder: Encoder) -> Made:
+    return Made(encoder.name, encoder.fingerprint, encoder.dim, fusion.NAME)
+
+
+class _Loader:
+    """The encoder of an index, loaded when the first photo needs it (from any thread)."""
+
+    def __init__(self, made: Made, model: str | None, loaded: Encoder | None) -> None:
+        self._lock = threading.Lock()
+        self._encoder = loaded
+        self._made = made
+        if model is not None:
+            check_model(made, model)
+
+    def __call__(self) -> Encoder:
+        with self._lock:
+            if self._encoder is None:
+                self._encoder = load_encoder_of(self._made)
+            return self._encoder
+
+
+class _Run:
+    """One run over an open, locked index."""
+
+    def __init__(
+        self,
+        index: Index,
+        encoder: _Loader,
+        options: Options,
+        progress: Callable[[Progress], None],
+    ) -> None:
+        self.index, self.catalogue, self.encoder = index, index.catalogue, encoder
+        self.options, self.progress = options, progress
+        self.report = Report()
+        self.workers = options.workers or max(os.cpu_count() or 1, 2)
+        self.max_megapixels = options.max_megapixels or default_max_megapixels(self.workers)
+        self.known: set[str] = set()  # hashes of photos that have an embedding
+        self.gone: dict[int, set[str]] = {}  # by root, paths that are no longer there
+        self.claimed: set[tuple[int, str]] = set()  # (root, path) that something moved away from
+        self.stop = threading.Event()
+
+    def go(self, folders: Sequence[Path]) -> None:
+        exclude = self._exclude()
+        work: list[_Work] = []
+        for root, under in self._scopes(folders):
+            work += self._compare(root, under, exclude)
+        if work:
+            self.known = self.catalogue.hashes()
+            self._encode(work)
+        for root_id, paths in self.gone.items():
+            self.catalogue.mark_gone(root_id, paths)
+        self.report.removed = sum(map(len, self.gone.values())) - len(self.claimed)
+        self.catalogue.settle()
+        if self.options.prune:
+            self.report.pruned = self.catalogue.prune()
+        self.index.refresh()
+
+    def _scopes(self, folders: Sequence[Path]) -> list[tuple[Root, str]]:
+        """The roots to look through, each with the path in it to start from."""
+        if folders:
+            return [self.index.add_root(folder) for folder in folders]
+        roots = self.index.roots()
+        for root in roots:
+            if not root.path.is_dir():
+                self.report.notes.append(
+                    f"The folder {root.path} is not there now; its photos stay as they were."
+                )
+        return [(root, "") for root in roots if root.path.is_dir()]
+
+    def _exclude(self) -> Sequence[str]:
+        """The patterns of this run; they are kept for the next."""
+        if self.options.exclude is not None:
+            self.index.set_excluded(self.options.exclude)
+        return self.index.excluded()
+
+    # What changed ------------------------------------------------------------------------------
+
+    def _compare(self, root: Root, under: str, exclude: Sequence[str]) -> list[_Work]:
+        """The files to read. Notes what came back and what is gone on the way."""
+        known = self.catalogue.files(root.id, under)
+        met = scan.Walk()
+        work, back = [], []
+        for found in scan.walk(root.path, under, exclude, scan.has_rawpy(), met):
+            file = known.pop(found.path, None)
+            if file is None or self._to_read(file, found):
+                work.append(_Work(root, found, file))
+            elif file.reason:
+                self.report.skipped += 1
+            elif file.present:
+                self.report.unchanged += 1
+            else:
+                back.append(replace(file, present=True))
+                self.report.added += 1
+        self.catalogue.put_files(root.id, back)
+        self.gone.setdefault(root.id, set()).update(
+            path
+            for path, file in known.items()
+            if file.present and not any(scan.is_below(path, folder) for folder in met.unreadable)
+        )
+        self._note(met)
+        return work
+
+    def _to_read(self, file: File, found: scan.Found) -> bool:
+        """Whether a known file changed, or failed for a reason that may be over."""
+        if (file.bytes, file.mtime_ns) != (found.bytes, found.mtime_ns):
+            return True
+        reason = file.reason or ""
+        if reason.startswith(TOO_LARGE):
+            return self.options.max_megapixels is not None
+        return reason == NO_PERMISSION
+
+    def _note(self, met: scan.Walk) -> None:
+        notes = self.report.notes
+        if met.unreadable:
+            names = ", ".join(repr(name or ".") for name in met.unreadable[:3])
+            notes.append(
+                f"{len(met.unreadable)} folder(s) could not be opened ({names}); what is known of "
+                "their photos stays."
+            )
+        if met.links:
+            notes.append(
+                f"{met.links} symbolic link(s) were not followed; index what they point to by its "
+                "own path."
+            )
+        if met.raw:
+            notes.append(
+                f"{met.raw} camera raw file(s) were left out; `pip install "
+                "'crossmodal-retrieval[raw]'` to index them too."
+            )
+
+    # Reading and encoding ----------------------------------------------------------------------
+
+    def _encode(self, work: list[_Work]) -> None:
+        done = 0
+        batch: list[_Read] = []
+        to_encode = 0
+        self.progress(Progress(0, len(work), 0))
+        for read in self._read_ahead(work):
+            batch.append(read)
+            to_encode += read.prepared is not None
+            if to_encode == BATCH_SIZE or len(batch) == 8 * BATCH_SIZE:
+                self._commit(batch)
+                done += len(batch)
+                batch, to_encode = [], 0
+                self.progress(Progress(done, len(work), self.report.skipped))
+        self._commit(batch)
+        self.progress(Progress(len(work), len(work), self.report.skipped))
+
+    def _read_ahead(self, work: list[_Work]) -> Iterator[_Read]:
+        """The files in order, read by threads in a bounded window ahead of the encoder."""
+        window: deque[Future[_Read | None]] = deque()
+        todo = iter(work)
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="photo")
+        try:
+            while True:
+                while len(window) < 2 * BATCH_SIZE and (item := next(todo, None)) is not None:
+                    window.append(pool.submit(self._read, item))
+                if not window:
+                    return
+                read = window.popleft().result()
+                if read is not None:
+                    yield read
+        finally:
+            self.stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _read(self, work: _Work) -> _Read | None:
+        """Read one file (in a thread); None where it vanished meanwhile."""
+        if self.stop.is_set():
+            return None
+        found = work.found
+        file = File(found.path, found.bytes, found.mtime_ns)
+        try:
+            with reading(), open_inside(work.root.path, found.path) as source:
+                state = os.fstat(source.fileno())
+                file = File(found.path, state.st_size, state.st_mtime_ns)
+                digest = content_hash(source)
+                if digest in self.known:
+                    return _Read(work, file, digest)
+                encoder = self.encoder()
+                pixels, facts = open_photo(
+                    source, found.path, self.max_megapixels, encoder.image_size
+                )
+                photo = Photo(hash=digest, **facts)
+                return _Read(work, file, digest, photo, encoder.prepare(pixels))
+        except FileNotFoundError:
+            return None
+        except PhotoError as error:
+            return _Read(work, replace(file, reason=str(error)))
+
+    def _commit(self, batch: list[_Read]) -> None:
+        """Encode what is new in a batch and write the batch down, all in one transaction."""
+        if not batch:
+            return
+        ids = self.catalogue.photo_ids({read.hash for read in batch if read.hash})
+        places = self.catalogue.photos(list(ids.values()))
+        fresh = {r.hash: r for r in reversed(batch) if r.photo and r.hash not in ids}
+        with self.catalogue.transaction():
+            if fresh:
+                rows = self.encoder().encode_images(
+                    [r.prepared for r in fresh.values() if r.prepared is not None]
+                )
+                photos = [r.photo for r in fresh.values() if r.photo is not None]
+                ids.update(zip(fresh, self.catalogue.add_photos(photos, rows), strict=True))
+            for read in batch:
+                photo_id = ids.get(read.hash)
+                where = places[photo_id][1] if photo_id in places else None
+                self._count(read, photo_id, read is fresh.get(read.hash), where)
+                file = replace(read.file, photo_id=photo_id)
+                self.catalogue.put_files(read.work.root.id, [file])
+        self.report.encoded += len(fresh)
+        self.known.update(fresh)
+
+    def _count(
+        self, read: _Read, photo_id: int | None, fresh: bool, where: list[tuple[int, str]] | None
+    ) -> None:
+        """Note what a file turned out to be. where: the photo's places before this run."""
+        report, before = self.report, read.work.before
+        if read.file.reason:
+            report.skipped += 1
+            report.reasons.append((str(read.work.root.path / read.file.path), read.file.reason))
+        elif before is not None and before.present and not before.reason:
+            if before.photo_id == photo_id:
+                report.unchanged += 1  # only its time changed
+            else:
+                report.updated += 1
+        elif fresh:
+            report.added += 1
+        else:
+            left = {(r, p) for r, p in where or () if p in self.gone.get(r, ())}
+            unclaimed = left - self.claimed
+            if where is None or len(left) < len(where) or (left and not unclaimed):
+                report.copied += 1
+            else:
+                report.moved += 1
+                self.claimed.update(sorted(unclaimed)[:1])

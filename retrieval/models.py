@@ -1,0 +1,91 @@
+"""Names of models, and the encoder behind a name.
+
+`auto` is only a wish: what an index records is the model that it came down to.
+"""
+
+from collections.abc import Callable
+
+from indexes.catalogue import Made
+from indexes.errors import ModelError
+from retrieval.encoders import Encoder
+
+# Openly licensed weights only; recalls and speeds are in the README.
+PRESETS = {
+    "base": "ViT-B-32-256:datacomp_s34b_b86k",
+    "better": "ViT-B-16-SigLIP:webli",
+    "best": "ViT-SO400M-14-SigLIP-384:webli",
+    "multilingual": "ViT-B-16-SigLIP2-256:webli",
+}
+
+_BASE_REPOSITORY = (
+    "laion/CLIP-ViT-B-32-256x256-DataComp-s34B-b86K"  # as open_clip's registry has it
+)
+
+
+def load_encoder(name: str = "auto", say: Callable[[str], None] = lambda _: None) -> Encoder:
+    """The encoder for a preset, an open_clip model, a hub reference or a local checkpoint.
+
+    say: is told, in a sentence, what `auto` came down to.
+    Raises ModelError, with what to do, where there is no such model or it cannot be had.
+    """
+    if name == "auto":
+        return _auto(say)
+    if name == "mini":
+        from retrieval.encoders.mini import MiniEncoder
+
+        return MiniEncoder()
+    from retrieval.encoders.openclip import OpenClipEncoder
+
+    return OpenClipEncoder(PRESETS.get(name, name))
+
+
+def check_model(made: Made, wanted: str) -> None:
+    """Raise ModelError if `wanted` is not the model that an index was made by."""
+    if wanted != "auto" and canonical(wanted) != made.model:
+        raise ModelError(
+            f"This index was made by model {made.model}, not {wanted}. Leave --model out to go on "
+            f"with {made.model}; encode all photos again with "
+            f"`retrieval index --rebuild --model {wanted}`; or keep a second index with --index."
+        )
+
+
+def canonical(name: str) -> str:
+    """The name that an index records for a preset or a model."""
+    if name == "mini":
+        return name
+    from retrieval.encoders.openclip import split_name
+
+    return split_name(PRESETS.get(name, name))[0]
+
+
+def load_encoder_of(made: Made) -> Encoder:
+    """The encoder that made an index; raises ModelError if its weights are no longer the same."""
+    encoder = load_encoder(made.model)
+    if (encoder.fingerprint, encoder.dim) != (made.fingerprint, made.dim):
+        raise other_weights(made, encoder)
+    return encoder
+
+
+def other_weights(made: Made, encoder: Encoder) -> ModelError:
+    """The error for an index that these weights did not make."""
+    return ModelError(
+        f"This index was made by other weights (model {made.model}, {made.fingerprint}) than those "
+        f"at hand (model {encoder.name}, {encoder.fingerprint}), so its photos cannot be compared "
+        "with the query. Run `retrieval index --rebuild` to encode them again."
+    )
+
+
+def _auto(say: Callable[[str], None]) -> Encoder:
+    """`base` if its weights are here or can be downloaded, else `mini`."""
+    from retrieval.encoders.openclip import hub_reachable, in_cache
+
+    if in_cache(_BASE_REPOSITORY) or hub_reachable():
+        try:
+            return load_encoder("base")
+        except ModelError:
+            pass  # reachable, but it did not give the weights
+    say(
+        "The weights of model base are neither on this machine nor within reach: using the "
+        "built-in model mini. (--model chooses another.)"
+    )
+    return load_encoder("mini")

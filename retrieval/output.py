@@ -1,0 +1,128 @@
+"""Results as text: hits as a table, JSON, JSON lines, CSV or bare paths; runs and indexes in words.
+
+Nothing is printed here and nothing is computed: values in, text out.
+"""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from retrieval.indexing import Report
+from retrieval.photos import printable
+from retrieval.searching import Hit
+from retrieval.status import Status
+
+Format = Literal["table", "json", "jsonl", "csv", "paths"]
+
+
+def as_row(hit: Hit) -> dict[str, Any]:
+    """A hit as plain values; names that are not UTF-8 keep their bytes as surrogates."""
+    photo = hit.photo
+    return {
+        "rank": hit.rank,
+        "score": round(hit.score, 6),
+        "path": str(hit.path),
+        "copies": [str(path) for path in hit.copies],
+        "width": photo.width,
+        "height": photo.height,
+        "format": photo.format,
+        "taken": photo.taken,
+        "camera": photo.camera,
+        "latitude": photo.latitude,
+        "longitude": photo.longitude,
+        "hash": photo.hash,
+    }
+
+
+def render(hits: Sequence[Hit], form: Format, nul: bool = False) -> bytes:
+    """The hits as bytes for standard output. nul: end paths with NUL, for `xargs -0`."""
+    if form == "paths":
+        end = b"\0" if nul else b"\n"
+        return b"".join(os.fsencode(hit.path) + end for hit in hits)
+    rows = [as_row(hit) for hit in hits]
+    if form == "json":
+        return (json.dumps(rows, indent=2) + "\n").encode()
+    if form == "jsonl":
+        return "".join(json.dumps(row) + "\n" for row in rows).encode()
+    if form == "csv":
+        return _as_csv(rows)
+    return _as_table(hits).encode()
+
+
+def _as_csv(rows: Sequence[dict[str, Any]]) -> bytes:
+    buffer = io.StringIO(newline="")
+    names = ["rank", "score", "path", "copies", "width", "height", "format", "taken", "camera",
+             "latitude", "longitude", "hash"]  # fmt: skip
+    writer = csv.DictWriter(buffer, names)
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({**row, "copies": "|".join(row["copies"])})
+    return os.fsencode(buffer.getvalue())
+
+
+def _as_table(hits: Sequence[Hit]) -> str:
+    if not hits:
+        return "No photo matches.\n"
+    lines = [
+        (f"{hit.rank}", f"{hit.score:.3f}", _near(hit.path), (hit.photo.taken or "")[:10])
+        for hit in hits
+    ]
+    wide = max(len(path) for _, _, path, _ in lines)
+    return "".join(
+        f"{rank:>4}  {score:>6}  {path:<{wide}}  {taken}".rstrip() + "\n"
+        for rank, score, path, taken in lines
+    )
+
+
+def _near(path: Path) -> str:
+    """A path as one would type it from here: relative below the working directory."""
+    here = Path.cwd()
+    return printable(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def summary(report: Report) -> str:
+    """What a run did, in a few lines."""
+    counts = [("added", report.added), ("updated", report.updated), ("moved", report.moved),
+              ("copied", report.copied), ("removed", report.removed),
+              ("unchanged", report.unchanged), ("skipped", report.skipped),
+              ("forgotten", report.pruned)]  # fmt: skip
+    told = ", ".join(f"{n} {what}" for what, n in counts if n) or "no photos found"
+    lines = [f"{told} in {report.seconds:.1f} s"]
+    if report.encoded:
+        lines[0] += f" ({report.photos_per_second:.0f} photos/s)"
+    for path, reason in report.reasons[:5]:
+        lines.append(f"  skipped {printable(path)}: {reason}")
+    if len(report.reasons) > 5:
+        more = len(report.reasons) - 5
+        lines.append(f"  and {more} more; `retrieval info --skipped` lists them")
+    return "\n".join([*lines, *report.notes])
+
+
+def status_text(status: Status, all_skipped: bool) -> str:
+    """What an index holds, in a few lines. all_skipped: list every skipped file."""
+    lines = [
+        f"Index    {status.folder} ({status.bytes / 1e6:.1f} MB)",
+        *(f"Folder   {printable(root)}" for root in status.roots),
+        f"Model    {status.made.model} (weights {status.made.fingerprint}, "
+        f"{status.made.dim} dimensions, fusion {status.made.fusion})",
+        f"Photos   {status.photos} in {status.files} files; {status.missing} gone from disk but "
+        "not forgotten",
+        f"On disk  {status.new} new, {status.changed} changed, {status.gone} missing since the "
+        "last run" + ("; run `retrieval index`" if status.new or status.changed else ""),
+        f"Skipped  {status.skipped}",
+    ]
+    reasons = status.reasons if all_skipped else status.reasons[:5]
+    lines += [f"  {printable(path)}: {reason}" for path, reason in reasons]
+    if len(reasons) < len(status.reasons):
+        lines.append(f"  and {len(status.reasons) - len(reasons)} more; --skipped lists them")
+    return "\n".join(lines)
+
+
+def status_json(status: Status) -> str:
+    """What an index holds, as one JSON object."""
+    return json.dumps(asdict(status), indent=2, default=str)

@@ -1,0 +1,266 @@
+"""Read one file as a photo: upright RGB pixels, and what the file says of itself.
+
+Every file is hostile until read: sizes are checked before pixels are decoded, every failure becomes
+a PhotoError with a short reason, and text from a file never leaves here unchecked.
+"""
+
+import io
+import math
+import os
+import stat
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import pi_heif
+import psutil
+from blake3 import blake3
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from indexes.errors import PhotoError
+from retrieval.scan import RAW_SUFFIXES
+
+pi_heif.register_heif_opener()
+# Pillow's own limit knows nothing of this machine's memory; `_check_size` below is stricter and
+# runs before any pixel is decoded.
+Image.MAX_IMAGE_PIXELS = None
+warnings.filterwarnings("ignore", module="PIL")
+
+# Reasons that can pass without the file changing: the index looks for them.
+NO_PERMISSION = "no permission to read it"
+TOO_LARGE = "too large"
+_BYTES_PER_PIXEL = 16  # decoded, converted and turned at once, at worst
+_MEMORY_SHARE = 0.3
+_SMALLEST_LIMIT, _LARGEST_LIMIT = 20, 500  # megapixels
+
+
+def default_max_megapixels(workers: int) -> float:
+    """The largest photo that `workers` threads can decode at once in a share of free memory."""
+    available = psutil.virtual_memory().available
+    fits = available * _MEMORY_SHARE / max(workers, 1) / _BYTES_PER_PIXEL / 1e6
+    return float(min(max(fits, _SMALLEST_LIMIT), _LARGEST_LIMIT))
+
+
+def content_hash(file: BinaryIO) -> str:
+    """BLAKE3 of a file's bytes (hex), read in pieces."""
+    digest = blake3()
+    file.seek(0)
+    while piece := file.read(1 << 20):
+        digest.update(piece)
+    file.seek(0)
+    return digest.hexdigest()
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Turn whatever decoders raise for a bad file into a PhotoError with a short reason."""
+    try:
+        yield
+    except PhotoError:
+        raise
+    except UnidentifiedImageError as error:
+        raise PhotoError("not a photo that can be read (damaged, encrypted or no image)") from error
+    except FileNotFoundError:
+        raise
+    except PermissionError as error:
+        raise PhotoError(NO_PERMISSION) from error
+    except MemoryError as error:
+        raise PhotoError(f"{TOO_LARGE} for the memory of this machine") from error
+    except (OSError, ValueError, SyntaxError, TypeError, IndexError, KeyError, ArithmeticError,
+            AttributeError, RuntimeError, EOFError, struct.error) as error:  # fmt: skip
+        text = " ".join(str(error).split())[:100]
+        what = "truncated" if "truncated" in text.lower() else "damaged"
+        raise PhotoError(f"{what} ({text})" if text else what) from error
+
+
+def open_inside(root: Path, path: str) -> BinaryIO:
+    """Open the regular file `path` in `root`, and nothing that a link puts outside of it."""
+    real = Path(os.path.realpath(root / path))
+    if not real.is_relative_to(root):
+        raise PhotoError("a link leads outside the indexed folder")
+    file = real.open("rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise PhotoError("not a regular file")
+    return file
+
+
+def open_photo(
+    file: BinaryIO, name: str, max_megapixels: float, target: int
+) -> tuple[Image.Image, dict[str, Any]]:
+    """Decode a photo for a model that looks at `target` × `target` pixels, or for a thumbnail.
+
+    Returns the first frame, upright, in RGB and at least twice `target` wide and high if the file
+    is (JPEG is decoded at a smaller scale: several times faster, and the same after resizing), and
+    its metadata: the fields of `Photo` but for the hash. Raises PhotoError; FileNotFoundError
+    where the file vanished.
+    """
+    with reading():
+        if name.rpartition(".")[2].lower() in RAW_SUFFIXES:
+            file = _raw_preview(file)
+        if not file.read(1):
+            raise PhotoError("empty")
+        file.seek(0)
+        with Image.open(file) as image:
+            _check_size(image, max_megapixels)
+            facts = _facts(image)
+            image.draft("RGB", (2 * target, 2 * target))
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            return _to_rgb(upright, 2 * target), facts
+
+
+def load_photo(path: Path | str, target: int, max_megapixels: float | None = None) -> Image.Image:
+    """The photo in a file, as `open_photo` returns it; raises PhotoError with the path."""
+    limit = max_megapixels or default_max_megapixels(1)
+    try:
+        if not Path(path).is_file():
+            raise PhotoError("there is no such file")
+        with reading(), Path(path).open("rb") as file:
+            return open_photo(file, str(path), limit, target)[0]
+    except (PhotoError, FileNotFoundError) as error:
+        raise PhotoError(f"{printable(path)} cannot be used as a photo: {error}.") from error
+
+
+def photo_from_bytes(data: bytes, target: int) -> Image.Image:
+    """The photo in `data`, as `open_photo` returns it; raises PhotoError."""
+    try:
+        return open_photo(io.BytesIO(data), "", default_max_megapixels(1), target)[0]
+    except PhotoError as error:
+        raise PhotoError(f"Standard input cannot be used as a photo: {error}.") from error
+
+
+def printable(path: Path | str) -> str:
+    """A path that any terminal can show, whatever bytes are in its name."""
+    text = os.fsencode(path).decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _check_size(image: Image.Image, max_megapixels: float) -> None:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise PhotoError("it has no pixels")
+    if width * height > max_megapixels * 1e6:
+        raise PhotoError(
+            f"{TOO_LARGE}: {width} × {height} pixels, over the limit of {max_megapixels:.0f} "
+            "megapixels (raise it with --max-megapixels)"
+        )
+
+
+def _to_rgb(image: Image.Image, enough: int) -> Image.Image:
+    """Any mode to RGB: deep greys scaled instead of clipped, transparency over white."""
+    shorter = min(image.size)
+    if shorter > 2 * enough and image.mode in ("L", "RGB", "CMYK"):
+        image = image.reduce(shorter // enough)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _deep_to_grey(image).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        seen = image.convert("RGBA")
+        white = Image.new("RGBA", seen.size, "white")
+        return Image.alpha_composite(white, seen).convert("RGB")
+    return image.convert("RGB")
+
+
+def _deep_to_grey(image: Image.Image) -> Image.Image:
+    """16-bit, 32-bit or float greys to 8 bits; what is not 16-bit is scaled by its own range."""
+    import numpy as np
+
+    values = np.asarray(image).astype(np.float32)
+    values = np.nan_to_num(values, posinf=0.0, neginf=0.0)
+    low, high = 0.0, 65535.0
+    if values.min() < 0 or values.max() > high or image.mode == "F":
+        low, high = float(values.min()), float(values.max())
+    scaled = (values - low) * (255.0 / ((high - low) or 1.0))
+    return Image.fromarray(scaled.round().astype(np.uint8), "L")
+
+
+def _raw_preview(file: BinaryIO) -> BinaryIO:
+    """The JPEG that a camera put inside its raw file, or else the developed picture."""
+    try:
+        import rawpy
+    except ImportError as error:
+        raise PhotoError(
+            "camera raw files need `pip install 'crossmodal-retrieval[raw]'`"
+        ) from error
+    try:
+        with rawpy.imread(file) as raw:
+            try:
+                preview = raw.extract_thumb()
+            except (rawpy.LibRawNoThumbnailError, rawpy.LibRawUnsupportedThumbnailError):
+                preview = None
+            if preview is not None and preview.format == rawpy.ThumbFormat.JPEG:
+                return io.BytesIO(cast(bytes, preview.data))
+            pixels = preview.data if preview is not None else raw.postprocess(half_size=True)
+    except rawpy.LibRawError as error:
+        raise PhotoError(f"damaged (no camera raw file: {error})") from error
+    buffer = io.BytesIO()
+    Image.fromarray(cast(Any, pixels)).save(buffer, "BMP")
+    buffer.seek(0)
+    return buffer
+
+
+# What the file says of itself ------------------------------------------------------------------
+
+
+def _facts(image: Image.Image) -> dict[str, Any]:
+    """The fields of `Photo` but for the hash; what is missing or makes no sense is None."""
+    width, height = image.size
+    facts: dict[str, Any] = {"format": image.format or "", "taken": None, "camera": None}
+    facts.update(latitude=None, longitude=None)
+    try:
+        exif = image.getexif()
+        if exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8):
+            width, height = height, width
+        details = exif.get_ifd(ExifTags.IFD.Exif)
+        place = exif.get_ifd(ExifTags.IFD.GPSInfo)
+        facts["taken"] = _taken(
+            details.get(ExifTags.Base.DateTimeOriginal)
+            or details.get(ExifTags.Base.DateTimeDigitized)
+            or exif.get(ExifTags.Base.DateTime)
+        )
+        facts["camera"] = _camera(exif.get(ExifTags.Base.Make), exif.get(ExifTags.Base.Model))
+        latitude = _degrees(place.get(2), place.get(1), 90.0)
+        longitude = _degrees(place.get(4), place.get(3), 180.0)
+        if latitude is not None and longitude is not None:
+            facts.update(latitude=latitude, longitude=longitude)
+    except Exception:  # noqa: S110 - EXIF is an extra; a photo with a broken one is a photo
+        pass
+    facts.update(width=width, height=height)
+    return facts
+
+
+def _taken(value: object) -> str | None:
+    """EXIF's 'YYYY:MM:DD HH:MM:SS' as ISO 8601, without a time zone, as cameras write it."""
+    from datetime import datetime
+
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.strptime(value.strip("\0 ")[:19], "%Y:%m:%d %H:%M:%S")
+    except ValueError:
+        return None
+    return moment.isoformat()
+
+
+def _camera(make: object, model: object) -> str | None:
+    texts = [
+        "".join(c for c in str(v) if c.isprintable()).strip()[:80] if isinstance(v, str) else ""
+        for v in (make, model)
+    ]
+    if texts[0] and texts[1].lower().startswith(texts[0].lower()):
+        texts[0] = ""
+    return " ".join(t for t in texts if t) or None
+
+
+def _degrees(parts: Any, side: object, most: float) -> float | None:
+    """Degrees, minutes and seconds to decimal degrees, negative to the south and west."""
+    if not parts or len(parts) != 3:
+        return None
+    degrees, minutes, seconds = (float(part) for part in parts)
+    value = degrees + minutes / 60 + seconds / 3600
+    if not math.isfinite(value) or not 0 <= value <= most:
+        return None
+    return round(-value if str(side).strip("\0 ").upper() in ("S", "W") else value, 6)

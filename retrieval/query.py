@@ -1,0 +1,96 @@
+"""A query: terms, each a text or an example photo, wanted or unwanted, with a weight.
+
+This is only what the user asked; `retrieval.searching` turns it into a vector and an answer.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from indexes.errors import QueryError
+
+_WEIGHT = re.compile(r"^(?P<value>.*)=(?P<weight>[0-9]*\.?[0-9]+)$", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Term:
+    """One part of a query: `value` is a text, or the path of a photo ('-' is standard input)."""
+
+    kind: Literal["text", "photo"]
+    value: str
+    wanted: bool = True
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.value.strip():
+            raise QueryError(
+                "A query term is empty. Say what to look for: `retrieval search 'a dog'`."
+            )
+        if not (math.isfinite(self.weight) and self.weight > 0):
+            raise QueryError(
+                f"The weight {self.weight:g} of '{self.value}' must be above 0. For what you do "
+                "not want there are --not and --not-image."
+            )
+
+
+@dataclass(frozen=True)
+class Query:
+    """Terms, and filters on what may be found.
+
+    within: folders, or photos, to search in; after/before: ISO dates, `after` included, `before`
+    not; min_score: the lowest cosine to show.
+    """
+
+    terms: tuple[Term, ...]
+    within: tuple[Path, ...] = ()
+    after: str | None = None
+    before: str | None = None
+    min_score: float | None = None
+
+    def __post_init__(self) -> None:
+        if not any(term.wanted for term in self.terms):
+            raise QueryError(
+                "The query asks for nothing. Say what to look for: "
+                '`retrieval search "a dog on a beach"`, or give a photo with --image.'
+            )
+
+
+def parse_term(kind: Literal["text", "photo"], text: str, wanted: bool = True) -> Term:
+    """A term as written on the command line: `VALUE` or `VALUE=WEIGHT`, as in `at night=0.5`.
+
+    A photo whose name really ends in '=2' is taken by that name.
+    """
+    found = _WEIGHT.match(text)
+    if found is None or (kind == "photo" and Path(text).exists()):
+        return Term(kind, text, wanted)
+    return Term(kind, found["value"], wanted, float(found["weight"]))
+
+
+def parse_terms(
+    texts: Sequence[str] = (),
+    photos: Sequence[str] = (),
+    not_texts: Sequence[str] = (),
+    not_photos: Sequence[str] = (),
+) -> tuple[Term, ...]:
+    """All terms of a command line, in the order: wanted texts, wanted photos, the unwanted."""
+    return (
+        *(parse_term("text", t) for t in texts),
+        *(parse_term("photo", p) for p in photos),
+        *(parse_term("text", t, False) for t in not_texts),
+        *(parse_term("photo", p, False) for p in not_photos),
+    )
+
+
+def parse_date(text: str, option: str) -> str:
+    """`YYYY`, `YYYY-MM`, `YYYY-MM-DD` or with `THH:MM[:SS]`, as full ISO 8601 local time."""
+    from datetime import datetime
+
+    for pattern in ("%Y", "%Y-%m", "%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"):
+        try:
+            return datetime.strptime(text.replace(" ", "T"), pattern).isoformat()
+        except ValueError:
+            continue
+    raise QueryError(f"{option} {text!r} is not a date. Write it as 2024, 2024-05 or 2024-05-17.")

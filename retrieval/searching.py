@@ -1,0 +1,170 @@
+"""The search journey: query → encoder → fusion → index → hits.
+
+Reads an index, never changes it. An encoder is loaded only for terms that need one: a photo that is
+in the index already has its embedding there.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from indexes.catalogue import Filter, Photo
+from indexes.errors import QueryError
+from indexes.index import Index
+from retrieval import fusion
+from retrieval.encoders import Encoder
+from retrieval.models import other_weights
+from retrieval.query import Query, Term
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A photo that was found.
+
+    score: the cosine of query and photo; path: where it is; copies: other places with the same
+    content; photo: what is known of it.
+    """
+
+    rank: int
+    score: float
+    path: Path
+    copies: tuple[Path, ...]
+    photo: Photo
+
+
+def search(index: Index, query: Query, k: int, encoder: Callable[[], Encoder]) -> list[Hit]:
+    """The `k` photos that fit a query best, best first.
+
+    encoder: gives the encoder, called only if a term needs it. Raises QueryError, ModelError (not
+    the index's model) or PhotoError (an example that is no photo).
+    """
+    if k < 1:
+        raise QueryError(f"k is {k}; ask for at least one photo, as in `-k 10`.")
+    vector = query_vector(index, query.terms, encoder)
+    found = index.search(vector, k, _filter(index, query))
+    if query.min_score is not None:
+        found = [(i, score) for i, score in found if score >= query.min_score]
+    return _hits(index, found)
+
+
+def similar(index: Index, photo: str, k: int, encoder: Callable[[], Encoder]) -> list[Hit]:
+    """The `k` photos most like one, which is itself left out with its exact copies."""
+    if k < 1:
+        raise QueryError(f"k is {k}; ask for at least one photo, as in `-k 10`.")
+    term = Term("photo", photo)
+    itself = _indexed(index, photo)
+    found = index.search(query_vector(index, (term,), encoder), k + 1)
+    return _hits(index, [(i, score) for i, score in found if i != itself][:k])
+
+
+def query_vector(index: Index, terms: Sequence[Term], encoder: Callable[[], Encoder]) -> Floats:
+    """The one vector that stands for all terms, float32 [dim], of length one."""
+    rows = _term_rows(index, terms, encoder)
+    wanted = [i for i, term in enumerate(terms) if term.wanted]
+    unwanted = [i for i, term in enumerate(terms) if not term.wanted]
+    vector = fusion.fuse(rows[wanted], [terms[i].weight for i in wanted])
+    if unwanted:
+        vector = fusion.subtract(vector, rows[unwanted], [terms[i].weight for i in unwanted])
+    return vector
+
+
+def _term_rows(index: Index, terms: Sequence[Term], encoder: Callable[[], Encoder]) -> Floats:
+    """One unit row a term, float32 [n, dim]."""
+    rows = np.empty((len(terms), index.made.dim), np.float32)
+    texts, photos = [], []
+    for position, term in enumerate(terms):
+        if term.kind == "text":
+            texts.append(position)
+            continue
+        known = _indexed(index, term.value)
+        if known is None:
+            photos.append(position)
+        else:
+            rows[position] = index.catalogue.embedding(known, index.made.dim)
+    if photos or texts:
+        model = encoder()
+        if (model.fingerprint, model.dim) != (index.made.fingerprint, index.made.dim):
+            raise other_weights(index.made, model)
+    if photos:
+        prepared = [model.prepare(_example(terms[i].value, model.image_size)) for i in photos]
+        rows[photos] = model.encode_images(prepared)
+    if texts:
+        rows[texts] = model.encode_texts([terms[i].value for i in texts])
+    return rows
+
+
+def _example(value: str, size: int) -> Image.Image:
+    from retrieval.photos import load_photo, photo_from_bytes
+
+    if value == "-":
+        return photo_from_bytes(sys.stdin.buffer.read(), size)
+    return load_photo(Path(value), size)
+
+
+def _indexed(index: Index, value: str) -> int | None:
+    """The id of the photo that the index knows by this path, unchanged since; None if unknown.
+
+    The path may be one on this machine, or as the index has it, relative to an indexed folder.
+    """
+    if value == "-":
+        return None
+    path = Path(value)
+    located = index.locate(path)
+    if located is not None:
+        root, inside = located
+        file = index.catalogue.file(root.id, inside)
+        if file is not None and file.photo_id is not None:
+            try:
+                state = path.stat()
+            except OSError:
+                return file.photo_id
+            same = (state.st_size, state.st_mtime_ns) == (file.bytes, file.mtime_ns)
+            return file.photo_id if same else None
+    if not path.is_absolute() and not path.exists():
+        for root in index.roots():
+            file = index.catalogue.file(root.id, path.as_posix())
+            if file is not None and file.photo_id is not None:
+                return file.photo_id
+    return None
+
+
+def _filter(index: Index, query: Query) -> Filter:
+    folders = []
+    for folder in query.within:
+        located = index.locate(folder)
+        if located is None and not folder.is_absolute():
+            located = next(
+                (
+                    (root, folder.as_posix())
+                    for root in index.roots()
+                    if index.catalogue.files(root.id, folder.as_posix())
+                ),
+                None,
+            )
+        if located is None:
+            raise QueryError(
+                f"{folder} is not a part of this index. `retrieval info` lists the indexed folders."
+            )
+        folders.append((located[0].id, located[1]))
+    return Filter(tuple(folders), query.after, query.before)
+
+
+def _hits(index: Index, found: Sequence[tuple[int, float]]) -> list[Hit]:
+    roots = {root.id: root.path for root in index.roots()}
+    photos = index.catalogue.photos([i for i, _ in found])
+    hits: list[Hit] = []
+    for photo_id, score in found:
+        if photo_id not in photos:
+            continue  # forgotten by another process since the search
+        photo, places = photos[photo_id]
+        paths = [roots[root_id] / path for root_id, path in places if root_id in roots]
+        if paths:
+            hits.append(Hit(len(hits) + 1, score, paths[0], tuple(paths[1:]), photo))
+    return hits

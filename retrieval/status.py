@@ -1,0 +1,64 @@
+"""What an index holds, and how the folders differ from it now. Reads only, encodes nothing."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from indexes.catalogue import Made
+from indexes.index import Index
+from retrieval import scan
+from retrieval.scan import is_below
+
+
+@dataclass(frozen=True)
+class Status:
+    """The answer of `status`.
+
+    photos, files, missing, skipped: as catalogued (missing: photos gone from disk but not
+    forgotten); reasons: (path, reason) of the skipped files; new, changed, gone: files on disk
+    since the last run, None where not looked.
+    """
+
+    folder: Path
+    made: Made
+    roots: tuple[Path, ...]
+    bytes: int
+    photos: int
+    files: int
+    missing: int
+    skipped: int
+    reasons: tuple[tuple[Path, str], ...]
+    new: int | None = None
+    changed: int | None = None
+    gone: int | None = None
+
+
+def status(index: Index, look: bool = True) -> Status:
+    """Describe an index. look: whether to walk its folders for what is new, changed or gone."""
+    roots = index.roots()
+    places = {root.id: root.path for root in roots}
+    new = changed = gone = 0
+    exclude = index.excluded()
+    for root in roots if look else ():
+        known = {p: f for p, f in index.catalogue.files(root.id).items() if f.present}
+        if not root.path.is_dir():
+            gone += len(known)
+            continue
+        met = scan.Walk()
+        for found in scan.walk(root.path, "", exclude, scan.has_rawpy(), met):
+            file = known.pop(found.path, None)
+            if file is None:
+                new += 1
+            elif (file.bytes, file.mtime_ns) != (found.bytes, found.mtime_ns):
+                changed += 1
+        gone += sum(not any(is_below(p, f) for f in met.unreadable) for p in known)
+    return Status(
+        folder=index.folder,
+        made=index.made,
+        roots=tuple(places.values()),
+        bytes=index.size_bytes(),
+        reasons=tuple((places[i] / p, r) for i, p, r in index.catalogue.skipped() if i in places),
+        new=new if look else None,
+        changed=changed if look else None,
+        gone=gone if look else None,
+        **index.catalogue.counts(),
+    )
