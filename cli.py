@@ -410,6 +410,15 @@ def main() -> None:
     except BrokenPipeError:  # `retrieval search … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        if os.environ.get("RETRIEVAL_DEBUG"):
+            raise
+        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        _fail(
+            f"{where}{error.strerror or error}. Check the path, its permissions and the disk, then "
+            "run the same command again.",
+            1,
+        )
     except Exception as error:
         from indexes.errors import RetrievalError
 

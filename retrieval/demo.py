@@ -70,13 +70,17 @@ def run_queries(
                 Term(t.kind, str(photos / t.value) if t.kind == "photo" else t.value, t.wanted)
                 for t in terms
             )
-            hits = opened.ask(Query(placed), k)
+            alone = len(placed) == 1 and placed[0].kind == "photo"
+            hits = opened.similar(placed[0].value, k) if alone else opened.ask(Query(placed), k)
             sections.append(Section(placed, hits))
             yield _command(photos, placed, k), hits
     write_gallery(page, sections, "retrieval demo", "Real photos of scikit-image and scikit-learn")
 
 
 def _command(photos: Path, terms: Sequence[Term], k: int) -> str:
+    if len(terms) == 1 and terms[0].kind == "photo":
+        words = ["retrieval", "similar", terms[0].value]
+        return shlex.join([*words, "-k", str(k), "--index", str(photos / ".retrieval")])
     options = {("photo", True): "--image", ("text", False): "--not"}
     words = ["retrieval", "search"]
     for term in terms:

@@ -83,7 +83,9 @@ def _hit(hit: Hit) -> dict[str, object]:
     return {
         "rank": hit.rank,
         "score": f"{hit.score:.3f}",
-        "name": printable(hit.path),
+        "name": printable(hit.path.name),
+        "folder": printable(hit.path.parent),
+        "path": printable(hit.path),
         "facts": " · ".join(fact for fact in facts if fact),
         "image": _thumbnail(hit.path),
     }

@@ -145,7 +145,7 @@ def _check_size(image: Image.Image, max_megapixels: float) -> None:
         raise PhotoError("it has no pixels")
     if width * height > max_megapixels * 1e6:
         raise PhotoError(
-            f"{TOO_LARGE}: {width} × {height} pixels, over the limit of {max_megapixels:.0f} "
+            f"{TOO_LARGE}: {width} × {height} pixels, over the limit of {max_megapixels:.3g} "
             "megapixels (raise it with --max-megapixels)"
         )
 

@@ -12,8 +12,6 @@ from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
 
-from indexes.index import is_index
-
 PHOTO_SUFFIXES = frozenset(
     "jpg jpeg jpe jfif png webp gif tif tiff bmp dib heic heif hif avif".split()
 )
@@ -50,7 +48,7 @@ def walk(root: Path, under: str, exclude: Sequence[str], raw: bool, met: Walk) -
 
     exclude: shell patterns, matched against the path in the root and against each name.
     raw: whether files of cameras' own formats count as photos; else they are counted in `met`.
-    Hidden files and folders, systems' own folders, links and indexes are left out.
+    Hidden files and folders, systems' own folders and links are left out.
     """
     pending = [under]
     while pending:
@@ -70,7 +68,7 @@ def walk(root: Path, under: str, exclude: Sequence[str], raw: bool, met: Walk) -
                 if entry.is_symlink():
                     met.links += 1
                 elif entry.is_dir():
-                    if entry.name.lower() not in _SYSTEM_FOLDERS and not is_index(Path(entry.path)):
+                    if entry.name.lower() not in _SYSTEM_FOLDERS:
                         inner.append(path)
                 elif entry.is_file():
                     suffix = entry.name.rpartition(".")[2].lower()

@@ -1,0 +1,137 @@
+"""`mini`, the built-in encoder: small, offline, with its weights in the package.
+
+EfficientNet-Lite2 for photos and MiniLM for texts meet in one space of unit vectors. Texts need
+numpy alone, so that a search starts fast; torch is imported when the first photos are encoded.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer
+
+from indexes.errors import ModelError
+from retrieval.encoders.mini_text import TextEncoder
+
+if TYPE_CHECKING:
+    from retrieval.encoders.mini_image import ImageEncoder
+
+WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "mini"
+FORMAT = 1
+
+
+class MiniEncoder:
+    """Photos and texts to float32 unit rows of `dim` numbers; compare them by inner product.
+
+    `fingerprint` is the first 16 hexadecimal digits of the weights file's BLAKE3 hash.
+    """
+
+    name = "mini"
+
+    def __init__(self, folder: Path = WEIGHTS) -> None:
+        """Read the text side of `folder` (model.safetensors, tokenizer.json, config.json).
+
+        Raises ModelError, naming the file, where one is missing, damaged or of another format.
+        """
+        self._weights = folder / "model.safetensors"
+        self._config = _read_config(folder / "config.json")
+        self.dim: int = self._config["dim"]
+        self.image_size: int = self._config["image"]["size"]
+        try:
+            self.fingerprint = blake3(self._weights.read_bytes()).hexdigest()[:16]
+        except OSError as error:
+            raise ModelError(_remedy(self._weights, error)) from error
+        tokenizer = _read_tokenizer(folder / "tokenizer.json")
+        try:
+            self._text = TextEncoder(
+                read_tensors(self._weights, "text."), tokenizer, **self._config["text"]
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(_remedy(self._weights, error)) from error
+        self._image: ImageEncoder | None = None
+        self._lock = threading.Lock()
+
+    def prepare(self, photo: Image.Image) -> NDArray[np.uint8]:
+        """The whole of an upright photo, squashed to a square: uint8 [size, size, 3].
+
+        The model was trained on squashed photos, so nothing is cropped and nothing is padded.
+        Safe to call from several threads.
+        """
+        rgb = photo if photo.mode == "RGB" else photo.convert("RGB")
+        square = (self.image_size, self.image_size)
+        resized = rgb.resize(square, Image.Resampling.BICUBIC, reducing_gap=2.0)
+        return np.array(resized, dtype=np.uint8)
+
+    def encode_images(self, batch: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Embeddings of prepared photos: float32 [n, dim], unit rows.
+
+        The first call imports torch and builds the image tower. Raises ValueError where a photo
+        did not come from `prepare`, and ModelError where the weights do not fit.
+        """
+        if len(batch) == 0:
+            return np.empty((0, self.dim), np.float32)
+        expected = (self.image_size, self.image_size, 3)
+        if any(photo.shape != expected or photo.dtype != np.uint8 for photo in batch):
+            raise ValueError(f"each photo must be uint8 {expected}, as `prepare` returns it")
+        return self._image_encoder().encode(np.stack(batch))
+
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embeddings of texts: float32 [n, dim], unit rows; past 128 tokens a text is cut."""
+        return self._text.encode(texts)
+
+    def _image_encoder(self) -> ImageEncoder:
+        with self._lock:
+            if self._image is None:
+                from retrieval.encoders.mini_image import ImageEncoder
+
+                try:
+                    tensors = read_tensors(self._weights, "image.")
+                    self._image = ImageEncoder(tensors, self._config["image"])
+                except (KeyError, RuntimeError, TypeError, ValueError) as error:
+                    raise ModelError(_remedy(self._weights, error)) from error
+            return self._image
+
+
+def read_tensors(path: Path, prefix: str) -> dict[str, NDArray[Any]]:
+    """The tensors of a safetensors file whose names start with `prefix`, which is taken off.
+
+    Raises ModelError where the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+            return {name.removeprefix(prefix): file.get_tensor(name) for name in names}
+    except (OSError, SafetensorError) as error:
+        raise ModelError(_remedy(path, error)) from error
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if config["format"] != FORMAT:
+            raise ModelError(_remedy(path, f"format {config['format']}, not {FORMAT}"))
+        config["dim"], config["text"], config["image"]["size"]  # noqa: B018
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(_remedy(path, error)) from error
+    return config
+
+
+def _read_tokenizer(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    except Exception as error:  # the tokenizers package raises bare Exception for a bad file
+        raise ModelError(_remedy(path, error)) from error
+
+
+def _remedy(path: Path, reason: object) -> str:
+    reason = f"{type(reason).__name__}: {reason}" if isinstance(reason, Exception) else reason
+    return f"The built-in model cannot be read from {path} ({reason}). Install the package again."

@@ -1,0 +1,194 @@
+"""The image tower of `mini`: EfficientNet-Lite2 with its batch normalisation folded away.
+
+Importing this module imports torch, so `MiniEncoder` does it when the first photos are encoded.
+The tower turns photos into a grid of features, the head turns a grid into an embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from indexes.native import load_torch
+from retrieval.encoders.mini_text import Int8Matrix, below
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional
+else:
+    torch = load_torch()
+    nn = torch.nn
+    functional = torch.nn.functional
+
+
+class SameConv(nn.Module):
+    """Convolution with TensorFlow's 'same' padding, a bias and, if asked, ReLU6 after it.
+
+    (B, C_in, H, W) -> (B, C_out, ceil(H / stride), ceil(W / stride)). TensorFlow pads the right
+    and the bottom one more than the left and the top where the padding is odd.
+    """
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        act: bool = True,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(c_out, c_in // groups, kernel, kernel))
+        self.bias = nn.Parameter(torch.empty(c_out))
+        self.stride, self.groups, self.act = stride, groups, act
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = self.weight.shape[2]
+        before = kernel // 2
+        if self.stride > 1:
+            rows, columns = (_missing(size, kernel, self.stride) for size in x.shape[2:])
+            left, above = columns // 2, rows // 2
+            x = functional.pad(x, (left, columns - left, above, rows - above))
+            before = 0
+        x = functional.conv2d(x, self.weight, self.bias, self.stride, before, 1, self.groups)
+        return functional.relu6(x, inplace=True) if self.act else x
+
+
+def _missing(size: int, kernel: int, stride: int) -> int:
+    """Padding in all, both sides together, that makes the output ceil(size / stride) long."""
+    return max((-(-size // stride) - 1) * stride + kernel - size, 0)
+
+
+class InvertedResidual(nn.Module):
+    """Widen by 1x1, filter each channel, narrow by 1x1; add the input where shapes allow.
+
+    Sandler et al., MobileNetV2, 2018; without squeeze-and-excitation, as EfficientNet-Lite is.
+    """
+
+    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int, widen: int) -> None:
+        super().__init__()
+        middle = c_in * widen
+        self.expand = SameConv(c_in, middle) if widen > 1 else nn.Identity()
+        self.depthwise = SameConv(middle, middle, kernel, stride, groups=middle)
+        self.project = SameConv(middle, c_out, act=False)
+        self.residual = stride == 1 and c_in == c_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.project(self.depthwise(self.expand(x)))
+        return y.add_(x) if self.residual else y
+
+
+class ImageTower(nn.Module):
+    """Photos to a grid of features.
+
+    `stages` lists (repeats, kernel, stride, widening, channels), `stem` and `top` count the
+    channels of the first and the last convolution (Tan and Le, EfficientNet, 2019, table 1).
+    """
+
+    def __init__(self, stem: int, stages: Sequence[Sequence[int]], top: int) -> None:
+        super().__init__()
+        self.stem = SameConv(3, stem, 3, 2)
+        blocks, c_in = [], stem
+        for repeats, kernel, stride, widen, channels in stages:
+            for position in range(repeats):
+                step = stride if position == 0 else 1
+                blocks.append(InvertedResidual(c_in, channels, kernel, step, widen))
+                c_in = channels
+        self.blocks = nn.Sequential(*blocks)
+        self.top = SameConv(c_in, top)
+
+    def forward(self, photos: Tensor) -> Tensor:
+        """(B, S, S, 3) uint8 -> (B, G, G, top), G = ceil(S / 32), in the weights' dtype."""
+        x = photos.permute(0, 3, 1, 2).to(self.stem.weight.dtype)  # channels-last in memory
+        x = self.top(self.blocks(self.stem((x - 127.0) / 128.0)))
+        return x.permute(0, 2, 3, 1)
+
+
+class ImageHead(nn.Module):
+    """A grid of features to a unit row of the space shared with the texts.
+
+    The mean of the grid and `queries` attention-weighted means of it go through a linear map.
+    To that is added what the ImageNet classifier saw: the mean of its classes' text embeddings
+    weighted by their probabilities (Norouzi et al., ConSE, 2014), which knows things that
+    the captioned photos never showed.
+    """
+
+    def __init__(self, channels: int, queries: int, dim: int, classes: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(channels, queries) if queries else None
+        self.linear = nn.Linear(channels * (1 + queries), dim)
+        self.classifier = nn.Linear(channels, classes)
+        self.gate = nn.Parameter(torch.ones(()))
+        self.log_sharpness = nn.Parameter(torch.zeros(()))
+        self.dropout = 0.0
+
+    def forward(self, grid: Tensor, concepts: Tensor) -> Tensor:
+        """(B, cells, channels) and the classes' (classes, dim) -> (B, dim), unit rows."""
+        mean = grid.mean(1)
+        views = mean[:, None]
+        if self.query is not None:
+            attention = self.query(grid).softmax(1)  # (B, cells, queries)
+            views = torch.cat([views, attention.transpose(1, 2) @ grid], 1)
+        views = functional.layer_norm(views, views.shape[-1:]).flatten(1)
+        out = self.linear(functional.dropout(views, self.dropout, self.training))
+        seen = (self.classifier(mean) * self.log_sharpness.exp()).softmax(1) @ concepts
+        return functional.normalize(out + self.gate * functional.normalize(seen, dim=1), dim=1)
+
+
+class ImageEncoder:
+    """Prepared photos to embeddings, on the CPU, by the packaged weights."""
+
+    def __init__(self, weights: Mapping[str, np.ndarray], shape: Mapping[str, Any]) -> None:
+        """`weights` are named `tower.*` and `head.*`, `shape` is config.json's `image`.
+
+        The tower runs in bfloat16 where the processor multiplies such numbers itself (three
+        times as fast, cosine to float32 above 0.999), and the head always in float32.
+        Raises KeyError or RuntimeError where the weights are not of this shape.
+        """
+        self._tower = build_tower(shape, below(weights, "tower."), fast_dtype())
+        head = below(weights, "head.")
+        classifier, concepts = (
+            torch.from_numpy(Int8Matrix(head.pop(name), head.pop(f"{name}.scale")).whole())
+            for name in ("classifier.weight", "concepts")
+        )
+        self._concepts = concepts
+        state = {name: torch.from_numpy(value).float() for name, value in head.items()}
+        with torch.device("meta"):
+            module = ImageHead(shape["top"], shape["queries"], concepts.shape[1], len(classifier))
+        module.load_state_dict(state | {"classifier.weight": classifier}, assign=True)
+        self._head = module.requires_grad_(False).eval()
+
+    def encode(self, photos: np.ndarray, batch: int = 32) -> np.ndarray:
+        """uint8 [n, S, S, 3] -> float32 [n, dim], unit rows, `batch` photos at a time."""
+        rows = []
+        with torch.inference_mode():
+            for start in range(0, len(photos), batch):
+                grid = self._tower(torch.from_numpy(photos[start : start + batch]))
+                rows.append(self._head(grid.flatten(1, 2).float(), self._concepts))
+            result: np.ndarray = torch.cat(rows).numpy()
+        return result
+
+
+def fast_dtype() -> torch.dtype:
+    """bfloat16 where the processor has instructions for it, else float32."""
+    native = ("avx512_bf16", "amx_bf16")
+    has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return torch.bfloat16 if any(has.get(name) for name in native) else torch.float32
+
+
+def build_tower(
+    shape: Mapping[str, Any], weights: Mapping[str, np.ndarray], dtype: torch.dtype = torch.float32
+) -> ImageTower:
+    """An `ImageTower` of `shape` ({stem, stages, top}) with `weights`, ready for inference.
+
+    `weights` are named as the module's parameters. Raises RuntimeError where they do not fit.
+    """
+    with torch.device("meta"):
+        tower = ImageTower(shape["stem"], shape["stages"], shape["top"])
+    state = {name: torch.from_numpy(value).to(dtype) for name, value in weights.items()}
+    tower.load_state_dict(state, assign=True)
+    tower.requires_grad_(False)
+    return tower.eval().to(memory_format=torch.channels_last)

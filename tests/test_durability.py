@@ -1,0 +1,272 @@
+"""What is on disk survives kills, full disks, damage and other processes."""
+
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import retrieval
+from indexes.catalogue import Catalogue
+from indexes.index import Index, lock
+from tests.conftest import Run
+from tests.test_index import present
+
+CATALOGUE = Path(".retrieval") / "catalogue.db"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_twenty_kills_lose_nothing(originals: Path, tmp_path: Path) -> None:
+    """SIGKILL at random moments; each rerun ends with exactly the folder's photos, none twice.
+
+    The process tells when it begins to read photos, and is killed a random while after that, or
+    (one time in four) before; batches are small, so that many commits are under way.
+    """
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    names = sorted(path.name for path in originals.iterdir())
+    for copy in range(4):  # 80 files, each of its own content
+        for name in names:
+            data = (originals / name).read_bytes()
+            (folder / f"{copy}-{name}").write_bytes(data + bytes([copy]) if copy else data)
+    expected = {path.name for path in folder.iterdir()}
+    code = (
+        "import sys, retrieval\n"
+        "from retrieval import indexing\n"
+        "indexing.BATCH_SIZE = 4\n"
+        "tell = lambda p: print(p.done, flush=True)\n"
+        "retrieval.index(sys.argv[1], model='mini', progress=tell)\n"
+    )
+    chance = random.Random(0)
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-c", code, str(folder)], check=True, capture_output=True)
+    whole = time.monotonic() - started
+    interrupted = 0
+    for _round in range(20):
+        shutil.rmtree(folder / ".retrieval", ignore_errors=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(folder)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        if chance.random() < 0.75:
+            process.stdout.readline()  # the first word of progress
+            time.sleep(chance.uniform(0, 0.5 * whole))
+        else:
+            time.sleep(chance.uniform(0, 0.5 * whole))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        interrupted += process.returncode == -signal.SIGKILL
+        kept = 0
+        if (folder / CATALOGUE).exists():
+            with retrieval.open(folder) as opened:
+                kept = opened.status().photos
+        report = retrieval.index(folder, model="mini")
+        assert report.encoded == len(expected) - kept, "what was committed is not encoded again"
+        assert present(folder) == expected
+        with Index.open(folder / ".retrieval") as index:
+            assert index.catalogue.counts()["photos"] == len(expected)
+            assert index.catalogue.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert interrupted >= 10, "the kills came too late to show anything"
+
+
+def test_ctrl_c_keeps_what_was_done_and_says_so(originals: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(originals, tmp_path / "photos"))
+    code = (
+        "import sys, cli\n"
+        "from retrieval import indexing\n"
+        "indexing.BATCH_SIZE = 2\n"
+        "real = indexing._Run._commit\n"
+        "def commit(self, batch):\n"
+        "    real(self, batch)\n"
+        "    print('committed', flush=True)\n"
+        "indexing._Run._commit = commit\n"
+        "sys.argv = ['retrieval', 'index', sys.argv[1], '--model', 'mini']\n"
+        "cli.main()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None and process.stdout.readline() == b"committed\n"
+    process.send_signal(signal.SIGINT)
+    _, talk = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "What was indexed is kept" in talk.decode()
+    assert "Traceback" not in talk.decode()
+    with retrieval.open(folder) as opened:
+        assert 2 <= opened.status().photos < 20
+    assert retrieval.index(folder).encoded < 20
+    assert len(present(folder)) == 20
+
+
+def test_a_second_indexer_is_told_who_is_at_work(run: Run, photos: Path) -> None:
+    with lock(photos / ".retrieval"):
+        refused = run("index", photos)
+        found = run("search", "a cat", "-f", "json", cwd=photos)
+    assert refused.code == 1
+    assert f"process {os.getpid()}" in refused.talk
+    assert found.names[0] == "chelsea.png"
+    assert run("index", photos).code == 0
+
+
+def test_searches_run_while_photos_are_added(photos: Path, originals: Path) -> None:
+    """A reader sees each batch as soon as it is committed, and never half of one."""
+    for number in range(8):
+        data = (originals / "horse.png").read_bytes()
+        (photos / f"{number}.png").write_bytes(data + bytes([number]))
+    seen: list[int] = []
+
+    def look(_: object) -> None:
+        with retrieval.open(photos) as opened:
+            seen.append(len(opened.search("anything", k=100)))
+
+    from retrieval import indexing
+
+    size, indexing.BATCH_SIZE = indexing.BATCH_SIZE, 4
+    try:
+        retrieval.index(photos, progress=look)
+    finally:
+        indexing.BATCH_SIZE = size
+    assert seen == [20, 24, 28, 28]
+
+
+def test_the_vector_file_is_only_a_cache(run: Run, photos: Path) -> None:
+    before = run("search", "a cat", "-f", "json", cwd=photos).json
+    (file,) = (photos / ".retrieval").glob("vectors-*.faiss")
+    whole = file.read_bytes()
+    for damage in (None, b"", whole[:1000], b"\xff" * len(whole), whole + b"more"):
+        file.unlink(missing_ok=True)
+        if damage is not None:
+            file.write_bytes(damage)
+        assert run("search", "a cat", "-f", "json", cwd=photos).json == before
+        assert file.read_bytes() == whole, "a search writes the cache anew"
+
+
+@pytest.mark.parametrize("position", [0, 20, 60, 5000])
+def test_a_damaged_catalogue_gets_one_sentence(run: Run, photos: Path, position: int) -> None:
+    file = photos / CATALOGUE
+    data = bytearray(file.read_bytes())
+    data[position : position + 40_000] = b"\xa5" * len(data[position : position + 40_000])
+    file.write_bytes(data)
+    for command in (["search", "a cat"], ["index", "."], ["info"]):
+        result = run(*command, cwd=photos)
+        assert result.code == 1, (command, result)
+        assert "is damaged" in result.talk or "newer retrieval" in result.talk
+        assert "Your photos are not touched" in result.talk or "Upgrade" in result.talk
+
+
+def test_another_database_is_no_index(run: Run, photos: Path) -> None:
+    (photos / CATALOGUE).unlink()
+    sqlite3.connect(photos / CATALOGUE).executescript(
+        "CREATE TABLE a (b); INSERT INTO a VALUES (1)"
+    )
+    result = run("search", "a cat", cwd=photos)
+    assert result.code == 1
+    assert "is damaged" in result.talk
+
+
+def test_an_index_of_a_newer_format_is_left_alone(run: Run, photos: Path) -> None:
+    db = sqlite3.connect(photos / CATALOGUE)
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+    for command in (["search", "a cat"], ["index", "."]):
+        result = run(*command, cwd=photos)
+        assert result.code == 1
+        assert "format 99" in result.talk
+        assert "pip install --upgrade crossmodal-retrieval" in result.talk
+
+
+def test_a_path_that_leaves_the_folder_is_refused(run: Run, photos: Path) -> None:
+    """A catalogue from somebody else cannot make us read their choice of files."""
+    for evil in ("../../etc/passwd.png", "/etc/passwd.png"):
+        db = sqlite3.connect(photos / CATALOGUE)
+        db.execute("UPDATE files SET path = ? WHERE id = (SELECT min(id) FROM files)", [evil])
+        db.commit()
+        db.close()
+        result = run("search", "anything", "-k", 20, cwd=photos)
+        assert result.code == 1
+        assert "leaves the indexed folder" in result.talk
+
+
+def test_a_full_disk_gets_one_sentence_and_keeps_the_rest(
+    run: Run, few: Path, originals: Path, monkeypatch
+) -> None:
+    """SQLite's own limit on pages stands in for the disk: the same error at the same places."""
+    retrieval.index(few, model="mini")
+    real = Catalogue._pragmas
+
+    def full(self: Catalogue) -> None:
+        real(self)
+        pages = self.db.execute("PRAGMA page_count").fetchone()[0]
+        self.db.execute(f"PRAGMA max_page_count = {pages}")
+
+    for number in range(40):
+        data = (originals / "horse.png").read_bytes()
+        (few / f"{number}.png").write_bytes(data + bytes([number]))
+    with monkeypatch.context() as patched:
+        patched.setattr(Catalogue, "_pragmas", full)
+        result = run("index", few)
+    assert result.code == 1
+    assert "The disk is full" in result.talk
+    assert {"chelsea.png", "coffee.png", "rocket.jpg", "china.jpg"} <= present(few)
+    assert run("index", few).code == 0
+    assert len(present(few)) == 44
+
+
+def test_a_really_full_disk(run: Run, few: Path, tmp_path: Path) -> None:
+    """A file system of 200 KiB, where one may be mounted."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("no right to mount a file system here")
+    try:
+        (disk / "filler").write_bytes(bytes(150_000))
+        result = run("index", few, "--index", disk / "index", "--model", "mini")
+        assert result.code == 1
+        assert "disk is full" in result.talk or "cannot be made" in result.talk
+        (disk / "filler").unlink()
+        assert run("index", few, "--index", disk / "index", "--model", "mini").code == 0
+        assert run("search", "a cat", "--index", disk / "index", "-f", "json").names[0] == (
+            "chelsea.png"
+        )
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_an_index_on_a_read_only_disk_can_be_searched(photos: Path, tmp_path: Path) -> None:
+    """WAL's helper files cannot be made there; searching works all the same."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a folder read-only needs root")
+    if subprocess.run(
+        ["mount", "--bind", "-o", "ro", photos, photos], capture_output=True
+    ).returncode:
+        pytest.skip("no right to mount a file system here")
+    try:
+        with retrieval.open(photos) as opened:
+            assert opened.search("a cat")[0].path.name == "chelsea.png"
+        with pytest.raises(retrieval.StorageError, match="cannot be written"):
+            retrieval.index(photos)
+    finally:
+        subprocess.run(["umount", "--lazy", str(photos)], check=True)
+
+
+def test_a_folder_that_is_unmounted_keeps_its_photos(run: Run, few: Path, tmp_path: Path) -> None:
+    place = tmp_path / "index"
+    run("index", few, "--index", place, "--model", "mini")
+    few.rename(tmp_path / "unplugged")
+    result = run("index", "--index", place)
+    assert result.code == 0
+    assert "is not there now; its photos stay" in result.out
+    (tmp_path / "unplugged").rename(few)
+    assert run("index", "--index", place).out.startswith("4 unchanged")

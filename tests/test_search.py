@@ -1,0 +1,333 @@
+"""`retrieval search` and `similar`: what a query means and how its hits are printed."""
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import retrieval
+from retrieval.query import parse_date, parse_term, parse_terms
+from tests.conftest import Run
+
+
+@pytest.mark.parametrize(
+    ("text", "best"),
+    [
+        ("a cat", "chelsea.png"),
+        ("a cup of coffee", "coffee.png"),
+        ("a rocket taking off", "rocket.jpg"),
+        ("an astronaut in a space suit", "astronaut.png"),
+        ("a red flower", "flower.jpg"),
+    ],
+)
+def test_words_find_the_photo(run: Run, indexed: Path, text: str, best: str) -> None:
+    assert run("search", text, "-f", "json", cwd=indexed).names[0] == best
+
+
+def test_hits_are_ranked_by_cosine_and_counted_by_k(run: Run, indexed: Path) -> None:
+    hits = run("search", "a cat", "-k", 7, "-f", "json", cwd=indexed).json
+    assert [hit["rank"] for hit in hits] == list(range(1, 8))
+    scores = [hit["score"] for hit in hits]
+    assert scores == sorted(scores, reverse=True)
+    assert all(-1 <= score <= 1 for score in scores)
+    assert len(run("search", "a cat", "-k", 500, "-f", "json", cwd=indexed).json) == 20
+
+
+def test_the_scores_are_those_of_exact_search(indexed: Path) -> None:
+    """The hits equal a brute-force product with the stored embeddings, made without FAISS."""
+    from indexes.index import Index
+    from retrieval.searching import query_vector
+
+    with retrieval.open(indexed) as opened:
+        vector = opened.embed(retrieval.Query((retrieval.Term("text", "a cat"),)))
+        hits = opened.search("a cat", k=20)
+    with Index.open(indexed / ".retrieval") as index:
+        ids, rows = index.catalogue.embeddings(index.made.dim)
+        assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+        expected = sorted(rows @ vector, reverse=True)
+        assert query_vector is not None and len(ids) == 20
+    assert np.allclose([hit.score for hit in hits], expected, atol=1e-6)
+
+
+def test_unwanted_words_push_photos_down(run: Run, indexed: Path) -> None:
+    plain = run("search", "an animal", "-k", 20, "-f", "json", cwd=indexed).names
+    without = run("search", "an animal", "--not", "a cat", "-k", 20, "-f", "json", cwd=indexed)
+    assert plain.index("chelsea.png") < without.names.index("chelsea.png")
+
+
+def test_an_unwanted_photo_pushes_its_like_down(run: Run, indexed: Path) -> None:
+    plain = run("search", "an animal", "-k", 20, "-f", "json", cwd=indexed).names
+    without = run(
+        "search", "an animal", "--not-image", "chelsea.png", "-k", 20, "-f", "json", cwd=indexed
+    )
+    assert plain.index("chelsea.png") < without.names.index("chelsea.png")
+
+
+def test_an_example_photo_from_outside_the_index(run: Run, indexed: Path, tmp_path: Path) -> None:
+    example = tmp_path / "example.jpg"
+    with Image.open(indexed / "chelsea.png") as image:
+        image.resize((200, 133)).convert("RGB").save(example, quality=60)
+    assert run("search", "--image", example, "-f", "json", cwd=indexed).names[0] == "chelsea.png"
+
+
+def test_an_example_photo_on_standard_input(indexed: Path) -> None:
+    data = (indexed / "coffee.png").read_bytes()
+    command = [sys.executable, "-m", "cli", "search", "--image", "-", "-k", "1", "-f", "paths"]
+    done = subprocess.run(
+        [*command, "--index", indexed], input=data, capture_output=True, check=True
+    )
+    assert done.stdout.decode().strip().endswith("coffee.png")
+
+
+def test_an_indexed_photo_needs_no_torch(indexed: Path) -> None:
+    code = (
+        "import sys, retrieval\n"
+        "with retrieval.open(sys.argv[1]) as photos:\n"
+        "    assert photos.search(photos=[sys.argv[1] + '/moon.png'])[0].path.name == 'moon.png'\n"
+        "    assert photos.search('a cat')[0].path.name == 'chelsea.png'\n"
+        "assert 'torch' not in sys.modules and 'open_clip' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(indexed)], check=True)
+
+
+def test_text_and_photo_together_mean_both(run: Run, indexed: Path) -> None:
+    found = run(
+        "search", "coffee", "--image", "chelsea.png", "-k", 2, "-f", "json", cwd=indexed
+    ).names
+    assert set(found) == {"chelsea.png", "coffee.png"}
+
+
+def test_a_weight_moves_the_query_towards_its_term(run: Run, indexed: Path) -> None:
+    def order(weight: float) -> list[str]:
+        return run(
+            "search", "--text", f"a cat={weight}", "--text", "coffee", "-f", "json", cwd=indexed
+        ).names
+
+    assert order(5)[0] == "chelsea.png"
+    assert order(0.2)[0] == "coffee.png"
+
+
+def test_similar_leaves_the_photo_and_its_copies_out(run: Run, photos: Path) -> None:
+    shutil.copy(photos / "brick.png", photos / "copy.png")
+    run("index", photos)
+    found = run("similar", "brick.png", "-k", 30, "-f", "json", cwd=photos).names
+    assert "brick.png" not in found
+    assert "copy.png" not in found
+    assert len(found) == 19
+
+
+def test_a_photo_that_changed_since_is_encoded_and_not_looked_up(run: Run, photos: Path) -> None:
+    shutil.copy(photos / "coffee.png", photos / "chelsea.png")
+    assert run("similar", "chelsea.png", "-f", "json", cwd=photos).names[0] == "coffee.png"
+
+
+def test_a_floor_for_the_score_can_leave_nothing(run: Run, indexed: Path) -> None:
+    assert run("search", "a cat", "--min-score", 0.99, cwd=indexed).out == "No photo matches.\n"
+    some = run("search", "a cat", "--min-score", 0.1, "-k", 20, "-f", "json", cwd=indexed).json
+    assert some and all(hit["score"] >= 0.1 for hit in some)
+
+
+def test_a_search_can_stay_in_a_subfolder(run: Run, photos: Path) -> None:
+    for folder in ("a", "ab", "a/b"):
+        (photos / folder).mkdir()
+    (photos / "chelsea.png").rename(photos / "ab" / "cat.png")
+    (photos / "moon.png").rename(photos / "a" / "moon.png")
+    (photos / "coins.png").rename(photos / "a" / "b" / "coins.png")
+    run("index", photos)
+    found = run("search", "a cat", "--in", "a", "-f", "json", cwd=photos).names
+    assert set(found) == {"moon.png", "coins.png"}
+    both = run("search", "a cat", "--in", "ab", "--in", "a/b", "-f", "json", cwd=photos).names
+    assert both == ["cat.png", "coins.png"]
+    outside = run("search", "a cat", "--in", photos.parent, cwd=photos)
+    assert outside.code == 1
+    assert "not a part of this index" in outside.talk
+    nowhere = run("search", "a cat", "--in", "no-such-folder", cwd=photos)
+    assert nowhere.code == 1
+
+
+def test_dates_come_from_the_photo_else_from_its_file(run: Run, few: Path) -> None:
+    import os
+    import time
+
+    with Image.open(few / "china.jpg") as image:
+        exif = image.getexif()
+        exif.get_ifd(0x8769)[36867] = "2019:07:14 18:30:00"
+        image.save(few / "china.jpg", exif=exif)
+    for name in ("chelsea.png", "coffee.png", "rocket.jpg"):
+        moment = time.mktime((2022, 3, 1, 12, 0, 0, 0, 0, -1))
+        os.utime(few / name, (moment, moment))
+    run("index", few, "--model", "mini")
+
+    def between(*options: str) -> set[str]:
+        return set(run("search", "photo", "-f", "json", *options, cwd=few).names)
+
+    assert between("--before", "2020") == {"china.jpg"}
+    assert between("--after", "2022-03-01", "--before", "2022-03-02") == {
+        "chelsea.png", "coffee.png", "rocket.jpg",
+    }  # fmt: skip
+    assert between("--after", "2019-07-14", "--before", "2019-07-15") == {"china.jpg"}
+    assert between("--after", "2023") == set()
+    refused = run("search", "photo", "--after", "yesterday", cwd=few)
+    assert refused.code == 1
+    assert "2024-05-17" in refused.talk
+
+
+def test_every_format_gives_the_same_hits(run: Run, indexed: Path) -> None:
+    def ask(*options: str) -> str:
+        return run("search", "a cat", "-k", 3, *options, cwd=indexed).out
+
+    paths = ask("--format", "paths").splitlines()
+    assert len(paths) == 3 and all(Path(path).is_file() for path in paths)
+    assert [hit["path"] for hit in json.loads(ask("--format", "json"))] == paths
+    assert [json.loads(line)["path"] for line in ask("--format", "jsonl").splitlines()] == paths
+    assert [row["path"] for row in csv.DictReader(io.StringIO(ask("--format", "csv")))] == paths
+    assert ask("-0").split("\0") == [*paths, ""]
+    table = ask("--format", "table").splitlines()
+    assert [line.split()[2] for line in table] == [Path(path).name for path in paths]
+
+
+def test_a_missing_index_is_offered_or_made(run: Run, few: Path) -> None:
+    refused = run("search", "a cat", cwd=few)
+    assert refused.code == 1
+    assert "retrieval index" in refused.talk and "--index-first" in refused.talk
+    made = run("search", "a cat", "--index-first", "-f", "paths", "-k", 1, cwd=few)
+    assert made.code == 0
+    assert made.out.strip() == str(few / "chelsea.png")
+    assert "4 added" in made.talk
+
+
+def test_on_a_terminal_search_asks_before_it_indexes(few: Path) -> None:
+    """A real pseudo-terminal: `y` makes the index and the search goes on."""
+    import os
+    import pty
+
+    for answer, code in (("n", 1), ("y", 0)):
+        parent, child = pty.openpty()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cli", "search", "a cat", "-k", "1", "-f", "paths"],
+            cwd=few, stdin=child, stderr=child, stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm"},
+        )  # fmt: skip
+        os.close(child)
+        seen = b""
+        while b"[" not in seen:
+            seen += os.read(parent, 1000)
+        assert b"Index the photos in" in seen
+        os.write(parent, f"{answer}\n".encode())
+        out = _drain(parent, process)
+        assert process.returncode == code
+        if answer == "y":
+            assert out.decode().strip().endswith("chelsea.png")
+
+
+def _drain(parent: int, process: subprocess.Popen[bytes]) -> bytes:
+    """Keep reading the terminal, so that the process never waits for it; returns its output."""
+    import os
+    import threading
+
+    def read() -> None:
+        try:
+            while os.read(parent, 1000):
+                pass
+        except OSError:  # the other end closed
+            pass
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    out, _ = process.communicate(timeout=120)
+    return out
+
+
+def test_an_index_by_other_weights_is_refused(run: Run, photos: Path) -> None:
+    import sqlite3
+
+    with sqlite3.connect(photos / ".retrieval" / "catalogue.db") as db:
+        db.execute("UPDATE meta SET value = '0123456789abcdef' WHERE key = 'fingerprint'")
+    db.close()
+    refused = run("search", "a cat", cwd=photos)
+    assert refused.code == 1
+    assert "other weights" in refused.talk and "retrieval index --rebuild" in refused.talk
+    assert refused.raw == b""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["search"], 1, "asks for nothing"),
+        (["search", "  "], 1, "is empty"),
+        (["search", "--not", "a cat"], 1, "asks for nothing"),
+        (["search", "a cat", "-k", "0"], 2, "greater than or equal to 1"),
+        (["search", "--text", "a cat=0"], 1, "must be above 0"),
+        (["search", "--image", "nowhere.jpg"], 1, "there is no such file"),
+        (["search", "--image", "."], 1, "there is no such file"),
+        (["search", "--no-such-option"], 2, "No such option"),
+        (["search", "a cat", "--index", "nowhere"], 1, "There is no index in nowhere"),
+        (["similar", "nowhere.jpg"], 1, "there is no such file"),
+        (["remove"], 1, "Name the photos"),
+    ],
+)
+def test_a_wrong_query_gets_one_sentence(
+    run: Run, indexed: Path, arguments: list[str], code: int, told: str
+) -> None:
+    result = run(*arguments, cwd=indexed)
+    assert result.code == code
+    assert told in result.talk
+    assert result.raw == b""
+
+
+def test_an_example_that_is_no_photo_gets_one_sentence(run: Run, indexed: Path, tmp_path) -> None:
+    letter = tmp_path / "letter.jpg"
+    letter.write_text("Dear reader")
+    result = run("search", "--image", letter, cwd=indexed)
+    assert result.code == 1
+    assert "letter.jpg cannot be used as a photo: not a photo that can be read" in result.talk
+
+
+def test_terms_are_read_with_their_weights(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert parse_term("text", "at night=0.5") == retrieval.Term("text", "at night", True, 0.5)
+    assert parse_term("text", "e = mc").value == "e = mc"
+    assert parse_term("text", "a=b=2") == retrieval.Term("text", "a=b", True, 2.0)
+    (tmp_path / "photo=2").write_text("")
+    assert parse_term("photo", "photo=2") == retrieval.Term("photo", "photo=2")
+    assert [t.wanted for t in parse_terms(["a"], ["b"], ["c"], ["d"])] == [True, True, False, False]
+
+
+def test_dates_are_read_at_any_length() -> None:
+    assert parse_date("2024", "--after") == "2024-01-01T00:00:00"
+    assert parse_date("2024-05-17 10:30", "--after") == "2024-05-17T10:30:00"
+    with pytest.raises(retrieval.QueryError):
+        parse_date("2024-13", "--after")
+
+
+def test_help_and_search_import_nothing_heavy() -> None:
+    code = (
+        "import sys, cli\n"
+        "sys.argv = ['retrieval', '--help']\n"
+        "try: cli.main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'faiss', 'open_clip', 'numpy', 'PIL', 'sqlite_utils'}\n"
+        "heavy &= set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_every_option_is_explained(run: Run) -> None:
+    import typer
+
+    import cli
+
+    group = typer.main.get_command(cli.app)
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        assert command.help, name
+        for parameter in command.params:
+            if parameter.name != "help":
+                assert getattr(parameter, "help", None), f"{name} {parameter.name}"
