@@ -417,6 +417,13 @@ class Catalogue(Database):
         return _file(*row) if row else None
 
     @guarded
+    def knows(self, root_id: int, under: str) -> bool:
+        """Whether any file at or below a path was seen, gone ones included."""
+        where, arguments = _below(root_id, under)
+        row = self.db.execute(f"SELECT 1 FROM files f WHERE {where} LIMIT 1", arguments).fetchone()
+        return row is not None
+
+    @guarded
     def counts(self) -> dict[str, int]:
         """How many photos are present and absent, and files are photos and skipped."""
         one = self.db.execute(

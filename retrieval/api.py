@@ -168,7 +168,7 @@ def remove(paths: Sequence[AnyPath], where: AnyPath | None = None) -> int:
         chosen = []
         for path in map(Path, paths):
             located = opened.locate(path)
-            if located is None or not opened.catalogue.files(located[0].id, located[1]):
+            if located is None or not opened.catalogue.knows(located[0].id, located[1]):
                 raise QueryError(
                     f"{path} is not in the index {folder}. `retrieval info` lists its folders."
                 )

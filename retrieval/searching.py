@@ -136,24 +136,23 @@ def _indexed(index: Index, value: str) -> int | None:
 
 
 def _filter(index: Index, query: Query) -> Filter:
-    folders = []
-    for folder in query.within:
-        located = index.locate(folder)
-        if located is None and not folder.is_absolute():
-            located = next(
-                (
-                    (root, folder.as_posix())
-                    for root in index.roots()
-                    if index.catalogue.files(root.id, folder.as_posix())
-                ),
-                None,
-            )
-        if located is None:
-            raise QueryError(
-                f"{folder} is not a part of this index. `retrieval info` lists the indexed folders."
-            )
-        folders.append((located[0].id, located[1]))
-    return Filter(tuple(folders), query.after, query.before)
+    folders = tuple(_folder(index, folder) for folder in query.within)
+    return Filter(folders, query.after, query.before)
+
+
+def _folder(index: Index, folder: Path) -> tuple[int, str]:
+    """(root id, path in it) of a folder given from here, or as the index has it."""
+    located = index.locate(folder)
+    places = [(located[0].id, located[1])] if located else []
+    if not folder.is_absolute():
+        places += [(root.id, folder.as_posix()) for root in index.roots()]
+    for place in places:
+        if index.catalogue.knows(*place):
+            return place
+    raise QueryError(
+        f"{folder} is not a part of this index, or has no photos in it. `retrieval info` lists the "
+        "indexed folders."
+    )
 
 
 def _hits(index: Index, found: Sequence[tuple[int, float]]) -> list[Hit]:

@@ -119,7 +119,9 @@ def _read_config(path: Path) -> dict[str, Any]:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if config["format"] != FORMAT:
             raise ModelError(_remedy(path, f"format {config['format']}, not {FORMAT}"))
-        config["dim"], config["text"], config["image"]["size"]  # noqa: B018
+        for name in ("dim", "text", "image"):
+            if name not in config:
+                raise ModelError(_remedy(path, f"no {name}"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(_remedy(path, error)) from error
     return config

@@ -1,0 +1,1 @@
+"""Training what the package ships; nothing here is needed to search."""
