@@ -104,7 +104,7 @@ def index(
     if not quiet:
         from retrieval.output import summary
 
-        typer.echo(summary(report))
+        _say(summary(report))
 
 
 @app.command()
@@ -207,7 +207,7 @@ def info(
 
     with retrieval.open(index) as photos:
         status = photos.status()
-    typer.echo(status_json(status) if as_json else status_text(status, skipped))
+    _say(status_json(status) if as_json else status_text(status, skipped))
 
 
 @app.command()
@@ -233,10 +233,10 @@ def remove(
         if not yes and not typer.confirm(f"Delete the index {where}? (Your photos stay.)"):
             raise typer.Exit(1)
         delete(where)
-        typer.echo(f"Deleted the index {where}.")
+        _say(f"Deleted the index {where}.")
         return
     count = api.remove(paths or [], where)
-    typer.echo(
+    _say(
         f"Forgot {count} file(s). They come back at the next `retrieval index` unless it is told "
         "to --exclude them."
     )
@@ -256,13 +256,13 @@ def demo(
     from retrieval.output import summary
 
     photos = copy_photos(folder / "photos")
-    typer.echo(f"$ retrieval index {photos} --model {model}")
-    typer.echo(summary(_index([photos], None, model, Options(), quiet=False)))
+    _say(f"$ retrieval index {photos} --model {model}")
+    _say(summary(_index([photos], None, model, Options(), quiet=False)))
     for command, hits in run_queries(photos, QUERIES, folder / "gallery.html"):
-        typer.echo(f"\n$ {command}")
+        _say(f"\n$ {command}")
         _write(hits, "table", False)
     page = (folder / "gallery.html").absolute()
-    typer.echo(f"\nThe same with pictures: {page}")
+    _say(f"\nThe same with pictures: {page}")
     if show:
         _open_page(page)
 
@@ -347,8 +347,16 @@ def _open_page(page: Path) -> None:
         _talk(f"No browser could be started; open {page} yourself.")
 
 
+def _say(text: str, err: bool = False) -> None:
+    """Print text that may hold names from files: nothing in it can steer the terminal."""
+    typer.echo(
+        "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text),
+        err=err,
+    )
+
+
 def _talk(sentence: str) -> None:
-    typer.echo(sentence, err=True)
+    _say(sentence, err=True)
 
 
 @contextmanager
@@ -434,7 +442,7 @@ def main() -> None:
 
 
 def _fail(sentence: str, code: int) -> None:
-    typer.echo(f"Error: {sentence}" if code == 1 else sentence, err=True)
+    _talk(f"Error: {sentence}" if code == 1 else sentence)
     sys.exit(code)
 
 

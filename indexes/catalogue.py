@@ -174,6 +174,11 @@ class Catalogue(Database):
             raise sqlite3.DatabaseError("its generation makes no sense")
         return token
 
+    @guarded
+    def version(self) -> int:
+        """A number that changes whenever another connection has committed something."""
+        return int(self.db.execute("PRAGMA data_version").fetchone()[0])
+
     # Roots -------------------------------------------------------------------------------------
 
     @guarded

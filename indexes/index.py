@@ -58,6 +58,7 @@ class Index:
         self.catalogue = catalogue
         self.made = catalogue.made()
         self._parts: list[Any] | None = None
+        self._parts_version = -1
 
     @classmethod
     def create(cls, folder: Path, made: Made) -> "Index":
@@ -172,8 +173,13 @@ class Index:
         return [(int(i), float(s)) for i, s in zip(ids, scores, strict=True)]
 
     def _vectors(self) -> list[Any]:
-        """The vector file and, as a second part, what the catalogue has beyond it."""
-        if self._parts is None:
+        """The vector file and, as a second part, what the catalogue has beyond it.
+
+        Kept until another process changes the catalogue.
+        """
+        version = self.catalogue.version()
+        if self._parts is None or version != self._parts_version:
+            self._parts_version = version
             path = self._vector_file()
             stored = vectors.load(path, self.made.dim)
             last = 0

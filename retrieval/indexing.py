@@ -311,18 +311,21 @@ class _Run:
         found = work.found
         file = File(found.path, found.bytes, found.mtime_ns)
         try:
-            with reading(), open_inside(work.root.path, found.path) as source:
+            with reading():
+                source = open_inside(work.root.path, found.path)
+            with source:
                 state = os.fstat(source.fileno())
                 file = File(found.path, state.st_size, state.st_mtime_ns)
-                digest = content_hash(source)
+                with reading():
+                    digest = content_hash(source)
                 if digest in self.known:
                     return _Read(work, file, digest)
-                encoder = self.encoder()
+                encoder = self.encoder()  # its errors are not the photo's
                 pixels, facts = open_photo(
                     source, found.path, self.max_megapixels, encoder.image_size
                 )
-                photo = Photo(hash=digest, **facts)
-                return _Read(work, file, digest, photo, encoder.prepare(pixels))
+            photo = Photo(hash=digest, **facts)
+            return _Read(work, file, digest, photo, encoder.prepare(pixels))
         except FileNotFoundError:
             return None
         except PhotoError as error:

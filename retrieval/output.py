@@ -69,7 +69,12 @@ def _as_table(hits: Sequence[Hit]) -> str:
     if not hits:
         return "No photo matches.\n"
     lines = [
-        (f"{hit.rank}", f"{hit.score:.3f}", _near(hit.path), (hit.photo.taken or "")[:10])
+        (
+            f"{hit.rank}",
+            f"{hit.score:.3f}",
+            _near(hit.path),
+            printable((hit.photo.taken or "")[:10]),
+        )
         for hit in hits
     ]
     wide = max(len(path) for _, _, path, _ in lines)

@@ -71,7 +71,7 @@ def reading() -> Iterator[None]:
         raise PhotoError(f"{TOO_LARGE} for the memory of this machine") from error
     except (OSError, ValueError, SyntaxError, TypeError, IndexError, KeyError, ArithmeticError,
             AttributeError, RuntimeError, EOFError, struct.error) as error:  # fmt: skip
-        text = " ".join(str(error).split())[:100]
+        text = printable(" ".join(str(error).split())[:100])
         what = "truncated" if "truncated" in text.lower() else "damaged"
         raise PhotoError(f"{what} ({text})" if text else what) from error
 

@@ -402,3 +402,13 @@ def test_memory_stays_bounded_over_large_photos(tmp_path: Path) -> None:
     )
     early, late = map(int, done.stdout.split())
     assert late < early + 150, (early, late)
+
+
+def test_names_cannot_steer_the_terminal(run: Run, few: Path) -> None:
+    evil = "\x1b]0;owned\x07\x1b[2J.png"
+    (few / "chelsea.png").rename(few / evil)
+    (few / f"broken{evil}").write_bytes(b"no photo")
+    for command in (["index", "."], ["search", "a cat"], ["info"], ["similar", f"no{evil}"]):
+        extra = ["--model", "mini"] if command[0] == "index" else []
+        result = run(*command, *extra, cwd=few)
+        assert b"\x1b" not in result.raw and "\x1b" not in result.talk

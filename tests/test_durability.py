@@ -270,3 +270,15 @@ def test_a_folder_that_is_unmounted_keeps_its_photos(run: Run, few: Path, tmp_pa
     assert "is not there now; its photos stay" in result.out
     (tmp_path / "unplugged").rename(few)
     assert run("index", "--index", place).out.startswith("4 unchanged")
+
+
+def test_an_open_index_sees_what_others_change(photos: Path, originals: Path) -> None:
+    """A long-running process finds new photos, and never photos that were forgotten."""
+    with retrieval.open(photos) as opened:
+        assert len(opened.search("anything", k=100)) == 20
+        (photos / "new.png").write_bytes((originals / "horse.png").read_bytes() + b"\0")
+        (photos / "moon.png").unlink()
+        retrieval.index(photos, options=retrieval.Options(prune=True))
+        names = {hit.path.name for hit in opened.search("anything", k=20)}
+    assert len(names) == 20
+    assert "new.png" in names and "moon.png" not in names

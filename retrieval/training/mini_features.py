@@ -32,9 +32,9 @@ class Captioned:
 
 
 def read_captioned(folder: Path, split: str, captions: int = 5) -> Captioned:
-    """One split of a data set: `folder` holds images/ and captions.jsonl."""
+    """One split of a data set, or 'all': `folder` holds images/ and captions.jsonl."""
     with (folder / "captions.jsonl").open(encoding="utf-8") as file:
-        lines = [line for line in map(json.loads, file) if line["split"] == split]
+        lines = [line for line in map(json.loads, file) if split in ("all", line["split"])]
     return Captioned(
         tuple(folder / "images" / line["image"] for line in lines),
         tuple(tuple(line["captions"][:captions]) for line in lines),
