@@ -200,6 +200,12 @@ class Catalogue(Database):
             return root_id
 
     @guarded
+    def forget_root(self, root_id: int) -> None:
+        """Drop an indexed folder that has no files any more."""
+        with self.transaction():
+            self.db.execute("DELETE FROM roots WHERE id = ?", [root_id])
+
+    @guarded
     def absorb_root(self, inner: int, outer: int, prefix: str) -> None:
         """Make the files of root `inner` files of `outer`, found there under `prefix`."""
         with self.transaction():

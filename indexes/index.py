@@ -20,7 +20,7 @@ import numpy.typing as npt
 from indexes import vectors
 from indexes.catalogue import Catalogue, Filter, Made
 from indexes.database import FILENAME
-from indexes.errors import IndexBusyError, IndexMissingError, StorageError
+from indexes.errors import IndexBusyError, IndexMissingError, ModelError, StorageError
 
 FOLDER_NAME = ".retrieval"
 _LOCK, _HOLDER = "lock", "holder.json"
@@ -62,14 +62,15 @@ class Index:
 
     @classmethod
     def create(cls, folder: Path, made: Made) -> "Index":
-        """Make an empty index in `folder`.
+        """Make an empty index in `folder`, whose lock the caller holds.
 
         The catalogue is made under another name first, so that a process killed half-way leaves no
         index rather than a broken one.
         """
-        staging = folder / f"new.{os.getpid()}.tmp"
+        staging = folder / "new.tmp"
         try:
-            staging.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed
+            staging.mkdir(parents=True)
             try:
                 Catalogue.create(staging, made).close()
                 (staging / FILENAME).replace(folder / FILENAME)
@@ -180,6 +181,10 @@ class Index:
         version = self.catalogue.version()
         if self._parts is None or version != self._parts_version:
             self._parts_version = version
+            if self.catalogue.made() != self.made:
+                raise ModelError(
+                    f"The index {self.folder} was made anew by another model meanwhile. Ask again."
+                )
             path = self._vector_file()
             stored = vectors.load(path, self.made.dim)
             last = 0

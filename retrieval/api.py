@@ -35,11 +35,17 @@ def index(
     progress is told after every batch, say is told sentences about the model.
     Raises RetrievalError; what was committed until then stays.
     """
-    paths = [Path(folder) for folder in folders]
+    paths = [Path(folder).expanduser() for folder in folders]
     if index is not None:
-        where = Path(index)
+        where = Path(index).expanduser()
     elif paths:
         where = paths[0] / FOLDER_NAME
+        above = find(paths[0].absolute().parent)
+        if above is not None and not is_index(where):
+            say(
+                f"{above} may hold these photos already: `retrieval index` without a folder brings "
+                f"it up to date. This makes a second index, {where}."
+            )
     else:
         where = locate()
     return indexing.index_folders(where, paths, model, options, progress, say)
@@ -61,7 +67,7 @@ def locate(where: AnyPath | None = None) -> Path:
                 "or say where it is with --index."
             )
         return found
-    folder = Path(named)
+    folder = Path(named).expanduser()
     for candidate in (folder, folder / FOLDER_NAME):
         if is_index(candidate):
             return candidate
@@ -161,6 +167,7 @@ class Photos:
 def remove(paths: Sequence[AnyPath], where: AnyPath | None = None) -> int:
     """Forget photos or folders of photos; returns how many files. The files themselves stay.
 
+    An indexed folder that is named whole is not looked at again, unless it is the only one.
     Raises QueryError for a path that is not in the index.
     """
     folder = locate(where)
@@ -175,5 +182,8 @@ def remove(paths: Sequence[AnyPath], where: AnyPath | None = None) -> int:
             chosen.append(located)
         with opened.catalogue.transaction():
             count = sum(opened.catalogue.forget_files(root.id, under) for root, under in chosen)
+            for root, under in chosen:
+                if not under and len(opened.roots()) > 1:
+                    opened.catalogue.forget_root(root.id)
         opened.refresh()
         return count

@@ -118,7 +118,8 @@ def status_text(status: Status, all_skipped: bool) -> str:
         f"Photos   {status.photos} in {status.files} files; {status.missing} gone from disk but "
         "not forgotten",
         f"On disk  {status.new} new, {status.changed} changed, {status.gone} missing since the "
-        "last run" + ("; run `retrieval index`" if status.new or status.changed else ""),
+        "last run"
+        + ("; run `retrieval index`" if status.new or status.changed or status.gone else ""),
         f"Skipped  {status.skipped}",
     ]
     reasons = status.reasons if all_skipped else status.reasons[:5]

@@ -118,7 +118,8 @@ def load_photo(path: Path | str, target: int, max_megapixels: float | None = Non
     limit = max_megapixels or default_max_megapixels(1)
     try:
         if not Path(path).is_file():
-            raise PhotoError("there is no such file")
+            folder = Path(path).is_dir()
+            raise PhotoError("it is a folder" if folder else "there is no such file")
         with reading(), Path(path).open("rb") as file:
             return open_photo(file, str(path), limit, target)[0]
     except (PhotoError, FileNotFoundError) as error:

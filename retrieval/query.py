@@ -51,6 +51,8 @@ class Query:
     min_score: float | None = None
 
     def __post_init__(self) -> None:
+        if self.min_score is not None and not math.isfinite(self.min_score):
+            raise QueryError(f"The lowest score {self.min_score} is no number from -1 to 1.")
         if not any(term.wanted for term in self.terms):
             raise QueryError(
                 "The query asks for nothing. Say what to look for: "

@@ -96,8 +96,13 @@ def _term_rows(index: Index, terms: Sequence[Term], encoder: Callable[[], Encode
         prepared = [model.prepare(_example(terms[i].value, model.image_size)) for i in photos]
         rows[photos] = model.encode_images(prepared)
     if texts:
-        rows[texts] = model.encode_texts([terms[i].value for i in texts])
+        rows[texts] = model.encode_texts([_as_unicode(terms[i].value) for i in texts])
     return rows
+
+
+def _as_unicode(text: str) -> str:
+    """Words as typed; bytes that were no UTF-8 (surrogates in Python) become question marks."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _example(value: str, size: int) -> Image.Image:

@@ -282,3 +282,13 @@ def test_an_open_index_sees_what_others_change(photos: Path, originals: Path) ->
         names = {hit.path.name for hit in opened.search("anything", k=20)}
     assert len(names) == 20
     assert "new.png" in names and "moon.png" not in names
+
+
+def test_a_rebuild_under_an_open_index_is_noticed(photos: Path, random_clip: str) -> None:
+    with retrieval.open(photos) as opened:
+        opened.search("a cat")
+        retrieval.index(
+            photos, model=random_clip, options=retrieval.Options(rebuild=True, exclude=["[d-z]*"])
+        )
+        with pytest.raises(retrieval.ModelError, match="made anew by another model"):
+            opened.search("a cat")

@@ -170,6 +170,8 @@ def test_several_folders_share_an_index(run: Run, few: Path, originals: Path) ->
     assert run("search", "a horse", "-f", "json", cwd=few).json[0]["path"] == str(
         more / "horse.png"
     )
+    assert run("remove", more, cwd=few).out.startswith("Forgot 1 file(s)")
+    assert run("index", cwd=few).out.startswith("4 unchanged")
 
 
 def test_a_folder_around_an_indexed_one_takes_it_in(run: Run, few: Path, monkeypatch) -> None:
@@ -181,6 +183,14 @@ def test_a_folder_around_an_indexed_one_takes_it_in(run: Run, few: Path, monkeyp
     assert run("index", few, "--index", place).out.startswith("3 added, 1 unchanged")
     assert sum(encoded) == 3
     assert run("index", few / "inner", "--index", place).out.startswith("1 unchanged")
+
+
+def test_an_index_inside_an_indexed_folder_is_made_with_a_word(run: Run, photos: Path) -> None:
+    (photos / "sub").mkdir()
+    result = run("index", photos / "sub", "--model", "mini")
+    assert result.code == 0
+    assert "This makes a second index" in result.talk
+    assert "second index" not in run("index", photos / "sub").talk
 
 
 def test_excluded_names_stay_out_of_later_runs_too(run: Run, few: Path) -> None:

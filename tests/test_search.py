@@ -273,7 +273,8 @@ def test_an_index_by_other_weights_is_refused(run: Run, photos: Path) -> None:
         (["search", "a cat", "-k", "0"], 2, "greater than or equal to 1"),
         (["search", "--text", "a cat=0"], 1, "must be above 0"),
         (["search", "--image", "nowhere.jpg"], 1, "there is no such file"),
-        (["search", "--image", "."], 1, "there is no such file"),
+        (["search", "--image", "."], 1, "it is a folder"),
+        (["search", "a cat", "--min-score", "nan"], 1, "is no number"),
         (["search", "--no-such-option"], 2, "No such option"),
         (["search", "a cat", "--index", "nowhere"], 1, "There is no index in nowhere"),
         (["similar", "nowhere.jpg"], 1, "there is no such file"),
@@ -338,3 +339,9 @@ def test_every_option_is_explained(run: Run) -> None:
         for parameter in command.params:
             if parameter.name != "help":
                 assert getattr(parameter, "help", None), f"{name} {parameter.name}"
+
+
+def test_words_that_are_not_utf8_are_still_words(run: Run, indexed: Path) -> None:
+    assert run("search", "a cat \udcff", "-k", 1, "-f", "json", cwd=indexed).names == [
+        "chelsea.png"
+    ]
