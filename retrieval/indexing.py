@@ -198,7 +198,20 @@ class _Run:
     def _scopes(self, folders: Sequence[Path]) -> list[tuple[Root, str]]:
         """The roots to look through, each with the path in it to start from."""
         if folders:
-            return [self.index.add_root(folder) for folder in folders]
+            for folder in folders:
+                self.index.add_root(folder)
+            # Only now is it settled which root holds which folder.
+            given = {self.index.add_root(folder) for folder in folders}
+            return [
+                (root, under)
+                for root, under in sorted(given, key=lambda scope: (scope[0].id, scope[1]))
+                if not any(
+                    (root, under) != (other, outer)
+                    and root == other
+                    and scan.is_below(under, outer)
+                    for other, outer in given
+                )
+            ]
         roots = self.index.roots()
         for root in roots:
             if not root.path.is_dir():

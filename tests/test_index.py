@@ -193,6 +193,20 @@ def test_an_index_inside_an_indexed_folder_is_made_with_a_word(run: Run, photos:
     assert "second index" not in run("index", photos / "sub").talk
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0), (0, 0, 1)])
+def test_folders_inside_each_other_are_looked_at_once(
+    run: Run, few: Path, order: tuple[int, ...]
+) -> None:
+    (few / "inner").mkdir()
+    (few / "chelsea.png").rename(few / "inner" / "chelsea.png")
+    folders = [(few, few / "inner")[i] for i in order]
+    place = few.parent / "index"
+    assert run("index", *folders, "--index", place, "--model", "mini").out[:7] == "4 added"
+    assert run("index", *folders, "--index", place).out.startswith("4 unchanged")
+    with retrieval.open(place) as opened:
+        assert opened.status().roots == (few,)
+
+
 def test_excluded_names_stay_out_of_later_runs_too(run: Run, few: Path) -> None:
     (few / "private").mkdir()
     (few / "rocket.jpg").rename(few / "private" / "rocket.jpg")
