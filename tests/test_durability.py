@@ -81,7 +81,8 @@ def test_twenty_kills_lose_nothing(originals: Path, tmp_path: Path) -> None:
 def test_ctrl_c_keeps_what_was_done_and_says_so(originals: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(originals, tmp_path / "photos"))
     code = (
-        "import sys, cli\n"
+        "import signal, sys, cli\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs\n"
         "from retrieval import indexing\n"
         "indexing.BATCH_SIZE = 2\n"
         "real = indexing._Run._commit\n"
