@@ -105,15 +105,16 @@ class Index:
     # Folders -----------------------------------------------------------------------------------
 
     def roots(self) -> list[Root]:
-        """The indexed folders, where they are now.
+        """The indexed folders, where they are now, as paths without links.
 
         A folder that moved together with its index is found by its path relative to the index,
         one that stayed while the index moved by its absolute path.
         """
         found = []
         for root_id, relative, absolute in self.catalogue.roots():
-            moved = Path(os.path.normpath(self.folder.absolute() / relative))
-            found.append(Root(root_id, moved if relative and moved.is_dir() else Path(absolute)))
+            moved = (self.folder.resolve() / relative).resolve()
+            place = moved if relative and moved.is_dir() else Path(absolute).resolve()
+            found.append(Root(root_id, place))
         return found
 
     def add_root(self, folder: Path) -> tuple[Root, str]:
@@ -138,7 +139,7 @@ class Index:
 
     def _put_root(self, folder: Path, root_id: int | None = None) -> int:
         try:
-            relative = os.path.relpath(folder, self.folder.absolute())
+            relative = os.path.relpath(folder, self.folder.resolve())
         except ValueError:  # another drive, on Windows
             relative = ""
         return self.catalogue.put_root(relative, str(folder), root_id)

@@ -76,10 +76,16 @@ def reading() -> Iterator[None]:
         raise PhotoError(f"{what} ({text})" if text else what) from error
 
 
+def real_path(root: Path, path: str) -> Path | None:
+    """Where `path` in `root` (itself without links) really is; None if that is outside."""
+    real = (root / path).resolve()
+    return real if real.is_relative_to(root) else None
+
+
 def open_inside(root: Path, path: str) -> BinaryIO:
     """Open the regular file `path` in `root`, and nothing that a link puts outside of it."""
-    real = Path(os.path.realpath(root / path))
-    if not real.is_relative_to(root):
+    real = real_path(root, path)
+    if real is None:
         raise PhotoError("a link leads outside the indexed folder")
     file = real.open("rb")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

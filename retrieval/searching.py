@@ -19,6 +19,7 @@ from indexes.index import Index
 from retrieval import fusion
 from retrieval.encoders import Encoder
 from retrieval.models import other_weights
+from retrieval.photos import load_photo, photo_from_bytes, real_path
 from retrieval.query import Query, Term
 
 Floats = npt.NDArray[np.float32]
@@ -106,8 +107,6 @@ def _as_unicode(text: str) -> str:
 
 
 def _example(value: str, size: int) -> Image.Image:
-    from retrieval.photos import load_photo, photo_from_bytes
-
     if value == "-":
         return photo_from_bytes(sys.stdin.buffer.read(), size)
     return load_photo(Path(value), size)
@@ -168,7 +167,11 @@ def _hits(index: Index, found: Sequence[tuple[int, float]]) -> list[Hit]:
         if photo_id not in photos:
             continue  # forgotten by another process since the search
         photo, places = photos[photo_id]
-        paths = [roots[root_id] / path for root_id, path in places if root_id in roots]
+        paths = [
+            roots[root_id] / path
+            for root_id, path in places
+            if root_id in roots and real_path(roots[root_id], path) is not None
+        ]
         if paths:
             hits.append(Hit(len(hits) + 1, score, paths[0], tuple(paths[1:]), photo))
     return hits

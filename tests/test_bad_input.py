@@ -218,6 +218,14 @@ def test_a_folder_replaced_by_a_link_is_not_read_through(few: Path, originals: P
         open_inside(few, "sub/horse.png")
 
 
+def test_a_photo_replaced_by_a_link_to_the_outside_is_not_shown(
+    run: Run, photos: Path, originals: Path
+) -> None:
+    (photos / "chelsea.png").unlink()
+    (photos / "chelsea.png").symlink_to(originals / "chelsea.png")
+    assert "chelsea.png" not in run("search", "a cat", "-k", 30, "-f", "json", cwd=photos).names
+
+
 def test_names_that_are_not_utf8_work_everywhere(run: Run, few: Path) -> None:
     strange = os.fsdecode(b"caf\xe9 \xff.png")
     folder = few / os.fsdecode(b"d\xe9j\xe0")

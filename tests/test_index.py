@@ -161,6 +161,17 @@ def test_the_index_is_found_from_below_and_through_the_environment(
     assert run("search", "a cat", "-f", "json", cwd=tmp_path).names[0] == "chelsea.png"
 
 
+def test_a_folder_reached_through_a_link_is_the_same_folder(run: Run, photos: Path) -> None:
+    link = photos.parent / "link"
+    link.symlink_to(photos)
+    shutil.copy(photos / "moon.png", photos / "copy.png")
+    (photos / "new.png").write_bytes((photos / "moon.png").read_bytes() + bytes(1))
+    result = run("index", "--index", link / ".retrieval")
+    assert result.out.startswith("1 added, 1 copied, 20 unchanged")
+    assert run("index", link).out.startswith("22 unchanged")
+    assert run("similar", link / "moon.png", "--index", link, "-f", "json").names[0] == "new.png"
+
+
 def test_several_folders_share_an_index(run: Run, few: Path, originals: Path) -> None:
     more = few.parent / "more"
     more.mkdir()

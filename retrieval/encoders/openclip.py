@@ -119,7 +119,6 @@ def _near(word: str, known: Sequence[str]) -> str:
 
 def _load(name: str, architecture: str, weights: str | None) -> tuple[Any, Any, Any]:
     """Model, preprocessing and tokenizer: from the cache if all is there, else from the hub."""
-    logging.getLogger("root").setLevel(logging.CRITICAL)
     import open_clip
 
     if weights is not None:
@@ -129,8 +128,7 @@ def _load(name: str, architecture: str, weights: str | None) -> tuple[Any, Any, 
         if not offline and not hub_reachable():
             break
         try:
-            with _hub(offline), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with _hub(offline), _quiet():
                 model, _, transform = open_clip.create_model_and_transforms(
                     architecture,
                     pretrained=weights,
@@ -163,6 +161,19 @@ def _quick_gelu(architecture: str, weights: str | None) -> bool:
 
 def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:200].rstrip(".")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Run without the warnings and log lines of open_clip, which speaks through the root logger."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 @contextmanager
