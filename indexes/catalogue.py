@@ -291,8 +291,18 @@ class Catalogue(Database):
             )
 
     @guarded
+    def mark_present(self, photo_ids: Sequence[int]) -> None:
+        """Bring `photos.present` of these photos in line with their files."""
+        with self.transaction():
+            self.db.conn.executemany(
+                "UPDATE photos SET present = EXISTS "
+                "(SELECT 1 FROM files f WHERE f.photo_id = photos.id AND f.present) WHERE id = ?",
+                [(photo_id,) for photo_id in photo_ids],
+            )
+
+    @guarded
     def settle(self) -> None:
-        """Bring `photos.present` in line with the files, and drop leftovers.
+        """Bring `photos.present` of all photos in line with the files, and drop leftovers.
 
         A photo is present while one of its files is. A file that is gone but whose photo is still
         present elsewhere was moved: its row says nothing any more. So does the row of a gone file

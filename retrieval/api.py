@@ -185,5 +185,6 @@ def remove(paths: Sequence[AnyPath], where: AnyPath | None = None) -> int:
             for root, under in chosen:
                 if not under and len(opened.roots()) > 1:
                     opened.catalogue.forget_root(root.id)
+            opened.catalogue.settle()
         opened.refresh()
         return count

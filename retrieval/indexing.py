@@ -364,6 +364,8 @@ class _Run:
                 self._count(read, photo_id, read is fresh.get(read.hash), where)
                 file = replace(read.file, photo_id=photo_id)
                 self.catalogue.put_files(read.work.root.id, [file])
+                before = read.work.before.photo_id if read.work.before else None
+                self.catalogue.mark_present([i for i in {before, photo_id} if i is not None])
         self.report.encoded += len(fresh)
         self.known.update(fresh)
 
