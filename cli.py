@@ -300,8 +300,9 @@ def _index_to_search(index: Path | None, index_first: bool) -> Path:
         where = api.locate(index)
         folders = []
     except retrieval.IndexMissingError as missing:
-        where = index or folder / ".retrieval"
-        folders = [folder]
+        if index is not None:
+            raise  # whose photos should be in it is not ours to guess
+        where, folders = folder / ".retrieval", [folder]
         if not index_first:
             if not (sys.stdin.isatty() and sys.stderr.isatty()):
                 raise retrieval.IndexMissingError(
@@ -411,6 +412,9 @@ def _bar() -> Iterator[Callable[["Progress"], None]]:
 
 def main() -> None:
     """Run the command line; every error is one sentence, exit code 1 (2 for usage)."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started this
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115
     try:
         app()
     except KeyboardInterrupt:

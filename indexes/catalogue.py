@@ -343,16 +343,6 @@ class Catalogue(Database):
             self._set("generation", secrets.token_hex(8))
         return int(count)
 
-    @guarded
-    def restart(self, made: Made) -> None:
-        """Forget all photos and files, to be made anew by another model."""
-        with self.transaction():
-            for table in ("embeddings", "files", "photos"):
-                self.db.execute(f"DELETE FROM {table}")
-            for key, value in asdict(made).items():
-                self._set(key, str(value))
-            self._set("generation", secrets.token_hex(8))
-
     # What a search reads -----------------------------------------------------------------------
 
     @guarded
@@ -377,13 +367,14 @@ class Catalogue(Database):
         return result
 
     @guarded
-    def allowed(self, chosen: Filter) -> npt.NDArray[np.int64] | None:
-        """The ids of the photos that may be found, int64 [n]; None where all may."""
-        if chosen == Filter():
-            if not self.db.execute("SELECT 1 FROM photos WHERE present = 0 LIMIT 1").fetchone():
-                return None
-            rows = self.db.execute("SELECT id FROM photos WHERE present = 1").fetchall()
-            return np.array([i for (i,) in rows], np.int64)
+    def absent(self) -> npt.NDArray[np.int64]:
+        """The ids of the photos that are gone from disk, int64 [n]; quick where they are few."""
+        rows = self.db.execute("SELECT id FROM photos WHERE present = 0").fetchall()
+        return np.array([i for (i,) in rows], np.int64)
+
+    @guarded
+    def allowed(self, chosen: Filter) -> npt.NDArray[np.int64]:
+        """The ids of the photos that fit a filter and are there, int64 [n]."""
         conditions, arguments = ["f.present", "f.photo_id IS NOT NULL"], []
         if chosen.folders:
             below = [_below(*folder) for folder in chosen.folders]

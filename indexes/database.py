@@ -147,6 +147,17 @@ class Database:
                 "`pip install --upgrade crossmodal-retrieval`, or use another --index."
             )
 
+    @guarded
+    def checkpoint(self) -> None:
+        """Bring all that was committed into the one file, and empty the log beside it."""
+        self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         self.db.conn.close()
 

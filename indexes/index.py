@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from indexes.errors import IndexBusyError, IndexMissingError, ModelError, Storag
 
 FOLDER_NAME = ".retrieval"
 _LOCK, _HOLDER = "lock", "holder.json"
+_STAGING, _SUCCESSOR = "new.tmp", "rebuild.tmp"
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,13 @@ class Index:
         The catalogue is made under another name first, so that a process killed half-way leaves no
         index rather than a broken one.
         """
-        staging = folder / "new.tmp"
+        staging = folder / _STAGING
         try:
             shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed
             staging.mkdir(parents=True)
             try:
                 Catalogue.create(staging, made).close()
-                (staging / FILENAME).replace(folder / FILENAME)
+                _put_catalogue(staging, folder)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
         except OSError as error:
@@ -117,6 +118,13 @@ class Index:
             found.append(Root(root_id, place))
         return found
 
+    def is_away(self, root: Root) -> bool:
+        """Whether a folder is not there, or is as empty as the mount point of a missing disk."""
+        if not root.path.is_dir():
+            return True
+        home = self.folder.resolve()
+        return not any(path.resolve() != home for path in root.path.iterdir())
+
     def add_root(self, folder: Path) -> tuple[Root, str]:
         """Make `folder` a part of the index; returns its root and the path inside that root.
 
@@ -137,9 +145,9 @@ class Index:
                     self.catalogue.absorb_root(root.id, new.id, prefix)
         return new, ""
 
-    def _put_root(self, folder: Path, root_id: int | None = None) -> int:
+    def _put_root(self, folder: Path, root_id: int | None = None, home: Path | None = None) -> int:
         try:
-            relative = os.path.relpath(folder, self.folder.resolve())
+            relative = os.path.relpath(folder, (home or self.folder).resolve())
         except ValueError:  # another drive, on Windows
             relative = ""
         return self.catalogue.put_root(relative, str(folder), root_id)
@@ -170,8 +178,11 @@ class Index:
         chosen: Filter = Filter(),
     ) -> list[tuple[int, float]]:
         """The `k` photos nearest to `query`, float32 [dim], as (photo id, cosine), best first."""
-        allowed = self.catalogue.allowed(chosen)
-        ids, scores = vectors.search(self._vectors(), query, k, allowed)
+        parts = self._vectors()
+        if chosen == Filter():
+            ids, scores = vectors.search(parts, query, k, refused=self.catalogue.absent())
+        else:
+            ids, scores = vectors.search(parts, query, k, allowed=self.catalogue.allowed(chosen))
         return [(int(i), float(s)) for i, s in zip(ids, scores, strict=True)]
 
     def _vectors(self) -> list[Any]:
@@ -224,7 +235,33 @@ class Index:
 
     def size_bytes(self) -> int:
         """What the index takes on disk."""
-        return sum(f.stat().st_size for f in self.folder.rglob("*") if f.is_file())
+        total = 0
+        for pattern in (f"{FILENAME}*", "vectors-*.faiss"):
+            for path in self.folder.glob(pattern):
+                with suppress(FileNotFoundError):  # another process may be renaming
+                    total += path.stat().st_size
+        return total
+
+
+@contextmanager
+def successor(folder: Path, made: Made) -> Iterator[Index]:
+    """An empty index that takes the place of the one in `folder` when the block ends well.
+
+    Until then, and if it ends in an error or a kill, the old one stays as it was and can be
+    searched. The caller holds the lock.
+    """
+    staging = folder / _SUCCESSOR
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        with Index.create(staging, made) as new:
+            yield new
+            for root in new.roots():
+                new._put_root(root.path, root.id, home=folder)
+        with Catalogue.open(folder, writable=True) as old:
+            old.checkpoint()
+        _put_catalogue(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextmanager
@@ -270,14 +307,23 @@ def _holder(folder: Path) -> str:
         return ""
 
 
+def _put_catalogue(staging: Path, folder: Path) -> None:
+    """Move a closed catalogue into the index; the log of an older one must not stay beside it."""
+    for suffix in ("-wal", "-shm"):
+        (folder / f"{FILENAME}{suffix}").unlink(missing_ok=True)
+    (staging / FILENAME).replace(folder / FILENAME)
+
+
 def delete(folder: Path) -> None:
     """Delete the index in `folder`: only files that an index is made of, never photos."""
     if not is_index(folder):
         raise IndexMissingError(f"There is no index in {folder}.")
     with lock(folder):
-        for pattern in (FILENAME, f"{FILENAME}-*", "vectors-*.faiss*"):
+        for pattern in (f"{FILENAME}-*", FILENAME, "vectors-*.faiss*"):
             for path in folder.glob(pattern):
                 path.unlink()
+        for name in (_STAGING, _SUCCESSOR):
+            shutil.rmtree(folder / name, ignore_errors=True)
     (folder / _LOCK).unlink(missing_ok=True)
     try:
         folder.rmdir()

@@ -38,6 +38,8 @@ def save(index: Any, path: Path) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         load_faiss().write_index(index, str(temporary))
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())  # a name must never reach the disk before its content
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -96,22 +98,25 @@ def stored_ids(index: Any) -> Ids:
 
 
 def search(
-    parts: Sequence[Any], query: Floats, k: int, allowed: Ids | None = None
+    parts: Sequence[Any],
+    query: Floats,
+    k: int,
+    allowed: Ids | None = None,
+    refused: Ids | None = None,
 ) -> tuple[Ids, Floats]:
     """The `k` rows of highest inner product with `query`, best first, over all `parts` together.
 
-    query: float32 [dim]; allowed: the only ids that may be found, None for all.
+    query: float32 [dim]; allowed: the only ids that may be found, None for all; refused: ids that
+    may not be found.
     Returns ids, int64 [m], and scores, float32 [m], with m ≤ k. Equal scores come in order of id.
     """
     faiss = load_faiss()
     parameters = None
     if allowed is not None:
-        if allowed.size == 0:
-            return np.empty(0, np.int64), np.empty(0, np.float32)
-        bitmap = np.zeros(int(allowed.max()) + 1, np.uint8)
-        bitmap[allowed] = 1
-        bitmap = np.packbits(bitmap, bitorder="little")
-        parameters = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bitmap))
+        parameters = faiss.SearchParameters(sel=faiss.IDSelectorBatch(allowed))
+    elif refused is not None and refused.size:
+        unwanted = faiss.IDSelectorBatch(refused)
+        parameters = faiss.SearchParameters(sel=faiss.IDSelectorNot(unwanted))
     found_ids, found_scores = [], []
     for part in parts:
         if part.ntotal:

@@ -38,6 +38,13 @@ def index(
     paths = [Path(folder).expanduser() for folder in folders]
     if index is not None:
         where = Path(index).expanduser()
+        if not is_index(where) and is_index(where / FOLDER_NAME):
+            where /= FOLDER_NAME
+        if not paths and not is_index(where):
+            raise IndexMissingError(
+                f"There is no index in {where}. Make one with `retrieval index FOLDER --index "
+                f"{where}`, naming the folder of your photos."
+            )
     elif paths:
         where = paths[0] / FOLDER_NAME
         above = find(paths[0].absolute().parent)
@@ -175,7 +182,9 @@ def remove(paths: Sequence[AnyPath], where: AnyPath | None = None) -> int:
         chosen = []
         for path in map(Path, paths):
             located = opened.locate(path)
-            if located is None or not opened.catalogue.knows(located[0].id, located[1]):
+            if located is None or (
+                located[1] and not opened.catalogue.knows(located[0].id, located[1])
+            ):
                 raise QueryError(
                     f"{path} is not in the index {folder}. `retrieval info` lists its folders."
                 )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexes.errors import PhotoError, StorageError
+from indexes.errors import PhotoError, QueryError, StorageError
 from retrieval.photos import load_photo, printable
 from retrieval.query import Term
 from retrieval.searching import Hit
@@ -33,6 +33,9 @@ def write_gallery(
     from importlib.resources import files
 
     import jinja2
+
+    if file.suffix.lower() not in (".html", ".htm"):
+        raise QueryError(f"The gallery is a page: name it {printable(file)}.html, for example.")
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True)
     template = environment.from_string((files("retrieval") / "gallery.html").read_text("utf-8"))

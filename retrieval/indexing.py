@@ -18,13 +18,14 @@ import numpy.typing as npt
 
 from indexes.catalogue import File, Made, Photo
 from indexes.errors import PhotoError, RetrievalError
-from indexes.index import Index, Root, is_index, lock
+from indexes.index import Index, Root, is_index, lock, successor
 from retrieval import fusion, scan
 from retrieval.encoders import Encoder
 from retrieval.models import check_model, load_encoder, load_encoder_of
 from retrieval.photos import (
     NO_PERMISSION,
     TOO_LARGE,
+    UNREADABLE,
     content_hash,
     default_max_megapixels,
     open_inside,
@@ -123,19 +124,58 @@ def index_folders(
             what = "is a file, not a folder" if given.exists() else "does not exist"
             raise RetrievalError(f"{given} {what}. Name the folder that your photos are in.")
     with lock(folder):
-        loaded: Encoder | None = None
-        if not is_index(folder):
-            loaded = load_encoder(model or "auto", say)
-            Index.create(folder, _made(loaded)).close()
-        with Index.open(folder, writable=True) as index:
-            if options.rebuild:
-                loaded = loaded or load_encoder(model or index.made.model, say)
-                index.catalogue.restart(_made(loaded))
-                index.made = _made(loaded)
-            run = _Run(index, _Loader(index.made, model, loaded), options, progress)
-            run.go(folders)
-    run.report.seconds = time.perf_counter() - started
-    return run.report
+        job = _rebuild if options.rebuild and is_index(folder) else _update
+        report = job(folder, folders, model, options, progress, say)
+    report.seconds = time.perf_counter() - started
+    return report
+
+
+def _update(
+    folder: Path,
+    folders: Sequence[Path],
+    model: str | None,
+    options: Options,
+    progress: Callable[[Progress], None],
+    say: Callable[[str], None],
+) -> Report:
+    """Bring the index up to date, or make it where there is none."""
+    loaded: Encoder | None = None
+    if not is_index(folder):
+        loaded = load_encoder(model or "auto", say)
+        Index.create(folder, _made(loaded)).close()
+    with Index.open(folder, writable=True) as index:
+        return _Run(index, _Loader(index.made, model, loaded), options, progress).go(folders)
+
+
+def _rebuild(
+    folder: Path,
+    folders: Sequence[Path],
+    model: str | None,
+    options: Options,
+    progress: Callable[[Progress], None],
+    say: Callable[[str], None],
+) -> Report:
+    """Make the index anew, all its folders and these; the old one answers until it is done.
+
+    Raises RetrievalError where a folder is away: its photos would be forgotten.
+    """
+    with Index.open(folder) as old:
+        for root in old.roots():
+            if old.is_away(root):
+                raise RetrievalError(
+                    f"The folder {root.path} is not there or empty now, and making the index anew "
+                    "would forget its photos. Bring it back, or forget them first with "
+                    f"`retrieval remove {root.path}`."
+                )
+        encoder = load_encoder(model or old.made.model, say)
+        everything = [*(root.path for root in old.roots()), *folders]
+        exclude = old.excluded() if options.exclude is None else options.exclude
+    with successor(folder, _made(encoder)) as new:
+        loader = _Loader(new.made, None, encoder)
+        report = _Run(new, loader, replace(options, exclude=exclude), progress).go(everything)
+    with Index.open(folder, writable=True) as index:
+        index.refresh()
+    return report
 
 
 def _made(encoder: Encoder) -> Made:
@@ -179,7 +219,9 @@ class _Run:
         self.claimed: set[tuple[int, str]] = set()  # (root, path) that something moved away from
         self.stop = threading.Event()
 
-    def go(self, folders: Sequence[Path]) -> None:
+    def go(self, folders: Sequence[Path]) -> Report:
+        """Do all of it, for these folders or all that the index knows."""
+        self.catalogue.settle()  # after a run that was killed
         exclude = self._exclude()
         work: list[_Work] = []
         for root, under in self._scopes(folders):
@@ -194,6 +236,7 @@ class _Run:
         if self.options.prune:
             self.report.pruned = self.catalogue.prune()
         self.index.refresh()
+        return self.report
 
     def _scopes(self, folders: Sequence[Path]) -> list[tuple[Root, str]]:
         """The roots to look through, each with the path in it to start from."""
@@ -244,6 +287,12 @@ class _Run:
             else:
                 back.append(replace(file, present=True))
                 self.report.added += 1
+        if not under and known and self.index.is_away(root):
+            self.report.notes.append(
+                f"The folder {root.path} is empty now (a disk that is not there?); its photos "
+                f"stay. `retrieval remove {root.path}` forgets them."
+            )
+            return []
         self.catalogue.put_files(root.id, back)
         self.gone.setdefault(root.id, set()).update(
             path
@@ -260,7 +309,7 @@ class _Run:
         reason = file.reason or ""
         if reason.startswith(TOO_LARGE):
             return self.options.max_megapixels is not None
-        return reason == NO_PERMISSION
+        return reason.startswith((NO_PERMISSION, UNREADABLE))
 
     def _note(self, met: scan.Walk) -> None:
         notes = self.report.notes
@@ -345,17 +394,18 @@ class _Run:
             return _Read(work, replace(file, reason=str(error)))
 
     def _commit(self, batch: list[_Read]) -> None:
-        """Encode what is new in a batch and write the batch down, all in one transaction."""
+        """Encode what is new in a batch, and write the batch down in one transaction."""
         if not batch:
             return
         ids = self.catalogue.photo_ids({read.hash for read in batch if read.hash})
         places = self.catalogue.photos(list(ids.values()))
         fresh = {r.hash: r for r in reversed(batch) if r.photo and r.hash not in ids}
+        if fresh:
+            rows = self.encoder().encode_images(
+                [r.prepared for r in fresh.values() if r.prepared is not None]
+            )
         with self.catalogue.transaction():
             if fresh:
-                rows = self.encoder().encode_images(
-                    [r.prepared for r in fresh.values() if r.prepared is not None]
-                )
                 photos = [r.photo for r in fresh.values() if r.photo is not None]
                 ids.update(zip(fresh, self.catalogue.add_photos(photos, rows), strict=True))
             for read in batch:

@@ -8,7 +8,6 @@ import io
 import math
 import os
 import stat
-import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,19 +17,32 @@ from typing import Any, BinaryIO, cast
 import pi_heif
 import psutil
 from blake3 import blake3
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import (  # noqa: F401
+    AvifImagePlugin,
+    ExifTags,
+    Image,
+    ImageOps,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
 from indexes.errors import PhotoError
 from retrieval.scan import RAW_SUFFIXES
 
+Image.preinit()  # JPEG, PNG, GIF and BMP; the others register when imported, above
 pi_heif.register_heif_opener()
 # Pillow's own limit knows nothing of this machine's memory; `_check_size` below is stricter and
 # runs before any pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
 warnings.filterwarnings("ignore", module="PIL")
 
+# Pillow reads far more, some of it dangerous (EPS starts Ghostscript) or decoded before its size is
+# known (ICO, ICNS).
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "HEIF", "AVIF")
 # Reasons that can pass without the file changing: the index looks for them.
 NO_PERMISSION = "no permission to read it"
+UNREADABLE = "cannot be read just now"
 TOO_LARGE = "too large"
 _BYTES_PER_PIXEL = 16  # decoded, converted and turned at once, at worst
 _MEMORY_SHARE = 0.3
@@ -69,8 +81,9 @@ def reading() -> Iterator[None]:
         raise PhotoError(NO_PERMISSION) from error
     except MemoryError as error:
         raise PhotoError(f"{TOO_LARGE} for the memory of this machine") from error
-    except (OSError, ValueError, SyntaxError, TypeError, IndexError, KeyError, ArithmeticError,
-            AttributeError, RuntimeError, EOFError, struct.error) as error:  # fmt: skip
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the system's, not a decoder's
+            raise PhotoError(f"{UNREADABLE} ({error.strerror})") from error
         text = printable(" ".join(str(error).split())[:100])
         what = "truncated" if "truncated" in text.lower() else "damaged"
         raise PhotoError(f"{what} ({text})" if text else what) from error
@@ -110,7 +123,7 @@ def open_photo(
         if not file.read(1):
             raise PhotoError("empty")
         file.seek(0)
-        with Image.open(file) as image:
+        with Image.open(file, formats=_FORMATS) as image:
             _check_size(image, max_megapixels)
             facts = _facts(image)
             image.draft("RGB", (2 * target, 2 * target))

@@ -12,7 +12,8 @@ from typing import Literal
 
 from indexes.errors import QueryError
 
-_WEIGHT = re.compile(r"^(?P<value>.*)=(?P<weight>[0-9]*\.?[0-9]+)$", re.DOTALL)
+_HEAVIEST = 1e6
+_WEIGHT = re.compile(r"^(?P<value>.*)=(?P<weight>-?[0-9]*\.?[0-9]+)$", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,10 @@ class Term:
             raise QueryError(
                 "A query term is empty. Say what to look for: `retrieval search 'a dog'`."
             )
-        if not (math.isfinite(self.weight) and self.weight > 0):
+        if not 0 < self.weight <= _HEAVIEST:
             raise QueryError(
-                f"The weight {self.weight:g} of '{self.value}' must be above 0. For what you do "
-                "not want there are --not and --not-image."
+                f"The weight {self.weight:g} of '{self.value}' must be above 0 and at most "
+                f"{_HEAVIEST:g}. For what you do not want there are --not and --not-image."
             )
 
 

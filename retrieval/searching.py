@@ -4,6 +4,7 @@ Reads an index, never changes it. An encoder is loaded only for terms that need 
 in the index already has its embedding there.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from indexes.index import Index
 from retrieval import fusion
 from retrieval.encoders import Encoder
 from retrieval.models import other_weights
-from retrieval.photos import load_photo, photo_from_bytes, real_path
+from retrieval.photos import content_hash, load_photo, photo_from_bytes, real_path
 from retrieval.query import Query, Term
 
 Floats = npt.NDArray[np.float32]
@@ -113,7 +114,7 @@ def _example(value: str, size: int) -> Image.Image:
 
 
 def _indexed(index: Index, value: str) -> int | None:
-    """The id of the photo that the index knows by this path, unchanged since; None if unknown.
+    """The id of the photo that the index knows by this path or this content; None if unknown.
 
     The path may be one on this machine, or as the index has it, relative to an indexed folder.
     """
@@ -129,9 +130,16 @@ def _indexed(index: Index, value: str) -> int | None:
                 state = path.stat()
             except OSError:
                 return file.photo_id
-            same = (state.st_size, state.st_mtime_ns) == (file.bytes, file.mtime_ns)
-            return file.photo_id if same else None
-    if not path.is_absolute() and not path.exists():
+            if (state.st_size, state.st_mtime_ns) == (file.bytes, file.mtime_ns):
+                return file.photo_id
+    if path.is_file():  # anywhere else, it is known by its content
+        try:
+            with path.open("rb") as source:
+                digest = content_hash(source)
+        except OSError:
+            return None  # told when it is to be decoded
+        return index.catalogue.photo_ids([digest]).get(digest)
+    if not path.is_absolute():
         for root in index.roots():
             file = index.catalogue.file(root.id, path.as_posix())
             if file is not None and file.photo_id is not None:
@@ -172,6 +180,8 @@ def _hits(index: Index, found: Sequence[tuple[int, float]]) -> list[Hit]:
             for root_id, path in places
             if root_id in roots and real_path(roots[root_id], path) is not None
         ]
+        # A folder may be away while a copy of the photo is not. (exists: an error is a no)
+        paths.sort(key=lambda path: not os.path.exists(path))  # noqa: PTH110
         if paths:
             hits.append(Hit(len(hits) + 1, score, paths[0], tuple(paths[1:]), photo))
     return hits

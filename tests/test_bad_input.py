@@ -424,3 +424,45 @@ def test_names_cannot_steer_the_terminal(run: Run, few: Path) -> None:
         extra = ["--model", "mini"] if command[0] == "index" else []
         result = run(*command, *extra, cwd=few)
         assert b"\x1b" not in result.raw and "\x1b" not in result.talk
+
+
+def test_a_page_of_postscript_starts_no_program(
+    run: Run, few: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """A .jpg that is really EPS would have Pillow start Ghostscript on it."""
+    mark = tmp_path / "ran"
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "gs"
+    program.write_text(f"#!/bin/sh\ntouch {mark}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    (few / "holiday.jpg").write_text(
+        "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\nshowpage\n%%EOF\n"
+    )
+    assert list(index_with(run, few)) == ["holiday.jpg"]
+    assert not mark.exists()
+
+
+def test_an_icon_cannot_hide_a_huge_photo(run: Run, few: Path) -> None:
+    """Pillow decodes the PNG in an icon before it tells its size; icons are no photos here."""
+    inner = bomb_png(20_000, 20_000)
+    entry = struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(inner), 22)
+    (few / "tiny.jpg").write_bytes(struct.pack("<HHH", 0, 1, 1) + entry + inner)
+    assert index_with(run, few) == {
+        "tiny.jpg": "not a photo that can be read (damaged, encrypted or no image)"
+    }
+
+
+def test_a_disk_that_fails_for_a_moment_spoils_no_photo(run: Run, few: Path, monkeypatch) -> None:
+    import errno
+
+    from retrieval import indexing
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(indexing, "open_inside", fail)
+        skipped = index_with(run, few)
+    assert set(skipped.values()) == {"cannot be read just now (Input/output error)"}
+    assert run("index", few).out.startswith("4 added")

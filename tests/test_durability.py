@@ -291,11 +291,87 @@ def test_an_open_index_sees_what_others_change(photos: Path, originals: Path) ->
     assert "new.png" in names and "moon.png" not in names
 
 
-def test_a_rebuild_under_an_open_index_is_noticed(photos: Path, random_clip: str) -> None:
+def test_the_old_index_answers_until_a_rebuild_is_done(
+    run: Run, photos: Path, random_clip: str
+) -> None:
+    """Searches during a rebuild, and after one that failed, are answered by the old model."""
+    seen: list[str] = []
+
+    def look(_: object) -> None:
+        with retrieval.open(photos) as opened:
+            seen.append(opened.search("a cat")[0].path.name)
+            assert opened.status(look=False).made.model == "mini"
+
+    def stop(_: object) -> None:
+        look(_)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        retrieval.index(
+            photos, model=random_clip, options=retrieval.Options(rebuild=True), progress=stop
+        )
+    look(None)
+    retrieval.index(
+        photos, model=random_clip, options=retrieval.Options(rebuild=True), progress=look
+    )
+    assert set(seen) == {"chelsea.png"} and len(seen) >= 4
+    with retrieval.open(photos) as opened:
+        assert opened.status().made.model == random_clip
+        assert len(opened.search("a cat", k=50)) == 20
+    assert run("index", photos).out.startswith("20 unchanged")
+    assert not list((photos / ".retrieval").glob("*.tmp"))
+
+
+def test_a_rebuild_of_a_subfolder_keeps_the_rest(run: Run, photos: Path) -> None:
+    (photos / "sub").mkdir()
+    (photos / "moon.png").rename(photos / "sub" / "moon.png")
+    place = photos / ".retrieval"
+    run("index", photos)
+    assert run("index", photos / "sub", "--index", place, "--rebuild").out.startswith("20 added")
+    assert len(present(photos)) == 20
+    moved = photos.rename(photos.parent / "moved")
+    assert len(present(moved)) == 20
+
+
+def test_a_rebuild_waits_for_a_folder_that_is_away(run: Run, few: Path, tmp_path: Path) -> None:
+    place = tmp_path / "index"
+    run("index", few, "--index", place, "--model", "mini")
+    few.rename(tmp_path / "unplugged")
+    for there in (False, True):
+        if there:
+            few.mkdir()  # an empty mount point
+        refused = run("index", "--index", place, "--rebuild")
+        assert refused.code == 1
+        assert "would forget its photos" in refused.talk
+        kept = run("index", "--index", place, "--prune")
+        assert "stay" in kept.out and "forgotten" not in kept.out
+    few.rmdir()
+    (tmp_path / "unplugged").rename(few)
+    assert run("index", "--index", place).out.startswith("4 unchanged")
+
+
+def test_another_model_under_an_open_index_is_noticed(photos: Path) -> None:
     with retrieval.open(photos) as opened:
         opened.search("a cat")
-        retrieval.index(
-            photos, model=random_clip, options=retrieval.Options(rebuild=True, exclude=["[d-z]*"])
-        )
+        db = sqlite3.connect(photos / CATALOGUE)
+        db.execute("UPDATE meta SET value = 'other' WHERE key = 'model'")
+        db.commit()
+        db.close()
         with pytest.raises(retrieval.ModelError, match="made anew by another model"):
             opened.search("a cat")
+
+
+def test_a_log_left_by_an_older_catalogue_is_not_replayed(run: Run, few: Path) -> None:
+    run("index", few, "--model", "mini")
+    place = few / ".retrieval"
+    db = sqlite3.connect(place / "catalogue.db")
+    db.execute("INSERT OR REPLACE INTO meta VALUES ('setting:exclude', '*.png')")
+    db.commit()
+    log = (place / "catalogue.db-wal").read_bytes()
+    db.close()
+    (place / "catalogue.db").unlink()
+    (place / "catalogue.db-wal").write_bytes(log)
+    assert log and run("index", few, "--model", "mini").out.startswith("4 added")
+    with Index.open(place) as index:
+        assert index.catalogue.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert index.excluded() == []

@@ -72,3 +72,11 @@ def test_a_gallery_that_cannot_be_written_gets_one_sentence(run: Run, indexed: P
     result = run("search", "a cat", "--gallery", indexed / "no" / "such.html", cwd=indexed)
     assert result.code == 1
     assert "cannot be written" in result.talk
+
+
+def test_a_gallery_never_takes_the_place_of_a_photo(run: Run, photos: Path) -> None:
+    before = (photos / "moon.png").read_bytes()
+    result = run("search", "a cat", "--gallery", "moon.png", cwd=photos)
+    assert result.code == 1
+    assert "The gallery is a page: name it moon.png.html" in result.talk
+    assert (photos / "moon.png").read_bytes() == before

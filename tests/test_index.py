@@ -172,6 +172,25 @@ def test_a_folder_reached_through_a_link_is_the_same_folder(run: Run, photos: Pa
     assert run("similar", link / "moon.png", "--index", link, "-f", "json").names[0] == "new.png"
 
 
+def test_an_index_may_be_named_by_its_folder_of_photos(run: Run, photos: Path) -> None:
+    assert run("index", "--index", photos).out.startswith("20 unchanged")
+    assert not (photos / "catalogue.db").exists()
+
+
+def test_a_folder_that_moved_away_from_its_index_can_be_forgotten(
+    run: Run, few: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "deep" / "index"
+    run("index", few, "--index", place, "--model", "mini")
+    moved = few.rename(tmp_path / "moved")
+    assert run("index", moved, "--index", place).out.startswith("4 copied")
+    best = run("search", "a cat", "--index", place, "-f", "json").json[0]
+    assert best["path"] == str(moved / "chelsea.png")
+    assert run("remove", few, "--index", place).code == 0
+    result = run("index", "--index", place)
+    assert result.out.startswith("4 unchanged") and "is not there" not in result.out
+
+
 def test_several_folders_share_an_index(run: Run, few: Path, originals: Path) -> None:
     more = few.parent / "more"
     more.mkdir()

@@ -156,3 +156,30 @@ def test_presets_are_models_that_open_clip_has() -> None:
     for name in PRESETS.values():
         architecture, _, tag = name.partition(":")
         assert tag in open_clip.list_pretrained_tags_by_model(architecture), name
+
+
+def test_a_model_never_brings_its_own_code(
+    run: Run, few: Path, random_clip: str, tmp_path: Path
+) -> None:
+    """A model's configuration may ask transformers to run a Python file of the model's."""
+    import open_clip
+
+    mark = tmp_path / "mark"
+    folder = tmp_path / "evil"
+    folder.mkdir()
+    shutil.copy(random_clip.partition(":")[2], folder / "open_clip_model.safetensors")
+    config = open_clip.get_model_config("ViT-S-32-alt")
+    config["text_cfg"]["hf_tokenizer_name"] = "evil"
+    config["text_cfg"]["tokenizer_kwargs"] = {"trust_remote_code": True}
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": config, "preprocess_cfg": {}})
+    )
+    auto_map = {"AutoTokenizer": ["evil_tok.Evil", None]}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"auto_map": auto_map}))
+    (folder / "evil_tok.py").write_text(
+        f"open({str(mark)!r}, 'w').write('ran')\nclass Evil: pass\n"
+    )
+    result = run("index", few, "--model", f"local-dir:{folder}")
+    assert result.code == 1
+    assert "wants code of its own to be run" in result.talk
+    assert not mark.exists()

@@ -130,8 +130,17 @@ def test_similar_leaves_the_photo_and_its_copies_out(run: Run, photos: Path) -> 
     assert len(found) == 19
 
 
+def test_similar_knows_a_copy_from_outside_by_its_content(
+    run: Run, indexed: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copy(indexed / "brick.png", tmp_path / "copy.png")
+    found = run("similar", copy, "-k", 30, "-f", "json", cwd=indexed).names
+    assert len(found) == 19 and "brick.png" not in found
+
+
 def test_a_photo_that_changed_since_is_encoded_and_not_looked_up(run: Run, photos: Path) -> None:
-    shutil.copy(photos / "coffee.png", photos / "chelsea.png")
+    with Image.open(photos / "coffee.png") as image:
+        image.resize((300, 200)).save(photos / "chelsea.png")
     assert run("similar", "chelsea.png", "-f", "json", cwd=photos).names[0] == "coffee.png"
 
 
@@ -279,6 +288,10 @@ def test_an_index_by_other_weights_is_refused(run: Run, photos: Path) -> None:
         (["search", "a cat", "--index", "nowhere"], 1, "There is no index in nowhere"),
         (["similar", "nowhere.jpg"], 1, "there is no such file"),
         (["remove"], 1, "Name the photos"),
+        (["search", "--text", "a cat=-1"], 1, "must be above 0"),
+        (["search", "--text", "a cat=99999999999999999999"], 1, "at most 1e+06"),
+        (["index", "--index", "nowhere"], 1, "There is no index in nowhere"),
+        (["search", "a cat", "--index", "nowhere", "--index-first"], 1, "no index in nowhere"),
     ],
 )
 def test_a_wrong_query_gets_one_sentence(

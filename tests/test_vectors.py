@@ -22,9 +22,10 @@ def unit_rows(seed: int, count: int, dim: int) -> np.ndarray:
     k=st.integers(1, 80),
     split=st.floats(0, 1),
     share=st.one_of(st.none(), st.floats(0, 1)),
+    refuse=st.booleans(),
 )
 def test_search_equals_brute_force(
-    seed: int, count: int, dim: int, k: int, split: float, share: float | None
+    seed: int, count: int, dim: int, k: int, split: float, share: float | None, refuse: bool
 ) -> None:
     """Over two parts, with and without a choice of ids: the same ids and scores as numpy."""
     rows = unit_rows(seed, count, dim)
@@ -33,8 +34,12 @@ def test_search_equals_brute_force(
     cut = int(split * count)
     parts = [vectors.build(ids[:cut], rows[:cut]), vectors.build(ids[cut:], rows[cut:])]
     allowed = None if share is None else ids[: int(share * count)]
-    found, scores = vectors.search(parts, query, k, allowed)
     mask = np.ones(count, bool) if allowed is None else np.isin(ids, allowed)
+    if allowed is not None and refuse:
+        mask = ~mask
+        found, scores = vectors.search(parts, query, k, refused=allowed)
+    else:
+        found, scores = vectors.search(parts, query, k, allowed)
     expected = np.sort(rows[mask] @ query)[::-1][:k]
     assert np.allclose(scores, expected, atol=1e-5)
     assert np.allclose(rows[np.searchsorted(ids, found)] @ query, scores, atol=1e-5)

@@ -5,6 +5,7 @@ safetensors or by torch's weights-only loader: a checkpoint is data and never ru
 """
 
 import difflib
+import json
 import logging
 import os
 import socket
@@ -129,6 +130,7 @@ def _load(name: str, architecture: str, weights: str | None) -> tuple[Any, Any, 
             break
         try:
             with _hub(offline), _quiet():
+                _refuse_code(architecture)
                 model, _, transform = open_clip.create_model_and_transforms(
                     architecture,
                     pretrained=weights,
@@ -137,6 +139,8 @@ def _load(name: str, architecture: str, weights: str | None) -> tuple[Any, Any, 
                     weights_only=True,
                 )
                 return model, transform, open_clip.get_tokenizer(architecture)
+        except ModelError:
+            raise
         except Exception as error:
             reason = error
         if (weights is not None and Path(weights).is_file()) or name.startswith("local-dir:"):
@@ -149,6 +153,39 @@ def _load(name: str, architecture: str, weights: str | None) -> tuple[Any, Any, 
         f"({_short(reason)}). Connect to the network and try again, give a local checkpoint as "
         "ARCH:FILE, or use --model mini, which needs no network."
     ) from reason
+
+
+def _refuse_code(architecture: str) -> None:
+    """Raise ModelError where the configuration of a model asks for code of its own to be run.
+
+    open_clip hands what it finds there to transformers, which would run Python files of the model.
+    """
+    scheme, _, place = architecture.partition(":")
+    if scheme == "local-dir":
+        file = Path(place) / "open_clip_config.json"
+    elif scheme == "hf-hub":
+        from huggingface_hub import hf_hub_download
+
+        file = Path(hf_hub_download(place.partition("@")[0], "open_clip_config.json"))
+    else:
+        return
+    from transformers import dynamic_module_utils
+
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # never ask on the terminal either
+    if "trust_remote_code" in _keys(json.loads(file.read_text("utf-8"))):
+        raise ModelError(
+            f"The model {architecture} wants code of its own to be run, which is never done here. "
+            "Choose another model."
+        )
+
+
+def _keys(value: Any) -> set[str]:
+    """All names in a JSON value, at any depth."""
+    if isinstance(value, dict):
+        return set(value).union(*(_keys(inner) for inner in value.values()))
+    if isinstance(value, list):
+        return set().union(*(_keys(inner) for inner in value))
+    return set()
 
 
 def _quick_gelu(architecture: str, weights: str | None) -> bool:
