@@ -350,10 +350,14 @@ class Catalogue(Database):
         self, dim: int, after: int = 0
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """Embeddings of photos with an id above `after`: int64 [n], float32 [n, dim], by id."""
-        rows = self.db.execute(
+        cursor = self.db.execute(
             "SELECT photo_id, vector FROM embeddings WHERE photo_id > ? ORDER BY photo_id", [after]
-        ).fetchall()
-        return np.array([i for i, _ in rows], np.int64), _matrix([v for _, v in rows], dim)
+        )
+        ids, parts = [np.empty(0, np.int64)], [np.empty((0, dim), np.float32)]
+        while rows := cursor.fetchmany(10_000):  # in pieces: all rows twice would not fit
+            ids.append(np.array([i for i, _ in rows], np.int64))
+            parts.append(_matrix([v for _, v in rows], dim))
+        return np.concatenate(ids), np.concatenate(parts)
 
     @guarded
     def embedding(self, photo_id: int, dim: int) -> npt.NDArray[np.float32]:

@@ -140,6 +140,10 @@ class Database:
         (version,) = self.db.execute("PRAGMA user_version").fetchone()
         if application != APPLICATION_ID:
             raise sqlite3.DatabaseError("it is not a catalogue of retrieval")
+        if self.db.execute(
+            "SELECT 1 FROM sqlite_schema WHERE type IN ('view', 'trigger') LIMIT 1"
+        ).fetchone():
+            raise sqlite3.DatabaseError("it holds views or triggers, which no index has")
         if version > FORMAT_VERSION:
             raise IndexDamagedError(
                 f"The index {self.folder} has format {version}, made by a newer retrieval; this "

@@ -25,6 +25,7 @@ from indexes.errors import IndexBusyError, IndexMissingError, ModelError, Storag
 FOLDER_NAME = ".retrieval"
 _LOCK, _HOLDER = "lock", "holder.json"
 _STAGING, _SUCCESSOR = "new.tmp", "rebuild.tmp"
+_FEW, _FEW_SHARE = 256, 0.01  # newer photos that a vector file may lack
 
 
 @dataclass(frozen=True)
@@ -216,11 +217,14 @@ class Index:
         return self.folder / f"vectors-{self.catalogue.generation()}.faiss"
 
     def refresh(self) -> None:
-        """Write the vector file anew if the catalogue went beyond it; drop those of the past."""
+        """Write the vector file anew if the catalogue went well beyond it; drop those of the past.
+
+        A search adds what the file lacks; rewriting all for a few photos would cost more.
+        """
         self._parts = None
         path = self._vector_file()
         parts = self._vectors()
-        if len(parts) > 1 and parts[1].ntotal:
+        if len(parts) > 1 and parts[1].ntotal > _FEW + parts[0].ntotal * _FEW_SHARE:
             self._parts = None
             try:
                 vectors.save(vectors.build(*self.catalogue.embeddings(self.made.dim)), path)

@@ -35,6 +35,8 @@ def build(ids: Ids, rows: Floats) -> Any:
 
 def save(index: Any, path: Path) -> None:
     """Write an index to a temporary name beside `path`, then rename it."""
+    if not _nameable(path):
+        return
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         load_faiss().write_index(index, str(temporary))
@@ -51,6 +53,8 @@ def load(path: Path, dim: int) -> Any | None:
     The file is checked against the exact layout of the one kind of index that `save` writes before
     FAISS reads it, since FAISS's readers trust what a file says of itself.
     """
+    if not _nameable(path):
+        return None
     try:
         with path.open("rb") as file:
             outer = file.read(_HEADER.size)
@@ -71,6 +75,15 @@ def load(path: Path, dim: int) -> Any | None:
     except RuntimeError:
         return None
     return index if index.ntotal == count and index.d == dim else None
+
+
+def _nameable(path: Path) -> bool:
+    """Whether FAISS can be told this name: it takes UTF-8 only. Elsewhere there is no cache."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _layout_count(outer: bytes, inner: bytes, floats: bytes, size: int, dim: int) -> int | None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy.typing as npt
 
 from indexes.catalogue import File, Made, Photo
-from indexes.errors import PhotoError, RetrievalError
+from indexes.errors import PhotoError, QueryError, RetrievalError
 from indexes.index import Index, Root, is_index, lock, successor
 from retrieval import fusion, scan
 from retrieval.encoders import Encoder
@@ -178,6 +178,16 @@ def _rebuild(
     return report
 
 
+def _pattern(text: str) -> str:
+    """A pattern of `--exclude` as it is matched: against names and paths inside a folder."""
+    if Path(text).is_absolute():
+        raise QueryError(
+            f"--exclude {text} cannot match: patterns are of names and of paths inside the indexed "
+            "folder, such as 'private' or 'holidays/*.png'."
+        )
+    return text.removeprefix("./").rstrip("/")
+
+
 def _made(encoder: Encoder) -> Made:
     return Made(encoder.name, encoder.fingerprint, encoder.dim, fusion.NAME)
 
@@ -266,7 +276,7 @@ class _Run:
     def _exclude(self) -> Sequence[str]:
         """The patterns of this run; they are kept for the next."""
         if self.options.exclude is not None:
-            self.index.set_excluded(self.options.exclude)
+            self.index.set_excluded([_pattern(text) for text in self.options.exclude])
         return self.index.excluded()
 
     # What changed ------------------------------------------------------------------------------

@@ -113,6 +113,7 @@ def status_text(status: Status, all_skipped: bool) -> str:
     lines = [
         f"Index    {status.folder} ({status.bytes / 1e6:.1f} MB)",
         *(f"Folder   {printable(root)}" for root in status.roots),
+        *([f"Without  {', '.join(status.excluded)}"] if status.excluded else []),
         f"Model    {status.made.model} (weights {status.made.fingerprint}, "
         f"{status.made.dim} dimensions, fusion {status.made.fusion})",
         f"Photos   {status.photos} in {status.files} files; {status.missing} gone from disk but "

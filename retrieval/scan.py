@@ -84,10 +84,7 @@ def walk(root: Path, under: str, exclude: Sequence[str], raw: bool, met: Walk) -
 
 
 def _excluded(path: str, name: str, patterns: Sequence[str]) -> bool:
-    return any(
-        fnmatchcase(path, p) or fnmatchcase(name, p) or fnmatchcase(path, p.rstrip("/"))
-        for p in patterns
-    )
+    return any(fnmatchcase(path, p) or fnmatchcase(name, p) for p in patterns)
 
 
 def is_below(path: str, folder: str) -> bool:

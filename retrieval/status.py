@@ -27,6 +27,7 @@ class Status:
     missing: int
     skipped: int
     reasons: tuple[tuple[Path, str], ...]
+    excluded: tuple[str, ...] = ()
     new: int | None = None
     changed: int | None = None
     gone: int | None = None
@@ -57,6 +58,7 @@ def status(index: Index, look: bool = True) -> Status:
         roots=tuple(places.values()),
         bytes=index.size_bytes(),
         reasons=tuple((places[i] / p, r) for i, p, r in index.catalogue.skipped() if i in places),
+        excluded=tuple(exclude),
         new=new if look else None,
         changed=changed if look else None,
         gone=gone if look else None,

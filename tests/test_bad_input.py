@@ -466,3 +466,10 @@ def test_a_disk_that_fails_for_a_moment_spoils_no_photo(run: Run, few: Path, mon
         skipped = index_with(run, few)
     assert set(skipped.values()) == {"cannot be read just now (Input/output error)"}
     assert run("index", few).out.startswith("4 added")
+
+
+def test_a_folder_whose_name_is_not_utf8_works(run: Run, few: Path) -> None:
+    strange = few.rename(few.parent / os.fsdecode(b"nonutf\xff"))
+    assert run("index", strange, "--model", "mini").out.startswith("4 added")
+    for _ in range(2):
+        assert run("search", "a cat", "-f", "json", cwd=strange).names[0] == "chelsea.png"

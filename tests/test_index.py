@@ -240,7 +240,9 @@ def test_folders_inside_each_other_are_looked_at_once(
 def test_excluded_names_stay_out_of_later_runs_too(run: Run, few: Path) -> None:
     (few / "private").mkdir()
     (few / "rocket.jpg").rename(few / "private" / "rocket.jpg")
-    run("index", few, "--exclude", "private", "--exclude", "*.png", "--model", "mini")
+    run("index", few, "--exclude", "./private/", "--exclude", "*.png", "--model", "mini")
+    assert "Without  private, *.png" in run("info", cwd=few).out
+    assert "cannot match" in run("index", few, "--exclude", few / "private").talk
     assert present(few) == {"china.jpg"}
     run("index", few)
     assert present(few) == {"china.jpg"}
