@@ -61,6 +61,7 @@ class Index:
         self.made = catalogue.made()
         self._parts: list[Any] | None = None
         self._parts_version = -1
+        self._file = self._identity()
 
     @classmethod
     def create(cls, folder: Path, made: Made) -> "Index":
@@ -191,13 +192,13 @@ class Index:
 
         Kept until another process changes the catalogue.
         """
+        if self._identity() != self._file:
+            raise self._anew()
         version = self.catalogue.version()
         if self._parts is None or version != self._parts_version:
             self._parts_version = version
             if self.catalogue.made() != self.made:
-                raise ModelError(
-                    f"The index {self.folder} was made anew by another model meanwhile. Ask again."
-                )
+                raise self._anew()
             path = self._vector_file()
             stored = vectors.load(path, self.made.dim)
             last = 0
@@ -212,6 +213,17 @@ class Index:
                     pass  # a cache: a full or read-only disk only makes the next search slower
             self._parts = [newer] if stored is None else [stored, newer]
         return self._parts
+
+    def _identity(self) -> tuple[int, int]:
+        """Which file the catalogue is; a rebuild puts another one in its place."""
+        try:
+            state = (self.folder / FILENAME).stat()
+        except OSError:
+            return (0, 0)
+        return (state.st_dev, state.st_ino)
+
+    def _anew(self) -> ModelError:
+        return ModelError(f"The index {self.folder} was made anew meanwhile. Open it again.")
 
     def _vector_file(self) -> Path:
         return self.folder / f"vectors-{self.catalogue.generation()}.faiss"

@@ -357,8 +357,18 @@ def test_another_model_under_an_open_index_is_noticed(photos: Path) -> None:
         db.execute("UPDATE meta SET value = 'other' WHERE key = 'model'")
         db.commit()
         db.close()
-        with pytest.raises(retrieval.ModelError, match="made anew by another model"):
+        with pytest.raises(retrieval.ModelError, match="made anew meanwhile"):
             opened.search("a cat")
+
+
+def test_a_rebuild_under_an_open_index_is_noticed(photos: Path, random_clip: str) -> None:
+    with retrieval.open(photos) as opened:
+        opened.search("a cat")
+        retrieval.index(photos, model=random_clip, options=retrieval.Options(rebuild=True))
+        with pytest.raises(retrieval.ModelError, match="made anew meanwhile"):
+            opened.search("a cat")
+    with retrieval.open(photos) as opened:
+        assert len(opened.search("a cat", k=50)) == 20
 
 
 def test_a_log_left_by_an_older_catalogue_is_not_replayed(run: Run, few: Path) -> None:
