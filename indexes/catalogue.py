@@ -329,9 +329,8 @@ class Catalogue(Database):
 
     @guarded
     def prune(self) -> int:
-        """Forget photos that are gone from disk, for good; returns how many."""
+        """Forget photos that are gone from disk, for good, once settled; returns how many."""
         with self.transaction():
-            self.settle()
             return self._forget("NOT present")
 
     def _forget(self, which: str) -> int:

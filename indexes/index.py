@@ -35,6 +35,13 @@ class Root:
     id: int
     path: Path
 
+    def inside(self, path: Path) -> str | None:
+        """An absolute path as one in this folder, '' for the folder itself; None outside."""
+        if not path.is_relative_to(self.path):
+            return None
+        inside = path.relative_to(self.path).as_posix()
+        return "" if inside == "." else inside
+
 
 def is_index(folder: Path) -> bool:
     """Whether `folder` is an index (it may still be a damaged one)."""
@@ -135,10 +142,10 @@ class Index:
         folder = folder.resolve()
         roots = self.roots()
         for root in roots:
-            if folder.is_relative_to(root.path):
-                inside = folder.relative_to(root.path).as_posix()
+            inside = root.inside(folder)
+            if inside is not None:
                 self._put_root(root.path, root.id)
-                return root, "" if inside == "." else inside
+                return root, inside
         with self.catalogue.transaction():
             new = Root(self._put_root(folder), folder)
             for root in roots:
@@ -156,12 +163,12 @@ class Index:
 
     def locate(self, path: Path) -> tuple[Root, str] | None:
         """The root that holds `path` and the path inside it; None outside every root."""
-        absolute = path.absolute()
+        absolute, roots = path.absolute(), self.roots()
         for candidate in (Path(os.path.normpath(absolute)), absolute.resolve()):
-            for root in self.roots():
-                if candidate.is_relative_to(root.path):
-                    inside = candidate.relative_to(root.path).as_posix()
-                    return root, "" if inside == "." else inside
+            for root in roots:
+                inside = root.inside(candidate)
+                if inside is not None:
+                    return root, inside
         return None
 
     def excluded(self) -> list[str]:
@@ -276,6 +283,8 @@ def successor(folder: Path, made: Made) -> Iterator[Index]:
         with Catalogue.open(folder, writable=True) as old:
             old.checkpoint()
         _put_catalogue(staging, folder)
+        for made_already in staging.glob("vectors-*.faiss"):
+            made_already.replace(folder / made_already.name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

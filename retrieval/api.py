@@ -37,14 +37,8 @@ def index(
     """
     paths = [Path(folder).expanduser() for folder in folders]
     if index is not None:
-        where = Path(index).expanduser()
-        if not is_index(where) and is_index(where / FOLDER_NAME):
-            where /= FOLDER_NAME
-        if not paths and not is_index(where):
-            raise IndexMissingError(
-                f"There is no index in {where}. Make one with `retrieval index FOLDER --index "
-                f"{where}`, naming the folder of your photos."
-            )
+        # Without folders the index has to be there; with them it may be about to be made.
+        where = (_named(index) or Path(index).expanduser()) if paths else locate(index)
     elif paths:
         where = paths[0] / FOLDER_NAME
         above = find(paths[0].absolute().parent)
@@ -74,13 +68,19 @@ def locate(where: AnyPath | None = None) -> Path:
                 "or say where it is with --index."
             )
         return found
-    folder = Path(named).expanduser()
-    for candidate in (folder, folder / FOLDER_NAME):
-        if is_index(candidate):
-            return candidate
-    raise IndexMissingError(
-        f"There is no index in {folder}. Make one with `retrieval index FOLDER --index {folder}`."
-    )
+    index = _named(named)
+    if index is None:
+        raise IndexMissingError(
+            f"There is no index in {named}. Make one with `retrieval index FOLDER --index {named}`, "
+            "naming the folder of your photos."
+        )
+    return index
+
+
+def _named(where: AnyPath) -> Path | None:
+    """The index that `where` is, or that a folder of photos keeps; None if there is none."""
+    folder = Path(where).expanduser()
+    return next(filter(is_index, (folder, folder / FOLDER_NAME)), None)
 
 
 def open(where: AnyPath | None = None) -> "Photos":

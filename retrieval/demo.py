@@ -70,20 +70,27 @@ def run_queries(
                 Term(t.kind, str(photos / t.value) if t.kind == "photo" else t.value, t.wanted)
                 for t in terms
             )
-            alone = len(placed) == 1 and placed[0].kind == "photo"
-            hits = opened.similar(placed[0].value, k) if alone else opened.ask(Query(placed), k)
+            if _alone(placed):
+                hits = opened.similar(placed[0].value, k)
+            else:
+                hits = opened.ask(Query(placed), k)
             sections.append(Section(placed, hits))
             yield _command(photos, placed, k), hits
     write_gallery(page, sections, "retrieval demo", "Real photos of scikit-image and scikit-learn")
 
 
 def _command(photos: Path, terms: Sequence[Term], k: int) -> str:
-    if len(terms) == 1 and terms[0].kind == "photo":
-        words = ["retrieval", "similar", terms[0].value]
-        return shlex.join([*words, "-k", str(k), "--index", str(photos / ".retrieval")])
-    options = {("photo", True): "--image", ("text", False): "--not"}
-    words = ["retrieval", "search"]
-    for term in terms:
-        option = options.get((term.kind, term.wanted))
-        words += [option, term.value] if option else [term.value]
-    return shlex.join([*words, "-k", str(k), "--index", str(photos / ".retrieval")])
+    options = {("photo", True): ["--image"], ("text", False): ["--not"]}
+    if _alone(terms):
+        words = ["similar", terms[0].value]
+    else:
+        words = ["search"]
+        for term in terms:
+            words += [*options.get((term.kind, term.wanted), []), term.value]
+    where = str(photos / ".retrieval")
+    return shlex.join(["retrieval", *words, "-k", str(k), "--index", where])
+
+
+def _alone(terms: Sequence[Term]) -> bool:
+    """Whether a query is one photo and nothing else: then it is left out of its own hits."""
+    return len(terms) == 1 and terms[0].kind == "photo"

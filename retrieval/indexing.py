@@ -231,7 +231,6 @@ class _Run:
 
     def go(self, folders: Sequence[Path]) -> Report:
         """Do all of it, for these folders or all that the index knows."""
-        self.catalogue.settle()  # after a run that was killed
         exclude = self._exclude()
         work: list[_Work] = []
         for root, under in self._scopes(folders):
@@ -239,12 +238,13 @@ class _Run:
         if work:
             self.known = self.catalogue.hashes()
             self._encode(work)
-        for root_id, paths in self.gone.items():
-            self.catalogue.mark_gone(root_id, paths)
         self.report.removed = sum(map(len, self.gone.values())) - len(self.claimed)
-        self.catalogue.settle()
-        if self.options.prune:
-            self.report.pruned = self.catalogue.prune()
+        with self.catalogue.transaction():
+            for root_id, paths in self.gone.items():
+                self.catalogue.mark_gone(root_id, paths)
+            self.catalogue.settle()
+            if self.options.prune:
+                self.report.pruned = self.catalogue.prune()
         self.index.refresh()
         return self.report
 
@@ -418,14 +418,18 @@ class _Run:
             if fresh:
                 photos = [r.photo for r in fresh.values() if r.photo is not None]
                 ids.update(zip(fresh, self.catalogue.add_photos(photos, rows), strict=True))
+            files: dict[int, list[File]] = {}  # by root
+            touched: set[int | None] = set()
             for read in batch:
                 photo_id = ids.get(read.hash)
                 where = places[photo_id][1] if photo_id in places else None
                 self._count(read, photo_id, read is fresh.get(read.hash), where)
                 file = replace(read.file, photo_id=photo_id)
-                self.catalogue.put_files(read.work.root.id, [file])
-                before = read.work.before.photo_id if read.work.before else None
-                self.catalogue.mark_present([i for i in {before, photo_id} if i is not None])
+                files.setdefault(read.work.root.id, []).append(file)
+                touched |= {photo_id, read.work.before.photo_id if read.work.before else None}
+            for root_id, found in files.items():
+                self.catalogue.put_files(root_id, found)
+            self.catalogue.mark_present([i for i in touched if i is not None])
         self.report.encoded += len(fresh)
         self.known.update(fresh)
 

@@ -61,18 +61,18 @@ def canonical(name: str) -> str:
 def load_encoder_of(made: Made) -> Encoder:
     """The encoder that made an index; raises ModelError if its weights are no longer the same."""
     encoder = load_encoder(made.model)
-    if (encoder.fingerprint, encoder.dim) != (made.fingerprint, made.dim):
-        raise other_weights(made, encoder)
+    check_weights(made, encoder)
     return encoder
 
 
-def other_weights(made: Made, encoder: Encoder) -> ModelError:
-    """The error for an index that these weights did not make."""
-    return ModelError(
-        f"This index was made by other weights (model {made.model}, {made.fingerprint}) than those "
-        f"at hand (model {encoder.name}, {encoder.fingerprint}), so its photos cannot be compared "
-        "with the query. Run `retrieval index --rebuild` to encode them again."
-    )
+def check_weights(made: Made, encoder: Encoder) -> None:
+    """Raise ModelError if an index was not made by the weights of this encoder."""
+    if (encoder.fingerprint, encoder.dim) != (made.fingerprint, made.dim):
+        raise ModelError(
+            f"This index was made by other weights (model {made.model}, {made.fingerprint}) than "
+            f"those at hand (model {encoder.name}, {encoder.fingerprint}), so its photos cannot be "
+            "compared with the query. Run `retrieval index --rebuild` to encode them again."
+        )
 
 
 def _auto(say: Callable[[str], None]) -> Encoder:

@@ -19,7 +19,7 @@ from indexes.errors import QueryError
 from indexes.index import Index
 from retrieval import fusion
 from retrieval.encoders import Encoder
-from retrieval.models import other_weights
+from retrieval.models import check_weights
 from retrieval.photos import content_hash, load_photo, photo_from_bytes, real_path
 from retrieval.query import Query, Term
 
@@ -47,8 +47,7 @@ def search(index: Index, query: Query, k: int, encoder: Callable[[], Encoder]) -
     encoder: gives the encoder, called only if a term needs it. Raises QueryError, ModelError (not
     the index's model) or PhotoError (an example that is no photo).
     """
-    if k < 1:
-        raise QueryError(f"k is {k}; ask for at least one photo, as in `-k 10`.")
+    _check_k(k)
     vector = query_vector(index, query.terms, encoder)
     found = index.search(vector, k, _filter(index, query))
     if query.min_score is not None:
@@ -58,12 +57,19 @@ def search(index: Index, query: Query, k: int, encoder: Callable[[], Encoder]) -
 
 def similar(index: Index, photo: str, k: int, encoder: Callable[[], Encoder]) -> list[Hit]:
     """The `k` photos most like one, which is itself left out with its exact copies."""
+    _check_k(k)
+    itself = _indexed(index, photo)
+    if itself is None:
+        vector = query_vector(index, (Term("photo", photo),), encoder)
+    else:
+        vector = index.catalogue.embedding(itself, index.made.dim)
+    found = index.search(vector, k + 1)
+    return _hits(index, [(i, score) for i, score in found if i != itself][:k])
+
+
+def _check_k(k: int) -> None:
     if k < 1:
         raise QueryError(f"k is {k}; ask for at least one photo, as in `-k 10`.")
-    term = Term("photo", photo)
-    itself = _indexed(index, photo)
-    found = index.search(query_vector(index, (term,), encoder), k + 1)
-    return _hits(index, [(i, score) for i, score in found if i != itself][:k])
 
 
 def query_vector(index: Index, terms: Sequence[Term], encoder: Callable[[], Encoder]) -> Floats:
@@ -92,8 +98,7 @@ def _term_rows(index: Index, terms: Sequence[Term], encoder: Callable[[], Encode
             rows[position] = index.catalogue.embedding(known, index.made.dim)
     if photos or texts:
         model = encoder()
-        if (model.fingerprint, model.dim) != (index.made.fingerprint, index.made.dim):
-            raise other_weights(index.made, model)
+        check_weights(index.made, model)
     if photos:
         prepared = [model.prepare(_example(terms[i].value, model.image_size)) for i in photos]
         rows[photos] = model.encode_images(prepared)

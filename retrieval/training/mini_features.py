@@ -70,11 +70,6 @@ def photo_features(
     return np.concatenate(rows)
 
 
-def text_features(texts: Sequence[str], tower: TextTower) -> NDArray[np.float32]:
-    """Unit sentence vectors, float32 [n, 384]."""
-    return tower.encode(texts)
-
-
 def imagenet_names() -> list[str]:
     """A short English name for each of the ImageNet classifier's 1,000 classes."""
     from timm.data.imagenet_info import ImageNetInfo
@@ -101,11 +96,11 @@ def make_features(
             return dict(kept)
     texts = TextTower(text_weights, Tokenizer.from_file(str(tokenizer)), heads=12, longest=128)
     arrays: Arrays = {
-        "classes": text_features([f"a photo of a {name}" for name in imagenet_names()], texts)
+        "classes": texts.encode([f"a photo of a {name}" for name in imagenet_names()])
     }
     for name, captioned in sets.items():
         arrays[f"{name}.photos"] = photo_features(captioned.photos, image_tower, size)
-        arrays[f"{name}.texts"] = text_features(sum(captioned.captions, ()), texts)
+        arrays[f"{name}.texts"] = texts.encode(sum(captioned.captions, ()))
     arrays["train.mirrored"] = photo_features(sets["train"].photos, image_tower, size, flip=True)
     cache.parent.mkdir(parents=True, exist_ok=True)
     np.savez(cache, allow_pickle=False, **arrays)
