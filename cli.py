@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from benchmarks.commands import app as benchmark
+
 if TYPE_CHECKING:
     from retrieval import Hit, Options, Progress, Query, Report
 
@@ -25,6 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(benchmark, name="benchmark")
 
 IndexOption = Annotated[
     Path | None,

@@ -28,6 +28,10 @@ class PhotoError(RetrievalError):
     """A file cannot be used as a photo."""
 
 
+class DataSetError(RetrievalError):
+    """A captioned photo set cannot be used as it is."""
+
+
 class QueryError(RetrievalError):
     """A query or an option does not make sense."""
 

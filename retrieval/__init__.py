@@ -11,6 +11,7 @@ This is the whole public surface; the command line uses the same functions.
 """
 
 from indexes.errors import (
+    DataSetError,
     IndexBusyError,
     IndexDamagedError,
     IndexMissingError,
@@ -30,6 +31,7 @@ from retrieval.status import Status
 __version__ = "0.1.0"
 
 __all__ = [
+    "DataSetError",
     "Hit",
     "IndexBusyError",
     "IndexDamagedError",

@@ -1,0 +1,80 @@
+"""Charts of what was measured, as PNG files. Needs matplotlib, which is an extra."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.recall import Run
+from indexes.errors import QueryError, StorageError
+
+_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#777777")
+
+
+def check(file: Path | None) -> None:
+    """Raise QueryError, before anything is measured, where a chart could not be drawn."""
+    if file is None:
+        return
+    if file.suffix.lower() != ".png":
+        raise QueryError(f"A chart is a PNG file, not {file}. Name it like --plot chart.png.")
+    _figure(1)
+
+
+def recall(runs: Sequence[Run], file: Path) -> None:
+    """R@1, R@5 and R@10 of each run as bars with their intervals, a panel a direction."""
+    ways = list(runs[0].measured)
+    figure, panels = _figure(len(ways))
+    wide = 0.8 / len(runs)
+    for way, panel in zip(ways, panels, strict=True):
+        for i, run in enumerate(runs):
+            found = [run.measured[way][name] for name in ("R@1", "R@5", "R@10")]
+            places = [x + (i - (len(runs) - 1) / 2) * wide for x in range(3)]
+            below = [value.value - value.low for value in found]
+            above = [value.high - value.value for value in found]
+            bars = panel.bar(
+                places,
+                [value.value for value in found],
+                wide * 0.92,
+                yerr=[below, above],
+                capsize=3,
+                color=_COLOURS[i % len(_COLOURS)],
+                label=f"{run.model}, {run.ranking}",
+            )
+            labels = [f"{value.value:.1f}" for value in found]
+            panel.bar_label(bars, labels, padding=2, fontsize=8)
+        panel.set_xticks(range(3), ["R@1", "R@5", "R@10"])
+        panel.set_ylim(0, 105)
+        panel.set_ylabel("queries with a right item, %")
+        panel.set_title(way.replace("_", " "))
+    panels[0].legend(frameon=False, fontsize=8, loc="upper left")
+    first = runs[0].captioned
+    figure.suptitle(
+        f"{first.name}, split {first.split}: {len(first.photos):,} photos, "
+        f"{len(first.captions):,} captions (95% intervals)"
+    )
+    _save(figure, file)
+
+
+def _figure(panels: int) -> tuple[Any, Sequence[Any]]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise QueryError(
+            "Charts need matplotlib: `pip install 'crossmodal-retrieval[plot]'`, or leave --plot "
+            "out."
+        ) from error
+    figure = Figure(figsize=(5 * panels + 1, 4.2), layout="constrained", dpi=150)
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    for panel in axes:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(axis="y", alpha=0.3)
+        panel.set_axisbelow(True)
+    return figure, axes
+
+
+def _save(figure: Any, file: Path) -> None:
+    try:
+        figure.savefig(file)
+    except OSError as error:
+        raise StorageError(
+            f"The chart {file} cannot be written ({error.strerror}). Choose another place."
+        ) from error

@@ -1,0 +1,313 @@
+"""The text formats of captioned photo sets, each as a stream of rows and of problems.
+
+A row is a photo's name, its captions and its split, checked; a problem is what is wrong with one
+entry, and where. Whether the photo is there is not looked at here.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from indexes.errors import DataSetError
+
+LONGEST_CAPTION = 10_000  # characters
+_LONGEST_LINE = 1 << 24  # bytes
+_LARGEST_JSON = 1 << 30  # bytes
+_NAMES = {
+    "image": ("image", "file_name", "filename", "image_name"),
+    "captions": ("captions", "caption", "comment", "raw", "text"),
+}
+_TOKEN = re.compile(r"^(.+)#\d+\t(.*)$")
+_SPLIT_FILES = {"train": "train", "dev": "val", "val": "val", "test": "test"}
+_FORMATS = (
+    "a captions.jsonl, Karpathy's dataset_*.json, COCO's captions_*.json, Flickr's *.token.txt, a "
+    "CSV with the columns image and caption, or a WebDataset tar"
+)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with one entry, without a full stop; where: the file and the line in it."""
+
+    where: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One photo: its path as the data set gives it, its captions (at least one), its split."""
+
+    where: str
+    image: str
+    captions: tuple[str, ...]
+    split: str | None
+
+
+class _Bad(ValueError):
+    """What is wrong with an entry that is being read."""
+
+
+def read_rows(file: Path) -> Iterator[Row | Problem]:
+    """The rows of a caption file, no photo twice; raises DataSetError if it is none."""
+    seen: dict[str, str] = {}
+    for row in _FORMAT.get(file.suffix.lower(), _plain)(file):
+        if isinstance(row, Row):
+            if row.image in seen:
+                yield Problem(row.where, f"the photo {quoted(row.image)} was {seen[row.image]}")
+                continue
+            seen[row.image] = f"named before, in {row.where.rpartition(', ')[2]}"
+        yield row
+
+
+def quoted(value: object) -> str:
+    """A value from a file as a sentence can hold it."""
+    text = str(value)
+    return repr(text if len(text) <= 100 else f"{text[:100]}…")
+
+
+def unknown_format(file: Path, why: str) -> DataSetError:
+    """The error for a file of no known format."""
+    return DataSetError(f"{file} is no captioned photo set ({why}). Name {_FORMATS}.")
+
+
+# Checks ----------------------------------------------------------------------------------------
+
+
+def _row(where: str, image: object, captions: object, split: object) -> Row | Problem:
+    try:
+        if split is not None and (not isinstance(split, str) or not split.strip()):
+            raise _Bad(f"the split {quoted(split)} is no name")
+        return Row(where, inner_path(image), checked_captions(captions), split)
+    except _Bad as bad:
+        return Problem(where, str(bad))
+
+
+def inner_path(image: object) -> str:
+    """A photo's path inside its folder; raises ValueError, saying why, if it is none."""
+    if not isinstance(image, str) or not image.strip():
+        raise _Bad("the entry names no image")
+    parts = image.split("/")
+    if image.startswith(("/", "\\")) or re.match(r"^[A-Za-z]:", image):
+        raise _Bad(f"the path {quoted(image)} is not inside the folder of photos")
+    if ".." in parts or ".." in image.split("\\") or "\0" in image:
+        raise _Bad(f"the path {quoted(image)} leaves the folder of photos")
+    _check_text(image, "the image's name")
+    return "/".join(part for part in parts if part not in ("", "."))
+
+
+def checked_captions(captions: object) -> tuple[str, ...]:
+    """One caption or a list of them; raises ValueError, saying why, if they are none."""
+    listed: list[Any] = captions if isinstance(captions, list) else [captions]
+    if captions is None or not listed:
+        raise _Bad("the photo has no caption")
+    for caption in listed:
+        if not isinstance(caption, str):
+            raise _Bad(f"the caption {quoted(caption)} is not a string")
+        if not caption.strip():
+            raise _Bad("a caption is empty")
+        if len(caption) > LONGEST_CAPTION:
+            raise _Bad(f"a caption is longer than {LONGEST_CAPTION:,} characters")
+        _check_text(caption, "a caption")
+    return tuple(listed)
+
+
+def _check_text(text: str, what: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise _Bad(f"{what} is not Unicode text") from None
+
+
+# Formats ---------------------------------------------------------------------------------------
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a UTF-8 file with their numbers, without their ends; none without words."""
+    with file.open("rb") as source:
+        number = 0
+        while line := source.readline(_LONGEST_LINE + 1):
+            number += 1
+            if len(line) > _LONGEST_LINE:
+                raise unknown_format(file, f"line {number} is longer than {_LONGEST_LINE:,} bytes")
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            except UnicodeDecodeError:
+                raise unknown_format(file, f"line {number} is not UTF-8 text") from None
+            if text.strip():
+                yield number, text
+
+
+def _json_lines(file: Path) -> Iterator[Row | Problem]:
+    for number, line in _lines(file):
+        where = f"{file}, line {number}"
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            yield Problem(where, "the line is not JSON")
+            continue
+        yield _object(where, value)
+
+
+def _object(where: str, value: Any) -> Row | Problem:
+    """An object with an image and its captions, by any of their usual names."""
+    if not isinstance(value, dict):
+        return Problem(where, f"{quoted(value)} is not an object with 'image' and 'captions'")
+    found = {
+        key: next((value[name] for name in names if name in value), None)
+        for key, names in _NAMES.items()
+    }
+    return _row(where, found["image"], found["captions"], value.get("split"))
+
+
+def _json(file: Path) -> Iterator[Row | Problem]:
+    """Karpathy's or COCO's JSON, or a list of objects as in captions.jsonl."""
+    if file.stat().st_size > _LARGEST_JSON:
+        raise unknown_format(file, f"JSON of more than {_LARGEST_JSON:,} bytes")
+    try:
+        value = json.loads(file.read_bytes())
+    except json.JSONDecodeError as error:
+        raise unknown_format(file, f"line {error.lineno} is not JSON: {error.msg}") from None
+    except (ValueError, RecursionError) as error:
+        raise unknown_format(file, f"not JSON: {type(error).__name__}") from None
+    if isinstance(value, list):
+        return (_object(f"{file}, entry {i}", entry) for i, entry in enumerate(value))
+    images = value.get("images") if isinstance(value, dict) else None
+    if not isinstance(images, list):
+        raise unknown_format(file, "JSON without a list 'images'")
+    if isinstance(value.get("annotations"), list):
+        return _coco(file, images, value["annotations"])
+    return (_karpathy(f"{file}, images[{i}]", entry) for i, entry in enumerate(images))
+
+
+def _karpathy(where: str, entry: Any) -> Row | Problem:
+    """{"filename", "filepath" (COCO only), "split", "sentences": [{"raw"}]}"""
+    if not isinstance(entry, dict):
+        return Problem(where, f"{quoted(entry)} is not an object with 'filename' and 'sentences'")
+    found = entry.get("sentences")
+    sentences = found if isinstance(found, list) else []
+    raw = [s.get("raw") if isinstance(s, dict) else s for s in sentences]
+    image, folder = entry.get("filename"), entry.get("filepath")
+    if isinstance(image, str) and isinstance(folder, str) and folder:
+        image = f"{folder}/{image}"
+    return _row(where, image, raw, entry.get("split"))
+
+
+def _coco(file: Path, images: list[Any], annotations: list[Any]) -> Iterator[Row | Problem]:
+    """{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}"""
+    split = re.search(r"train|val|test", file.stem)
+    captions: dict[object, list[Any]] = {}
+    for i, image in enumerate(images):
+        number = image.get("id") if isinstance(image, dict) else None
+        if not isinstance(number, int | str):
+            yield Problem(f"{file}, images[{i}]", "the image has no id")
+        elif number in captions:
+            yield Problem(f"{file}, images[{i}]", f"the id {quoted(number)} was given before")
+        else:
+            captions[number] = []
+    for i, note in enumerate(annotations):
+        of = note.get("image_id") if isinstance(note, dict) else None
+        if not isinstance(of, int | str) or of not in captions:
+            yield Problem(
+                f"{file}, annotations[{i}]",
+                f"the caption is of an image that is none: {quoted(of)}",
+            )
+        else:
+            captions[of].append(note.get("caption"))
+    for i, image in enumerate(images):
+        number = image.get("id") if isinstance(image, dict) else None
+        if isinstance(number, int | str) and number in captions:
+            yield _row(
+                f"{file}, images[{i}]",
+                image.get("file_name"),
+                captions.pop(number),
+                split[0] if split else None,
+            )
+
+
+def _plain(file: Path) -> Iterator[Row | Problem]:
+    """Flickr's `NAME#0<tab>CAPTION`, or a CSV with a header; a line a caption in both."""
+    first = next(_lines(file), (0, ""))[1]
+    entries = _tokens(file) if _TOKEN.match(first) else _table(file, first)
+    splits = _split_files(file)
+    photos: dict[str, tuple[str, list[str], str | None]] = {}
+    for where, image, caption, split in entries:
+        row = _row(where, image, caption, split or None)
+        if isinstance(row, Problem):
+            yield row
+        else:
+            of = splits.get(row.image) if splits else row.split
+            photos.setdefault(row.image, (where, [], of))[1].extend(row.captions)
+    for image, (where, captions, of) in photos.items():
+        yield Row(where, image, tuple(captions), of)
+
+
+Entry = tuple[str, str | None, Any, str | None]
+
+
+def _tokens(file: Path) -> Iterator[Entry]:
+    for number, line in _lines(file):
+        found = _TOKEN.match(line)
+        where = f"{file}, line {number}"
+        yield (where, found[1], found[2].strip(), None) if found else (where, None, None, None)
+
+
+def _table(file: Path, header: str) -> Iterator[Entry]:
+    """A CSV separated by comma, tab or bar, recognised by the names of its columns."""
+    for separator in ",\t|":
+        names = [n.strip().lower() for n in next(csv.reader([header], delimiter=separator), [])]
+        places = {
+            key: next((names.index(n) for n in known if n in names), None)
+            for key, known in _NAMES.items()
+        }
+        image, caption = places["image"], places["captions"]
+        if image is not None and caption is not None:
+            split = names.index("split") if "split" in names else None
+            return _cells(file, separator, len(names), image, caption, split)
+    raise unknown_format(file, "its first line names no columns image and caption")
+
+
+def _cells(
+    file: Path, separator: str, width: int, image: int, caption: int, split: int | None
+) -> Iterator[Entry]:
+    last = 1
+
+    def numbered() -> Iterable[str]:
+        nonlocal last
+        for number, line in _lines(file):
+            last = number
+            yield f"{line}\n"
+
+    try:
+        for cells in csv.reader(numbered(), delimiter=separator):
+            where = f"{file}, line {last}"
+            if last == 1:
+                continue
+            if len(cells) < width:
+                yield where, cells[image] if image < len(cells) else None, None, None
+                continue
+            text: Any = cells[caption].strip()
+            if text.startswith("["):  # all captions of a photo in one cell, as a JSON list
+                try:
+                    text = json.loads(text)
+                except (ValueError, RecursionError):
+                    pass  # a caption may well begin with a bracket
+            yield where, cells[image].strip(), text, cells[split].strip() if split else None
+    except csv.Error as error:
+        raise unknown_format(file, f"line {last} is no CSV: {error}") from None
+
+
+def _split_files(file: Path) -> dict[str, str]:
+    """Flickr8k's `Flickr_8k.trainImages.txt` and so on beside the captions: split by photo."""
+    found = {}
+    for beside in sorted(file.parent.glob("*Images.txt")):
+        name = re.search(r"(train|dev|val|test)Images\.txt$", beside.name)
+        if name:
+            found.update({line.strip(): _SPLIT_FILES[name[1]] for _, line in _lines(beside)})
+    return found
+
+
+_FORMAT = {".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json}

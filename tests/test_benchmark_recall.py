@@ -1,0 +1,169 @@
+"""`retrieval benchmark recall`: figures of the real encoder and index, on real photos."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import retrieval
+from benchmarks.recall import against_exact
+from indexes.index import is_index
+from tests.conftest import Run
+
+CAPTIONS = {
+    "chelsea.png": ["a cat", "a close-up of a tabby cat's face"],
+    "coffee.png": ["a cup of coffee on a table", "coffee"],
+    "rocket.jpg": ["a rocket at night", "a launch pad"],
+    "china.jpg": ["a temple in China", "an old building with red walls"],
+}
+
+
+@pytest.fixture
+def captioned(few: Path) -> Path:
+    """Four real photos with two captions each, half of them in the split val."""
+    lines = [
+        json.dumps({"image": name, "captions": captions, "split": ("train", "val")[i % 2]})
+        for i, (name, captions) in enumerate(CAPTIONS.items())
+    ]
+    (few / "captions.jsonl").write_text("\n".join(lines))
+    return few
+
+
+def test_recall_is_what_searching_finds(run: Run, captioned: Path) -> None:
+    told = run("benchmark", "recall", captioned, "--model", "mini", "--json").json
+    retrieval.index(captioned, model="mini")
+    first = []
+    with retrieval.open(captioned) as photos:
+        for name, captions in CAPTIONS.items():
+            first += [photos.search(c, k=1)[0].path.name == name for c in captions]
+    assert told["text_to_image"]["R@1"] == pytest.approx(100 * np.mean(first))
+    assert told["text_to_image"]["R@5"] == 100
+    assert told["text_to_image"]["intervals"]["R@5"] == [100, 100]
+    assert set(told["image_to_text"]) == {
+        *("R@1", "R@5", "R@10", "MedR", "MRR", "mAP@10", "nDCG@10", "intervals")
+    }
+    with retrieval.open(captioned) as photos:
+        made = photos.status(look=False).made
+    assert {name: told[name] for name in list(told)[:7]} == {
+        "dataset": "few",
+        "split": "all",
+        "images": 4,
+        "captions": 8,
+        "model": "mini",
+        "fingerprint": made.fingerprint,
+        "ranking": "plain",
+    }
+    assert told["index"] == {"kind": "exact", "recall@10": 100}
+
+
+def test_a_second_run_encodes_nothing_and_finds_the_same(
+    run: Run, captioned: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "kept"))
+    command = ("benchmark", "recall", captioned, "--model", "mini", "--json")
+    first = run(*command, "--split", "val").json
+    assert first["encoded"] == {"images": 2, "captions": 4}
+    both = run(*command).json
+    assert both["encoded"] == {"images": 2, "captions": 4}
+    again = run(*command).json
+    assert again["encoded"] == {"images": 0, "captions": 0}
+    assert again["text_to_image"] == both["text_to_image"]
+    (captioned / "coffee.png").rename(captioned / "cup.png")
+    text = (captioned / "captions.jsonl").read_text().replace("coffee.png", "cup.png")
+    (captioned / "captions.jsonl").write_text(text)
+    assert run(*command).json["encoded"] == {"images": 0, "captions": 0}
+    anew = run(*command, "--rebuild").json
+    assert anew["encoded"] == {"images": 4, "captions": 8}
+    assert anew["image_to_text"] == both["image_to_text"]
+    assert not is_index(captioned / ".retrieval")  # nothing is left beside the user's photos
+
+
+def test_several_runs_are_a_list_and_compared_with_the_first(run: Run, captioned: Path) -> None:
+    command = ("benchmark", "recall", captioned, "--model", "mini", "--model", "mini")
+    one, two = run(*command, "--json").json
+    assert "above_first" not in one["text_to_image"]
+    assert two["text_to_image"]["above_first"]["R@1"] == {
+        "difference": 0,
+        "interval": [0, 0],
+        "p": 1,
+    }
+    table = run(*command).out
+    assert table.count("few, split all: 4 photos, 8 captions") == 2
+    assert "above mini, plain, text to image: R@1 +0.00 [+0.00, +0.00]" in table
+
+
+def test_one_direction_alone(run: Run, captioned: Path) -> None:
+    command = ("benchmark", "recall", captioned, "--model", "mini", "--json")
+    told = run(*command, "--direction", "image-to-text").json
+    assert "text_to_image" not in told
+    assert told["image_to_text"]["R@10"] == 100
+
+
+def test_a_chart_is_drawn(run: Run, captioned: Path, tmp_path: Path) -> None:
+    file = tmp_path / "chart.png"
+    ran = run("benchmark", "recall", captioned, "--model", "mini", "--plot", file)
+    assert f"Chart: {file}" in ran.talk
+    with Image.open(file) as chart:
+        assert chart.size[0] > 1000
+        assert len(set(chart.convert("RGB").get_flattened_data())) > 20
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--ranking", "best"], "There is no ranking 'best'. Choose from: plain"),
+        (["--split", "tset"], "few has no split 'tset': its splits are train, val and all"),
+        (["--plot", "chart.gif"], "A chart is a PNG file, not chart.gif"),
+        (["--images", "nowhere"], "There is no folder nowhere"),
+        (["--model", "none"], "none"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_a_sentence(
+    run: Run, captioned: Path, options: list[str], sentence: str
+) -> None:
+    ran = run("benchmark", "recall", captioned, "--model", "mini", *options)
+    assert ran.code == 1
+    assert sentence in ran.talk
+    assert ran.raw == b""
+
+
+def test_a_photo_that_cannot_be_read_is_told_or_left_out(run: Run, captioned: Path) -> None:
+    (captioned / "coffee.png").write_text("no photo")
+    command = ("benchmark", "recall", captioned, "--model", "mini", "--json")
+    ran = run(*command)
+    assert ran.code == 1
+    assert "1 of the 4 photos of few cannot be read, the first coffee.png: not a photo" in ran.talk
+    ran = run(*command, "--skip-bad")
+    assert (ran.json["images"], ran.json["captions"]) == (3, 6)
+    assert "Left out 1 photos that cannot be read, the first coffee.png" in ran.talk
+
+
+def test_each_benchmark_runs_alone(captioned: Path) -> None:
+    def alone(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "benchmarks.recall", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    assert json.loads(alone(captioned, "--model", "mini", "--json").stdout)["images"] == 4
+    wrong = alone(captioned / "nowhere")
+    assert (wrong.returncode, wrong.stdout) == (1, "")
+    assert wrong.stderr.startswith("Error: There is no data set")
+
+
+def test_a_search_that_misses_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(100, 8)).astype(np.float32)
+    assert against_exact(rows[:20], rows) == 100
+    from indexes import vectors
+
+    search = vectors.search
+
+    def worse(parts, query, k):
+        ids, scores = search(parts, query, k + 5)
+        return ids[5:], scores[5:]
+
+    monkeypatch.setattr(vectors, "search", worse)
+    assert against_exact(rows[:20], rows) == 50
