@@ -90,6 +90,52 @@ def recall(
         _talk(f"Chart: {plot}")
 
 
+@app.command()
+def search(
+    dataset: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATASET", help="Captioned photos, as for `recall`; jittered to every size."
+        ),
+    ],
+    split: Annotated[
+        str, typer.Option(metavar="S", help="A split of it, several joined by +, or all.")
+    ] = "all",
+    sizes: Annotated[
+        str, typer.Option(metavar="N,N…", help="How many vectors: from 100 to 100M.")
+    ] = "10k,100k,1M",
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--type",
+            metavar="T",
+            help="exact, fp16, int8, hnsw or ivf (repeatable). Default: all.",
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option(metavar="M", help="As `retrieval index --model`.")] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Of the jitter and the queries.")] = 0,
+    as_json: JsonOption = False,
+    plot: PlotOption = None,
+) -> None:
+    """Time, recall, memory and disk of each type of index, and which one auto would take.
+
+    Recall@10 is against exact search. 1M vectors take some minutes, 10M an hour and 60 GB.
+    """
+    from benchmarks import plots
+    from benchmarks import search as benchmark
+    from retrieval.captioned import read_captioned
+
+    plots.check(plot)
+    wanted = benchmark.parse_sizes(sizes)
+    found = read_captioned(dataset, split, say=_talk)
+    measured = benchmark.measure(found, wanted, kind or (), model, seed, _talk, _progress())
+    told = benchmark.as_json(measured)
+    _say(json.dumps(told, indent=2) if as_json else benchmark.as_table(measured))
+    if plot is not None:
+        plots.search(measured, plot)
+        _talk(f"Chart: {plot}")
+
+
 def _progress() -> Callable[[str, int, int], None]:
     """A line that is written over on a terminal, a line every ten seconds elsewhere."""
     last = time.monotonic()

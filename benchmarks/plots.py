@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.recall import Run
+from benchmarks.search import Measurement
 from indexes.errors import QueryError, StorageError
 
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#777777")
@@ -51,6 +52,27 @@ def recall(runs: Sequence[Run], file: Path) -> None:
         f"{first.name}, split {first.split}: {len(first.photos):,} photos, "
         f"{len(first.captions):,} captions (95% intervals)"
     )
+    _save(figure, file)
+
+
+def search(measurement: Measurement, file: Path) -> None:
+    """Median time of one query and recall@10 by size, a line a kind of index."""
+    figure, (times, recalls) = _figure(2)
+    kinds = dict.fromkeys(found.kind for found in measurement.figures)
+    for kind, colour in zip(kinds, _COLOURS, strict=False):
+        found = [f for f in measurement.figures if f.kind == kind]
+        sizes = [f.vectors for f in found]
+        style = {"marker": "o", "color": colour, "label": kind}
+        times.plot(sizes, [f.one_p50 for f in found], **style)
+        recalls.plot(sizes, [f.recall for f in found], **style)
+    times.set_yscale("log")
+    times.set_ylabel("one query, median ms")
+    recalls.set_ylabel("recall@10 against exact, %")
+    for panel in (times, recalls):
+        panel.set_xscale("log")
+        panel.set_xlabel("vectors")
+    times.legend(frameon=False, fontsize=8, loc="upper left")
+    figure.suptitle(f"Search by kind of index, {measurement.dim} numbers a vector")
     _save(figure, file)
 
 
