@@ -17,7 +17,7 @@ from retrieval.fusion import normalise
 
 Floats = npt.NDArray[np.float32]
 
-# Chosen on flickr8k's val alone: `python -m benchmarks.ranking` measures them again.
+# Chosen on flickr8k's val alone: `python -m benchmarks.ranking_trials` measures them again.
 NNN_NEIGHBOURS, NNN_STRENGTH = 16, 0.5
 QBNORM_SHARPNESS = 10.0
 EXPANSION_HITS, EXPANSION_POWER, EXPANSION_STRENGTH = 3, 3.0, 0.1

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
-# Chosen on flickr8k's val, one caption stored and four asked: `python -m benchmarks.ranking`.
+# Chosen on flickr8k's val, one caption stored and four asked (benchmarks/ranking_trials.py).
 WORDS_SHARE = 0.4
 RECIPROCAL_CONSTANT = 60
 

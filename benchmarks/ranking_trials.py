@@ -1,18 +1,17 @@
 """How much each ranking gains over plain cosine, on captioned photos, and the constants tuned.
 
-    python -m benchmarks.ranking DATASET[:SPLIT]... [--bank DATASET:SPLIT | --bank FILE.txt]...
+    python -m benchmarks.ranking_trials DATASET[:SPLIT]... [--bank DATASET:SPLIT | --bank FILE.txt]...
 
 Text to photo, exact search, every caption a query. Differences are paired: 95% intervals from 1,000
 resamples of the photos, each with all its captions. `--tune` chooses the constants of NNN and
 QB-Norm on one half of the photos and reports on the other, and the other way round. Embeddings are
-kept in the user's cache folder, so that a second run takes seconds. Banks must share nothing with
+kept as by `benchmark recall`, so that a second run takes seconds. Banks must share nothing with
 the queries: captions that are also in the bank are taken out of it and counted.
 """
 
 import argparse
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -22,12 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 import indexes.words as table
+from benchmarks.kept import Kept, keep
+from indexes.errors import DataSetError
 from retrieval import bank, words
 from retrieval.captioned import CaptionedSet, read_captioned
-from retrieval.encoders import Encoder
 from retrieval.evaluation import Ranks, compare, rank, summarise
 from retrieval.models import load_encoder
-from retrieval.photos import photo_from_bytes
 from retrieval.ranking import (
     RANKINGS,
     Ranking,
@@ -39,6 +38,7 @@ from retrieval.ranking import (
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+Bank = tuple[tuple[str, ...], Floats]  # sentences and their embeddings
 
 _NNN_GRID = tuple(product((4, 8, 16, 32, 64, 128), (0.25, 0.4, 0.5, 0.6, 0.75)))
 _QBNORM_GRID = (5.0, 10.0, 20.0, 50.0)
@@ -70,21 +70,18 @@ def main() -> None:
     parser.add_argument("--tune", action="store_true")
     chosen = parser.parse_args()
     encoder = load_encoder(chosen.model)
-    banks = {"generic": (bank.generic_queries(), bank.bank(encoder))}
-    banks.update((Path(name).name, _bank(name, encoder)) for name in chosen.bank)
+    banks: dict[str, Bank] = {"generic": (bank.generic_queries(), bank.bank(encoder))}
     print(f"Model {encoder.name}, weights {encoder.fingerprint}.")
-    for name in chosen.datasets:
-        data = embed(_read(name), encoder)
-        print(f"\n{data.name}: {len(data.photos):,} photos, {len(data.texts):,} captions\n")
-        for line in _vectors(data, banks, encoder):
-            print(line, flush=True)
-        print()
-        for line in _words(data, banks["generic"][1]):
-            print(line, flush=True)
-        if chosen.tune:
-            print()
-            for line in _tuned(data, banks["generic"][1]):
-                print(line, flush=True)
+    with keep(encoder, lambda *_: None) as kept:
+        banks.update((Path(name).name, _bank(name, kept)) for name in chosen.bank)
+        for name in chosen.datasets:
+            data = _embed(_read(name), kept)
+            print(f"\n{data.name}: {len(data.photos):,} photos, {len(data.texts):,} captions\n")
+            tables = [_vectors(data, banks, kept), _words(data, banks["generic"][1])]
+            tables += [_tuned(data, banks["generic"][1])] if chosen.tune else []
+            for lines in tables:
+                print("\n".join(lines), flush=True)
+                print()
 
 
 # Rankings of vectors -----------------------------------------------------------------------------
@@ -92,9 +89,7 @@ def main() -> None:
 _HEAD = "| Ranking | Bank | R@1 | R@5 | R@10 | Δ R@1 (95% interval) |\n|---|---|---:|---:|---:|---|"
 
 
-def _vectors(
-    data: Embedded, banks: Mapping[str, tuple[tuple[str, ...], Floats]], encoder: Encoder
-) -> Iterator[str]:
+def _vectors(data: Embedded, banks: Mapping[str, Bank], kept: Kept) -> Iterator[str]:
     yield _HEAD
     none = np.empty((0, data.photos.shape[1]), np.float32)
     plain = ranks_of(RANKINGS["plain"], data, data.texts, none)
@@ -103,7 +98,7 @@ def _vectors(
             continue
         texts = data.texts
         if ranking.templates:
-            texts = _templated(ranking, data.captions, encoder)
+            texts = templated(ranking, list(data.captions), lambda more: kept.texts(more).rows)
         if ranking.bias is None:
             ranks = plain if name == "plain" else ranks_of(ranking, data, texts, none)
             yield _row(name, "–", ranks, plain)
@@ -202,7 +197,7 @@ def _words(data: Embedded, rows: Floats) -> Iterator[str]:
         yield _row(f"convex, share {share}{chosen}", "generic", ranks(fused), plain)
 
 
-# Embeddings --------------------------------------------------------------------------------------
+# Embeddings ------------------------------------------------------------------------------------
 
 
 def _read(name: str) -> CaptionedSet:
@@ -210,65 +205,22 @@ def _read(name: str) -> CaptionedSet:
     return read_captioned(Path(folder), split or "all")
 
 
-def _bank(name: str, encoder: Encoder) -> tuple[tuple[str, ...], Floats]:
+def _bank(name: str, kept: Kept) -> Bank:
     path = Path(name)
     if path.is_file():
         sentences = tuple(filter(None, path.read_text(encoding="utf-8").splitlines()))
     else:
         sentences = _read(name).captions
-    return sentences, _texts(sentences, encoder)
+    return sentences, kept.texts(sentences).rows
 
 
-def embed(data: CaptionedSet, encoder: Encoder) -> Embedded:
-    """Encode a captioned set through the real encoder, once."""
-    key = [str(photo.folder / photo.path) for photo in data.photos]
-    photos = _kept(key, encoder, lambda: _photos(data, encoder))
-    owners = np.array(data.owners, np.int64)
+def _embed(data: CaptionedSet, kept: Kept) -> Embedded:
+    photos, wrong = kept.photos(data.photos)
+    if wrong:
+        raise DataSetError(f"{data.name} has photos that cannot be read; see `benchmark recall`.")
     name = data.name + (f":{data.split}" if data.split != "all" else "")
-    return Embedded(name, data.captions, photos, _texts(data.captions, encoder), owners)
-
-
-def _texts(texts: tuple[str, ...], encoder: Encoder) -> Floats:
-    return _kept(texts, encoder, lambda: bank.encode_all(encoder, texts))
-
-
-def _templated(ranking: Ranking, texts: tuple[str, ...], encoder: Encoder) -> Floats:
-    def make() -> Floats:
-        parts = (list(texts[i : i + 256]) for i in range(0, len(texts), 256))
-        return np.concatenate([templated(ranking, part, encoder.encode_texts) for part in parts])
-
-    return _kept((*ranking.templates, *texts), encoder, make)
-
-
-def _photos(data: CaptionedSet, encoder: Encoder) -> Floats:
-    def prepared(position: int) -> npt.NDArray[np.generic]:
-        with data.photos[position].open() as file:
-            return encoder.prepare(photo_from_bytes(file.read(), encoder.image_size))
-
-    with ThreadPoolExecutor(2) as threads:
-        batches = (range(i, min(i + 32, len(data.photos))) for i in range(0, len(data.photos), 32))
-        return np.concatenate(
-            [encoder.encode_images(list(threads.map(prepared, batch))) for batch in batches]
-        )
-
-
-def _kept(key: Sequence[str], encoder: Encoder, make: Callable[[], Floats]) -> Floats:
-    """What `make` gives, float32 [n, dim], from the cache folder where it was made before."""
-    import platformdirs
-    from blake3 import blake3
-
-    folder = platformdirs.user_cache_path("crossmodal-retrieval", ensure_exists=True) / "benchmarks"
-    name = blake3("\0".join([encoder.fingerprint, *key]).encode()).hexdigest()[:32]
-    path = folder / f"{name}.npy"
-    if path.exists():
-        kept: Floats = np.load(path, allow_pickle=False)
-        return kept
-    rows = make()
-    folder.mkdir(exist_ok=True)
-    temporary = path.with_suffix(".tmp.npy")
-    np.save(temporary, rows)
-    temporary.replace(path)
-    return rows
+    owners = np.array(data.owners, np.int64)
+    return Embedded(name, data.captions, photos.rows, kept.texts(data.captions).rows, owners)
 
 
 if __name__ == "__main__":
