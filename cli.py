@@ -135,6 +135,10 @@ def search(
     min_score: Annotated[
         float | None, typer.Option(help="The lowest score (cosine, -1 to 1) to show.")
     ] = None,
+    ranking: Annotated[
+        Literal["auto", "plain", "nnn", "qbnorm", "templates", "expansion", "hybrid"],
+        typer.Option(help="How hits are ordered where the query is in words; see the README."),
+    ] = "auto",
     within: Annotated[
         list[Path] | None,
         typer.Option("--in", metavar="SUBFOLDER", help="Only photos in here (repeatable)."),
@@ -175,7 +179,7 @@ def search(
     )
     where = _index_to_search(index, index_first)
     with retrieval.open(where) as photos:
-        hits = photos.ask(query, k)
+        hits = photos.ask(query, k, ranking)
     _show(hits, query, form, nul, gallery, show)
 
 

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +17,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from indexes import vectors
+from indexes import biases, vectors
+from indexes.biases import Biases
 from indexes.catalogue import Catalogue, Filter, Made
 from indexes.database import FILENAME
 from indexes.errors import IndexBusyError, IndexMissingError, ModelError, StorageError
+
+Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
 
 FOLDER_NAME = ".retrieval"
 _LOCK, _HOLDER = "lock", "holder.json"
 _STAGING, _SUCCESSOR = "new.tmp", "rebuild.tmp"
 _FEW, _FEW_SHARE = 256, 0.01  # newer photos that a vector file may lack
+_FIRST_LOOK = 512  # nearest photos that a bias is tried on first
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class Index:
         self.made = catalogue.made()
         self._parts: list[Any] | None = None
         self._parts_version = -1
+        self._biases: dict[str, Biases] = {}
         self._file = self._identity()
 
     @classmethod
@@ -182,17 +188,55 @@ class Index:
 
     def search(
         self,
-        query: npt.NDArray[np.float32],
+        query: Floats,
         k: int,
         chosen: Filter = Filter(),
+        bias: Biases | None = None,
+        lowest: float | None = None,
     ) -> list[tuple[int, float]]:
-        """The `k` photos nearest to `query`, float32 [dim], as (photo id, cosine), best first."""
+        """The `k` best photos for `query`, float32 [dim], as (photo id, cosine), best first.
+
+        Best is the highest cosine or, with `bias`, the highest cosine less the photo's bias.
+        lowest: only photos of this cosine at least.
+        """
         parts = self._vectors()
-        if chosen == Filter():
-            ids, scores = vectors.search(parts, query, k, refused=self.catalogue.absent())
-        else:
-            ids, scores = vectors.search(parts, query, k, allowed=self.catalogue.allowed(chosen))
+        allowed = None if chosen == Filter() else self.catalogue.allowed(chosen)
+        refused = self.catalogue.absent() if allowed is None else None
+
+        def nearest(count: int) -> tuple[Ids, Floats]:
+            ids, scores = vectors.search(parts, query, count, allowed, refused)
+            enough = len(scores) if lowest is None else int((scores >= lowest).sum())
+            return ids[:enough], scores[:enough]
+
+        ids, scores = nearest(k) if bias is None else _biased(nearest, k, bias)
         return [(int(i), float(s)) for i, s in zip(ids, scores, strict=True)]
+
+    def first_hits(self, queries: Floats) -> set[int]:
+        """The ids of the photos that are the nearest to one of `queries`, float32 [m, dim]."""
+        return vectors.first_hits(self._vectors(), queries)
+
+    def biases(self, name: str, compute: Callable[[Floats], Floats]) -> Biases:
+        """The bias of every photo, from the file of this name, and from `compute` for newer ones.
+
+        name: letters, digits and dashes; it changes with all that `compute` depends on but the
+        photos. compute: from embeddings, float32 [n, dim], to biases, float32 [n], each by itself.
+        """
+        parts = self._vectors()  # notices what other processes changed
+        if name not in self._biases:
+            path = self.folder / f"bias-{name}-{self.catalogue.generation()}.bin"
+            known = biases.load(path)
+            last = int(known.ids[-1]) if len(known.ids) else 0
+            if not all(known.cover(vectors.stored_ids(p), upto=last) for p in parts):
+                known, last = biases.NONE, 0  # not of this index, whatever it says
+            ids, rows = self.catalogue.embeddings(self.made.dim, after=last)
+            if len(ids):
+                stored = len(known.ids)
+                known = known.extended(ids, compute(rows))
+                if not stored or len(ids) > _FEW + stored * _FEW_SHARE:
+                    with suppress(OSError):  # a cache: the next search computes it again
+                        biases.save(known, path)
+            self._biases[name] = known
+        return self._biases[name]
 
     def _vectors(self) -> list[Any]:
         """The vector file and, as a second part, what the catalogue has beyond it.
@@ -204,6 +248,7 @@ class Index:
         version = self.catalogue.version()
         if self._parts is None or version != self._parts_version:
             self._parts_version = version
+            self._biases = {}
             if self.catalogue.made() != self.made:
                 raise self._anew()
             path = self._vector_file()
@@ -252,18 +297,38 @@ class Index:
                     f"The vectors could not be written to {path} ({error}). The photos are kept in "
                     "the catalogue; make room and run `retrieval index` again."
                 ) from error
-        for old in self.folder.glob("vectors-*.faiss*"):
-            if old != path:
+        generation = self.catalogue.generation()
+        for old in (*self.folder.glob("vectors-*.faiss*"), *self.folder.glob("bias-*.bin*")):
+            if not old.stem.endswith(f"-{generation}"):
                 old.unlink(missing_ok=True)
 
     def size_bytes(self) -> int:
         """What the index takes on disk."""
         total = 0
-        for pattern in (f"{FILENAME}*", "vectors-*.faiss"):
+        for pattern in (f"{FILENAME}*", "vectors-*.faiss", "bias-*.bin"):
             for path in self.folder.glob(pattern):
                 with suppress(FileNotFoundError):  # another process may be renaming
                     total += path.stat().st_size
         return total
+
+
+def _biased(
+    nearest: Callable[[int], tuple[Ids, Floats]], k: int, bias: Biases
+) -> tuple[Ids, Floats]:
+    """The k photos of highest cosine less bias, exactly, from a search by cosine alone.
+
+    A photo that was not among the nearest has at most the last one's cosine, and at least the
+    lowest of all biases is taken off it. Once that is below the k-th best, no such photo can be
+    among the first k; until then more are looked at.
+    """
+    count = max(_FIRST_LOOK, 4 * k)
+    while True:
+        ids, scores = nearest(count)
+        biased = scores - bias.of(ids)
+        order = np.lexsort((ids, -biased))[:k]
+        if len(ids) < count or biased[order[-1]] > scores[-1] - bias.lowest:
+            return ids[order], scores[order]
+        count *= 4
 
 
 @contextmanager
@@ -283,7 +348,7 @@ def successor(folder: Path, made: Made) -> Iterator[Index]:
         with Catalogue.open(folder, writable=True) as old:
             old.checkpoint()
         _put_catalogue(staging, folder)
-        for made_already in staging.glob("vectors-*.faiss"):
+        for made_already in (*staging.glob("vectors-*.faiss"), *staging.glob("bias-*.bin")):
             made_already.replace(folder / made_already.name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -344,7 +409,7 @@ def delete(folder: Path) -> None:
     if not is_index(folder):
         raise IndexMissingError(f"There is no index in {folder}.")
     with lock(folder):
-        for pattern in (f"{FILENAME}-*", FILENAME, "vectors-*.faiss*"):
+        for pattern in (f"{FILENAME}-*", FILENAME, "vectors-*.faiss*", "bias-*.bin*"):
             for path in folder.glob(pattern):
                 path.unlink()
         for name in (_STAGING, _SUCCESSOR):

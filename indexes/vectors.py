@@ -142,3 +142,15 @@ def search(
     ids, scores = np.concatenate(found_ids), np.concatenate(found_scores)
     order = np.lexsort((ids, -scores))[:k]
     return ids[order], scores[order]
+
+
+def first_hits(parts: Sequence[Any], queries: Floats) -> set[int]:
+    """The ids of the rows that are the nearest to one of `queries`, float32 [m, dim]."""
+    best = np.full(len(queries), -np.inf, np.float32)
+    found = np.full(len(queries), -1, np.int64)
+    for part in parts:
+        if part.ntotal:
+            scores, ids = part.search(queries, 1)
+            nearer = scores[:, 0] > best
+            best[nearer], found[nearer] = scores[nearer, 0], ids[nearer, 0]
+    return {int(i) for i in found if i >= 0}

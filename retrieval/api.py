@@ -114,12 +114,14 @@ class Photos:
         after: str | None = None,
         before: str | None = None,
         min_score: float | None = None,
+        ranking: str = "auto",
     ) -> list[searching.Hit]:
         """The `k` photos that fit best, best first.
 
         text, photos: what is looked for; unwanted, unwanted_photos: what is not; within: folders
         to search in; after, before: dates such as '2024-05' (`after` included, `before` not);
-        min_score: the lowest cosine to give. Weights need a `Query`, see `ask`.
+        min_score: the lowest cosine to give; ranking: how hits are ordered, a name of
+        `retrieval.ranking.NAMES`. Weights need a `Query`, see `ask`.
         Raises QueryError, ModelError or PhotoError.
         """
         texts = [text] if isinstance(text, str) else list(text)
@@ -136,11 +138,11 @@ class Photos:
             before=parse_date(before, "before") if before else None,
             min_score=min_score,
         )
-        return self.ask(query, k)
+        return self.ask(query, k, ranking)
 
-    def ask(self, query: Query, k: int = 10) -> list[searching.Hit]:
+    def ask(self, query: Query, k: int = 10, ranking: str = "auto") -> list[searching.Hit]:
         """The `k` photos that fit a `Query` best: terms with weights, and filters."""
-        return searching.search(self._index, query, k, self._need_encoder)
+        return searching.search(self._index, query, k, self._need_encoder, ranking)
 
     def similar(self, photo: AnyPath, k: int = 10) -> list[searching.Hit]:
         """The `k` photos most like one, in the index or not, without the photo itself."""

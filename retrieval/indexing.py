@@ -32,6 +32,7 @@ from retrieval.photos import (
     open_photo,
     reading,
 )
+from retrieval.searching import prepare_ranking
 
 BATCH_SIZE = 32
 
@@ -202,6 +203,11 @@ class _Loader:
         if model is not None:
             check_model(made, model)
 
+    @property
+    def loaded(self) -> Encoder | None:
+        """The encoder, if something has needed it."""
+        return self._encoder
+
     def __call__(self) -> Encoder:
         with self._lock:
             if self._encoder is None:
@@ -246,6 +252,8 @@ class _Run:
             if self.options.prune:
                 self.report.pruned = self.catalogue.prune()
         self.index.refresh()
+        if self.encoder.loaded is not None:
+            prepare_ranking(self.index, self.encoder.loaded)
         return self.report
 
     def _scopes(self, folders: Sequence[Path]) -> list[tuple[Root, str]]:

@@ -14,14 +14,18 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from indexes.biases import Biases
 from indexes.catalogue import Filter, Photo
 from indexes.errors import QueryError
 from indexes.index import Index
 from retrieval import fusion
+from retrieval import ranking as rankings
+from retrieval.bank import bank, bank_name, kept_bank
 from retrieval.encoders import Encoder
 from retrieval.models import check_weights
 from retrieval.photos import content_hash, load_photo, photo_from_bytes, real_path
 from retrieval.query import Query, Term
+from retrieval.ranking import Ranking
 
 Floats = npt.NDArray[np.float32]
 
@@ -30,8 +34,9 @@ Floats = npt.NDArray[np.float32]
 class Hit:
     """A photo that was found.
 
-    score: the cosine of query and photo; path: where it is; copies: other places with the same
-    content; photo: what is known of it.
+    score: the cosine of query and photo, which the order need not follow (see
+    `retrieval.ranking`); path: where it is; copies: other places with the same content; photo: what
+    is known of it.
     """
 
     rank: int
@@ -41,18 +46,66 @@ class Hit:
     photo: Photo
 
 
-def search(index: Index, query: Query, k: int, encoder: Callable[[], Encoder]) -> list[Hit]:
+def search(
+    index: Index, query: Query, k: int, encoder: Callable[[], Encoder], ranking: str = "auto"
+) -> list[Hit]:
     """The `k` photos that fit a query best, best first.
 
-    encoder: gives the encoder, called only if a term needs it. Raises QueryError, ModelError (not
-    the index's model) or PhotoError (an example that is no photo).
+    encoder: gives the encoder, called only if a term needs it. ranking: a name of
+    `retrieval.ranking`; queries by example photos are ranked plainly whatever it is.
+    Raises QueryError, ModelError (not the index's model) or PhotoError (an example that is no
+    photo).
     """
     _check_k(k)
-    vector = query_vector(index, query.terms, encoder)
-    found = index.search(vector, k, _filter(index, query))
-    if query.min_score is not None:
-        found = [(i, score) for i, score in found if score >= query.min_score]
-    return _hits(index, found)
+    chosen = rankings.ranking(ranking)
+    if any(term.kind == "photo" and term.wanted for term in query.terms):
+        chosen = rankings.RANKINGS["plain"]  # the bank is of texts, whose cosines are lower
+    vector = query_vector(index, query.terms, encoder, chosen)
+    within = _filter(index, query)
+    if chosen.expansion:
+        first = index.search(vector, chosen.expansion, within)
+        rows = [index.catalogue.embedding(i, index.made.dim) for i, _ in first]
+        vector = rankings.expand(vector, np.array(rows)) if rows else vector
+    bias = _bias(index, chosen, encoder, vector, needed=ranking != "auto")
+    return _hits(index, index.search(vector, k, within, bias, query.min_score))
+
+
+class _NoBankError(Exception):
+    """The bank's embeddings are not at hand, and it would take long to make them."""
+
+
+def _bias(
+    index: Index, ranking: Ranking, encoder: Callable[[], Encoder], query: Floats, needed: bool
+) -> Biases | None:
+    """What a ranking takes off each photo's cosine for this query; None for nothing.
+
+    Indexing has prepared it, see `prepare_ranking`. Where it has not (an index from elsewhere, made
+    by a model that never ran here) and the ranking was not asked for by name, nothing is taken off.
+    """
+    measure = ranking.bias
+    if measure is None:
+        return None
+
+    def rows() -> Floats:
+        kept = kept_bank(index.made.fingerprint, index.made.dim)
+        if kept is None and not needed:
+            raise _NoBankError
+        return bank(encoder()) if kept is None else kept
+
+    if ranking.dynamic:
+        (nearest,) = index.search(query, 1) or ((0, 0.0),)
+        if nearest[0] not in index.first_hits(rows()):
+            return None
+    name = f"{measure.__name__.replace('_', '-')}-{bank_name()}"
+    try:
+        return index.biases(name, lambda photos: measure(photos, rows()))
+    except _NoBankError:
+        return None
+
+
+def prepare_ranking(index: Index, encoder: Encoder) -> None:
+    """Compute what `auto` needs of every photo now, so that searches need not."""
+    _bias(index, rankings.ranking("auto"), lambda: encoder, np.empty(0, np.float32), needed=True)
 
 
 def similar(index: Index, photo: str, k: int, encoder: Callable[[], Encoder]) -> list[Hit]:
@@ -72,9 +125,17 @@ def _check_k(k: int) -> None:
         raise QueryError(f"k is {k}; ask for at least one photo, as in `-k 10`.")
 
 
-def query_vector(index: Index, terms: Sequence[Term], encoder: Callable[[], Encoder]) -> Floats:
-    """The one vector that stands for all terms, float32 [dim], of length one."""
-    rows = _term_rows(index, terms, encoder)
+def query_vector(
+    index: Index,
+    terms: Sequence[Term],
+    encoder: Callable[[], Encoder],
+    ranking: Ranking = rankings.RANKINGS["plain"],
+) -> Floats:
+    """The one vector that stands for all terms, float32 [dim], of length one.
+
+    ranking: whether texts are put into templates is up to it.
+    """
+    rows = _term_rows(index, terms, encoder, ranking)
     wanted = [i for i, term in enumerate(terms) if term.wanted]
     unwanted = [i for i, term in enumerate(terms) if not term.wanted]
     vector = fusion.fuse(rows[wanted], [terms[i].weight for i in wanted])
@@ -83,7 +144,9 @@ def query_vector(index: Index, terms: Sequence[Term], encoder: Callable[[], Enco
     return vector
 
 
-def _term_rows(index: Index, terms: Sequence[Term], encoder: Callable[[], Encoder]) -> Floats:
+def _term_rows(
+    index: Index, terms: Sequence[Term], encoder: Callable[[], Encoder], ranking: Ranking
+) -> Floats:
     """One unit row a term, float32 [n, dim]."""
     rows = np.empty((len(terms), index.made.dim), np.float32)
     texts, photos = [], []
@@ -103,7 +166,8 @@ def _term_rows(index: Index, terms: Sequence[Term], encoder: Callable[[], Encode
         prepared = [model.prepare(_example(terms[i].value, model.image_size)) for i in photos]
         rows[photos] = model.encode_images(prepared)
     if texts:
-        rows[texts] = model.encode_texts([_as_unicode(terms[i].value) for i in texts])
+        words = [_as_unicode(terms[i].value) for i in texts]
+        rows[texts] = rankings.templated(ranking, words, model.encode_texts)
     return rows
 
 

@@ -39,7 +39,7 @@ def test_recall_is_what_searching_finds(run: Run, captioned: Path) -> None:
     first = []
     with retrieval.open(captioned) as photos:
         for name, captions in CAPTIONS.items():
-            first += [photos.search(c, k=1)[0].path.name == name for c in captions]
+            first += [photos.search(c, k=1, ranking="plain")[0].path.name == name for c in captions]
     assert told["text_to_image"]["R@1"] == pytest.approx(100 * np.mean(first))
     assert told["text_to_image"]["R@5"] == 100
     assert told["text_to_image"]["intervals"]["R@5"] == [100, 100]
@@ -167,3 +167,21 @@ def test_a_search_that_misses_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(vectors, "search", worse)
     assert against_exact(rows[:20], rows) == 50
+
+
+def test_rankings_are_compared_and_the_default_ones_order_is_that_of_a_search(
+    run: Run, captioned: Path
+) -> None:
+    names = ("plain", "auto", "nnn", "qbnorm", "templates", "expansion")
+    options = [part for name in names for part in ("--ranking", name)]
+    told = run("benchmark", "recall", captioned, "--model", "mini", "--json", *options).json
+    assert [one["ranking"] for one in told] == list(names)
+    retrieval.index(captioned, model="mini")
+    first = []
+    with retrieval.open(captioned) as photos:
+        for name, captions in CAPTIONS.items():
+            first += [photos.search(c, k=1, ranking="nnn")[0].path.name == name for c in captions]
+    assert told[1]["text_to_image"]["R@1"] == pytest.approx(100 * np.mean(first))
+    assert told[1]["text_to_image"] == told[2]["text_to_image"]
+    for one in told:  # photos as queries are ranked plainly
+        assert one["image_to_text"]["R@1"] == told[0]["image_to_text"]["R@1"]

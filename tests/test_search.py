@@ -32,7 +32,8 @@ def test_words_find_the_photo(run: Run, indexed: Path, text: str, best: str) -> 
 
 
 def test_hits_are_ranked_by_cosine_and_counted_by_k(run: Run, indexed: Path) -> None:
-    hits = run("search", "a cat", "-k", 7, "-f", "json", cwd=indexed).json
+    arguments = ("search", "a cat", "-k", 7, "-f", "json", "--ranking", "plain")
+    hits = run(*arguments, cwd=indexed).json
     assert [hit["rank"] for hit in hits] == list(range(1, 8))
     scores = [hit["score"] for hit in hits]
     assert scores == sorted(scores, reverse=True)

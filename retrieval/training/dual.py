@@ -167,8 +167,10 @@ class DualEncoder(nn.Module):
         tensors: Arrays = dict(int8_rows("image.head.concepts", concepts))
         for name, parameter in self.state_dict().items():
             value = parameter.detach().float().cpu().numpy()
-            if name == "text.tower.words" or name.endswith(("classifier.weight",)) or (
-                name.startswith("text.tower.layers") and name.endswith(_LAYER_MATRICES)
+            if (
+                name == "text.tower.words"
+                or name.endswith(("classifier.weight",))
+                or (name.startswith("text.tower.layers") and name.endswith(_LAYER_MATRICES))
             ):
                 tensors |= int8_rows(name, value)
             elif name.startswith("text.tower.") and name != "text.tower.places":

@@ -67,7 +67,9 @@ class Recipe:
             if getattr(self, name) < 1:
                 raise QueryError(f"{name} is {getattr(self, name)}; it has to be 1 or more.")
         if self.batch < 2:
-            raise QueryError("A batch of one photo has nothing to tell apart; use --batch 2 or more.")
+            raise QueryError(
+                "A batch of one photo has nothing to tell apart; use --batch 2 or more."
+            )
         if self.loss not in ("contrastive", "sigmoid"):
             raise QueryError(f"There is no loss '{self.loss}'. Use contrastive or sigmoid.")
 
@@ -78,9 +80,7 @@ class Recipe:
         values: dict[str, Any] = {}
         for name, text in changes.items():
             if name not in known:
-                raise QueryError(
-                    f"The recipe has no '{name}'. It has: {', '.join(known)}."
-                )
+                raise QueryError(f"The recipe has no '{name}'. It has: {', '.join(known)}.")
             try:
                 values[name] = type(known[name])(text)
             except ValueError:

@@ -69,7 +69,9 @@ class Log:
         return max(self.epochs, key=lambda epoch: epoch.score)
 
 
-def recalls(photos: NDArray[np.float32], texts: NDArray[np.float32], owner: NDArray[np.int64]) -> tuple[list[float], list[float]]:
+def recalls(
+    photos: NDArray[np.float32], texts: NDArray[np.float32], owner: NDArray[np.int64]
+) -> tuple[list[float], list[float]]:
     """R@1, R@5, R@10 in percent, text to photo and photo to text; ties count against the model.
 
     photos [n, dim], texts [m, dim] unit rows; owner [m]: the photo of each text.
@@ -166,7 +168,9 @@ class Trainer:
         self.more_meaning = self._sentences(self.more, keep / "more-meaning.npy", "Reading texts")
         self.class_rows = self.model.class_sentences()
         self.seen = self._seen(clean, keep / "seen.npy")
-        means = [self.meaning[a:b].mean(0) for a, b in zip(self.first, self.first[1:], strict=False)]
+        means = [
+            self.meaning[a:b].mean(0) for a, b in zip(self.first, self.first[1:], strict=False)
+        ]
         self.photo_meaning = torch.nn.functional.normalize(torch.stack(means), dim=1)
 
     def _sentences(self, tokens: Sequence[list[int]], file: Path, what: str) -> Tensor:
@@ -273,7 +277,9 @@ class Trainer:
         more = chance.choice(len(self.more), min(len(self.more), len(chosen)), replace=False)
         rows = self._text_rows(np.concatenate(picked), more)
         meaning = torch.cat([self.meaning[np.concatenate(picked)], self.more_meaning[more]])
-        loss = recipe.class_loss * losses.agreement(photos, concepts, self.seen[chosen].float(), scale)
+        loss = recipe.class_loss * losses.agreement(
+            photos, concepts, self.seen[chosen].float(), scale
+        )
         if recipe.keep_loss:
             loss = loss + recipe.keep_loss * losses.kept_nearness(rows, meaning)
         for texts in rows[: len(chosen) * recipe.captions].split(len(chosen)):
@@ -359,9 +365,7 @@ class Trainer:
         self.taken += 1
         keep = min(self.recipe.average, self.taken / (self.taken + 10))
         with torch.no_grad():
-            for mean, now in zip(
-                self.average.parameters(), self.model.parameters(), strict=True
-            ):
+            for mean, now in zip(self.average.parameters(), self.model.parameters(), strict=True):
                 if now.requires_grad:
                     mean.lerp_(now, 1 - keep)
 

@@ -41,7 +41,9 @@ class Views(Protocol):
         ...
 
 
-def augmented(photo: Image.Image, size: int, recipe: Recipe, chance: np.random.Generator) -> Image.Image:
+def augmented(
+    photo: Image.Image, size: int, recipe: Recipe, chance: np.random.Generator
+) -> Image.Image:
     """A random crop, mirrored or not, with other colours, and now and then one change more."""
     width, height = photo.size
     share, shape = chance.uniform(recipe.crop, 1.0), np.exp(chance.uniform(-0.25, 0.25))
@@ -70,7 +72,9 @@ def _distorted(photo: Image.Image, chance: np.random.Generator) -> Image.Image:
         return ImageOps.grayscale(photo).convert("RGB")
     if kind == 4:
         return ImageEnhance.Sharpness(photo).enhance(chance.uniform(0.1, 1.9))
-    return photo.rotate(chance.uniform(-15, 15), Image.Resampling.BILINEAR, fillcolor=(124, 116, 104))
+    return photo.rotate(
+        chance.uniform(-15, 15), Image.Resampling.BILINEAR, fillcolor=(124, 116, 104)
+    )
 
 
 def squashed(photo: Image.Image, size: int) -> Image.Image:

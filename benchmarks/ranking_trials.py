@@ -1,0 +1,227 @@
+"""How much each ranking gains over plain cosine, on captioned photos, and the constants tuned.
+
+    python -m benchmarks.ranking_trials DATASET[:SPLIT]... [--bank DATASET:SPLIT | --bank FILE.txt]...
+
+Text to photo, exact search, every caption a query. Differences are paired: 95% intervals from 1,000
+resamples of the photos, each with all its captions. `--tune` chooses the constants of NNN and
+QB-Norm on one half of the photos and reports on the other, and the other way round. Embeddings are
+kept as by `benchmark recall`, so that a second run takes seconds. Banks must share nothing with
+the queries: captions that are also in the bank are taken out of it and counted.
+"""
+
+import argparse
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+import indexes.words as table
+from benchmarks.kept import Kept, keep
+from indexes.errors import DataSetError
+from retrieval import bank, words
+from retrieval.captioned import CaptionedSet, read_captioned
+from retrieval.evaluation import Ranks, compare, rank, summarise
+from retrieval.models import load_encoder
+from retrieval.ranking import (
+    RANKINGS,
+    Ranking,
+    inverted_softmax_bias,
+    nnn_bias,
+    templated,
+    transform,
+)
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Bank = tuple[tuple[str, ...], Floats]  # sentences and their embeddings
+
+_NNN_GRID = tuple(product((4, 8, 16, 32, 64, 128), (0.25, 0.4, 0.5, 0.6, 0.75)))
+_QBNORM_GRID = (5.0, 10.0, 20.0, 50.0)
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A captioned set as unit rows: photos [n, dim], captions [m, dim], owners [m]."""
+
+    name: str
+    captions: tuple[str, ...]
+    photos: Floats
+    texts: Floats
+    owners: Ints
+
+    def half(self, which: int) -> npt.NDArray[np.bool_]:
+        """Which captions belong to every second photo, from `which` on: bool [m]."""
+        result: npt.NDArray[np.bool_] = self.owners % 2 == which
+        return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("datasets", nargs="+", metavar="DATASET[:SPLIT]")
+    parser.add_argument("--bank", action="append", default=[], metavar="DATASET:SPLIT or FILE.txt")
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--tune", action="store_true")
+    chosen = parser.parse_args()
+    encoder = load_encoder(chosen.model)
+    banks: dict[str, Bank] = {"generic": (bank.generic_queries(), bank.bank(encoder))}
+    print(f"Model {encoder.name}, weights {encoder.fingerprint}.")
+    with keep(encoder, lambda *_: None) as kept:
+        banks.update((Path(name).name, _bank(name, kept)) for name in chosen.bank)
+        for name in chosen.datasets:
+            data = _embed(_read(name), kept)
+            print(f"\n{data.name}: {len(data.photos):,} photos, {len(data.texts):,} captions\n")
+            tables = [_vectors(data, banks, kept), _words(data, banks["generic"][1])]
+            tables += [_tuned(data, banks["generic"][1])] if chosen.tune else []
+            for lines in tables:
+                print("\n".join(lines), flush=True)
+                print()
+
+
+# Rankings of vectors -----------------------------------------------------------------------------
+
+_HEAD = "| Ranking | Bank | R@1 | R@5 | R@10 | Δ R@1 (95% interval) |\n|---|---|---:|---:|---:|---|"
+
+
+def _vectors(data: Embedded, banks: Mapping[str, Bank], kept: Kept) -> Iterator[str]:
+    yield _HEAD
+    none = np.empty((0, data.photos.shape[1]), np.float32)
+    plain = ranks_of(RANKINGS["plain"], data, data.texts, none)
+    for name, ranking in RANKINGS.items():
+        if ranking.words:
+            continue
+        texts = data.texts
+        if ranking.templates:
+            texts = templated(ranking, list(data.captions), lambda more: kept.texts(more).rows)
+        if ranking.bias is None:
+            ranks = plain if name == "plain" else ranks_of(ranking, data, texts, none)
+            yield _row(name, "–", ranks, plain)
+            continue
+        for bank_name, (sentences, rows) in banks.items():
+            fresh = ~np.isin(sentences, data.captions)
+            note = "" if fresh.all() else f" (less {(~fresh).sum()} that are queries)"
+            ranks = ranks_of(ranking, data, texts, rows[fresh])
+            yield _row(name, bank_name + note, ranks, plain)
+
+
+def ranks_of(ranking: Ranking, data: Embedded, texts: Floats, rows: Floats) -> Ranks:
+    """The ranks of the right photos of texts, float32 [m, dim], under a ranking and a bank."""
+    photos, queries = transform(ranking, data.photos, texts, rows)
+    return rank(lambda part: queries[part] @ photos.T, data.owners, np.arange(len(photos)))
+
+
+def _row(name: str, note: str, ranks: Ranks, plain: Ranks) -> str:
+    found, gain = summarise(ranks), compare(plain, ranks)["R@1"]
+    recalls = " | ".join(f"{found[f'R@{k}'].value:.2f}" for k in (1, 5, 10))
+    difference = (
+        "–" if ranks is plain else f"{gain.value:+.2f} ({gain.low:+.2f} to {gain.high:+.2f})"
+    )
+    return f"| {name} | {note} | {recalls} | {difference} |"
+
+
+# Constants ---------------------------------------------------------------------------------------
+
+
+def _tuned(data: Embedded, rows: Floats) -> Iterator[str]:
+    """Constants chosen on one half of the photos, each half's result reported for the other."""
+    yield "| Tuned | Chosen on even, odd photos | Δ R@1 on the other half (95% interval) |"
+    yield "|---|---|---|"
+    plain = ranks_of(RANKINGS["plain"], data, data.texts, rows)
+    nnn = {
+        f"k={k}, strength={strength}": partial(nnn_bias, k=k, strength=strength)
+        for k, strength in _NNN_GRID
+    }
+    qbnorm = {
+        f"sharpness={sharpness:g}": partial(inverted_softmax_bias, sharpness=sharpness)
+        for sharpness in _QBNORM_GRID
+    }
+    for name, grid in (("nnn", nnn), ("qbnorm", qbnorm)):
+        runs = [
+            (label, ranks_of(Ranking(name, "", bias, name == "qbnorm"), data, data.texts, rows))
+            for label, bias in grid.items()
+        ]
+        best = [max(runs, key=partial(_recall_on, data.half(which))) for which in (0, 1)]
+        crossed = np.where(data.half(1)[:, None], best[0][1].ranks, best[1][1].ranks)
+        gain = compare(plain, Ranks(crossed, plain.owners))["R@1"]
+        yield (
+            f"| {name} | {best[0][0]}; {best[1][0]} | {gain.value:+.2f} "
+            f"({gain.low:+.2f} to {gain.high:+.2f}) |"
+        )
+
+
+def _recall_on(half: npt.NDArray[np.bool_], run: tuple[str, Ranks]) -> float:
+    return float(run[1].values["R@1"][half].mean())
+
+
+# Words -------------------------------------------------------------------------------------------
+
+
+def _words(data: Embedded, rows: Floats) -> Iterator[str]:
+    """Fusion with full-text search: one caption of each photo stored, the others asked."""
+    stored = np.unique(data.owners, return_index=True)[1]
+    asked = np.setdiff1d(np.arange(len(data.owners)), stored)
+    owners, n = data.owners[asked], len(data.photos)
+    if len(asked) == 0:
+        return
+    with sqlite3.connect(":memory:") as db:
+        db.execute(table.CREATE)
+        table.put(db, ((i, data.captions[s], "") for i, s in enumerate(stored)))
+        found = np.zeros((len(asked), n), np.float32)
+        for line, query in enumerate(asked):
+            expression = words.match_expression([data.captions[query]])
+            for photo, score in table.find(db, expression, n) if expression else ():
+                found[line, photo] = score
+    cosines = data.texts[asked] @ data.photos.T
+    nnn = cosines - nnn_bias(data.photos, rows)
+
+    def ranks(scores: Floats) -> Ranks:
+        return rank(lambda part: scores[part], owners, np.arange(n))
+
+    plain = ranks(cosines)
+    zero = nnn.mean(1, keepdims=True)
+    yield "One caption of each photo stored and searched in full text, the others asked:\n"
+    yield _HEAD
+    yield _row("plain", "–", plain, plain)
+    yield _row("nnn", "generic", ranks(nnn), plain)
+    yield _row("words alone", "–", ranks(found + np.float32(1e-6) * cosines), plain)
+    yield _row("reciprocal rank", "generic", ranks(words.reciprocal_rank_fusion(nnn, found)), plain)
+    for share in sorted({0.2, 0.3, words.WORDS_SHARE, 0.5, 0.6}):
+        fused = words.convex(nnn, found, zero, share)
+        chosen = " (hybrid)" if share == words.WORDS_SHARE else ""
+        yield _row(f"convex, share {share}{chosen}", "generic", ranks(fused), plain)
+
+
+# Embeddings ------------------------------------------------------------------------------------
+
+
+def _read(name: str) -> CaptionedSet:
+    folder, _, split = name.partition(":")
+    return read_captioned(Path(folder), split or "all")
+
+
+def _bank(name: str, kept: Kept) -> Bank:
+    path = Path(name)
+    if path.is_file():
+        sentences = tuple(filter(None, path.read_text(encoding="utf-8").splitlines()))
+    else:
+        sentences = _read(name).captions
+    return sentences, kept.texts(sentences).rows
+
+
+def _embed(data: CaptionedSet, kept: Kept) -> Embedded:
+    photos, wrong = kept.photos(data.photos)
+    if wrong:
+        raise DataSetError(f"{data.name} has photos that cannot be read; see `benchmark recall`.")
+    name = data.name + (f":{data.split}" if data.split != "all" else "")
+    owners = np.array(data.owners, np.int64)
+    return Embedded(name, data.captions, photos.rows, kept.texts(data.captions).rows, owners)
+
+
+if __name__ == "__main__":
+    main()

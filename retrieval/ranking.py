@@ -1,0 +1,187 @@
+"""Rankings: orders of the photos for a query, better than by plain cosine, without retraining.
+
+In a shared space some photos, the hubs, are near to nearly every text and so are found too often.
+A ranking is a few pure functions of embeddings: a bias for each photo, measured against a bank of
+queries that has nothing to do with what is asked; a query made of several or moved towards its
+first hits. How full-text search is joined is in `retrieval.words`; figures: docs/benchmarks.md.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes.errors import QueryError
+from retrieval.fusion import normalise
+
+Floats = npt.NDArray[np.float32]
+
+# Chosen on flickr8k's val alone: `python -m benchmarks.ranking_trials` measures them again.
+NNN_NEIGHBOURS, NNN_STRENGTH = 16, 0.5
+QBNORM_SHARPNESS = 10.0
+EXPANSION_HITS, EXPANSION_POWER, EXPANSION_STRENGTH = 3, 3.0, 0.1
+TEMPLATES = ("{}", "a photo of {}", "a picture of {}")
+
+_ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """One way to order photos. What it leaves out is as in `plain`.
+
+    summary: what it does and the paper it is from. bias: from the photos [n, dim] and a bank
+    [b, dim] to what is taken off each photo's cosine, [n]. dynamic: take it off only where a hub is
+    first. templates: sentences that a text is put into, their embeddings averaged. expansion: how
+    many first hits the query is moved towards. words: whether full-text search has a say.
+    """
+
+    name: str
+    summary: str
+    bias: Callable[[Floats, Floats], Floats] | None = None
+    dynamic: bool = False
+    templates: tuple[str, ...] = ()
+    expansion: int = 0
+    words: bool = False
+
+
+def nnn_bias(
+    photos: Floats, bank: Floats, k: int = NNN_NEIGHBOURS, strength: float = NNN_STRENGTH
+) -> Floats:
+    """Nearest-neighbour normalisation: strength · the mean of a photo's k highest cosines.
+
+    photos: float32 [n, dim]; bank: float32 [b, dim], both unit rows. Returns float32 [n]. It
+    depends on nothing but the photo itself and the bank, so it can be kept.
+    Chowdhury et al., Nearest Neighbor Normalization Improves Multimodal Retrieval, EMNLP 2024.
+    """
+    k = min(k, len(bank))
+    out = np.empty(len(photos), np.float32)
+    for start in range(0, len(photos), _ROWS_AT_ONCE):
+        scores = photos[start : start + _ROWS_AT_ONCE] @ bank.T
+        scores.partition(-k, axis=1)
+        out[start : start + _ROWS_AT_ONCE] = strength * scores[:, -k:].mean(1)
+    return out
+
+
+def inverted_softmax_bias(
+    photos: Floats, bank: Floats, sharpness: float = QBNORM_SHARPNESS
+) -> Floats:
+    """The inverted softmax as a bias: log Σ_b exp(sharpness · cosine) / sharpness.
+
+    Dividing exp(sharpness · s) by that sum orders photos as taking its logarithm off s does.
+    photos: float32 [n, dim]; bank: float32 [b, dim]. Returns float32 [n].
+    Smith et al., Offline bilingual word vectors, ICLR 2017.
+    """
+    out = np.empty(len(photos), np.float32)
+    for start in range(0, len(photos), _ROWS_AT_ONCE):
+        scores = sharpness * (photos[start : start + _ROWS_AT_ONCE] @ bank.T)
+        highest = scores.max(1)
+        total = np.exp(scores - highest[:, None]).mean(1)
+        out[start : start + _ROWS_AT_ONCE] = (highest + np.log(total)) / sharpness
+    return out
+
+
+def hubs(photos: Floats, bank: Floats) -> npt.NDArray[np.bool_]:
+    """Which photos are the first hit of some query of the bank: bool [n].
+
+    The activation set of QB-Norm: Bogolin et al., Cross Modal Retrieval with Querybank
+    Normalisation, CVPR 2022.
+    """
+    found = np.zeros(len(photos), np.bool_)
+    for start in range(0, len(bank), 256):
+        found[(bank[start : start + 256] @ photos.T).argmax(1)] = True
+    return found
+
+
+def expand(query: Floats, hits: Floats, strength: float = EXPANSION_STRENGTH) -> Floats:
+    """Move a query towards its first hits, each weighted by its cosine to a power (αQE).
+
+    query: float32 [dim]; hits: float32 [n, dim], both of length one. Returns float32 [dim], of
+    length one. Radenović et al., Fine-tuning CNN Image Retrieval with No Human Annotation, 2018.
+    """
+    weights = np.maximum(hits @ query, 0) ** np.float32(EXPANSION_POWER)
+    total = weights.sum()
+    if not total > 0:
+        return query
+    return normalise(query + strength * (weights / total) @ hits)
+
+
+RANKINGS: Mapping[str, Ranking] = {
+    ranking.name: ranking
+    for ranking in (
+        Ranking("plain", "by the cosine of query and photo"),
+        Ranking("nnn", "the cosine less a bias against hubs (NNN, 2024)", nnn_bias),
+        Ranking(
+            "qbnorm",
+            "inverted softmax where a hub is first (QB-Norm, 2022)",
+            inverted_softmax_bias,
+            dynamic=True,
+        ),
+        Ranking(
+            "templates",
+            "texts put into several sentences, averaged (CLIP, 2021)",
+            templates=TEMPLATES,
+        ),
+        Ranking(
+            "expansion",
+            "the query moved towards its first hits (αQE, 2018)",
+            expansion=EXPANSION_HITS,
+        ),
+        Ranking("hybrid", "nnn, and full-text search of captions and names", nnn_bias, words=True),
+    )
+}
+NAMES = ("auto", *RANKINGS)
+
+
+def ranking(name: str, captions: bool = False) -> Ranking:
+    """The ranking of this name. captions: whether the photos have captions, which decides `auto`.
+
+    Raises QueryError for a name that is none.
+    """
+    if name == "auto":
+        name = "hybrid" if captions else "nnn"
+    if name not in RANKINGS:
+        raise QueryError(f"There is no ranking {name!r}. Choose one of {', '.join(NAMES)}.")
+    return RANKINGS[name]
+
+
+def transform(
+    ranking: Ranking, photos: Floats, queries: Floats, bank: Floats
+) -> tuple[Floats, Floats]:
+    """Photos and queries as rows whose inner products are the ranking's scores.
+
+    photos: float32 [n, dim]; queries: float32 [m, dim]; bank: float32 [b, dim]; all unit rows.
+    Returns float32 [n, dim + 1] and [m, dim + 1]: the bias is one more dimension, which any
+    inner-product index serves. Templates and words are not embeddings' business: see
+    `templated` and `retrieval.words`.
+    """
+    if ranking.expansion:
+        queries = np.stack(
+            [expand(q, photos[_first(photos @ q, ranking.expansion)]) for q in queries]
+        )
+    bias = np.zeros(len(photos), np.float32)
+    use = np.ones(len(queries), np.float32)
+    if ranking.bias is not None:
+        bias = ranking.bias(photos, bank)
+    if ranking.dynamic:
+        hub = hubs(photos, bank)
+        for start in range(0, len(queries), 256):
+            part = slice(start, start + 256)
+            use[part] = hub[(queries[part] @ photos.T).argmax(1)]
+    return np.column_stack([photos, -bias]), np.column_stack([queries, use])
+
+
+def templated(ranking: Ranking, texts: list[str], encode: Callable[[list[str]], Floats]) -> Floats:
+    """Embeddings of texts, float32 [n, dim], each the normalised mean over the templates.
+
+    Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021.
+    """
+    if not ranking.templates or not texts:
+        return encode(texts)
+    rows = encode([t.replace("{}", text) for t in ranking.templates for text in texts])
+    return normalise(rows.reshape(len(ranking.templates), len(texts), -1).mean(0))
+
+
+def _first(scores: Floats, k: int) -> npt.NDArray[np.intp]:
+    """The positions of the k highest scores, best first."""
+    return np.argsort(-scores, kind="stable")[:k]

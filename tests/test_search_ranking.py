@@ -1,0 +1,150 @@
+"""`search --ranking`: every ranking over the real index, exact, and its cache that can be lost."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import retrieval
+from indexes import biases
+from indexes.biases import Biases
+from indexes.index import Index, _biased
+from retrieval import bank
+from retrieval.ranking import RANKINGS, templated, transform
+from tests.conftest import Run
+
+QUERIES = ("a cat", "a rocket", "people", "food on a table")
+
+
+def hashes(folder: Path, text: str, **options: object) -> list[str]:
+    with retrieval.open(folder) as opened:
+        return [hit.photo.hash for hit in opened.search(text, **options)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [name for name, r in RANKINGS.items() if not r.words])
+def test_the_order_is_that_of_the_rankings_definition(photos: Path, name: str) -> None:
+    """The index gives what `transform` and a brute-force product give."""
+    encoder = retrieval.load_encoder("mini")
+    ranking = RANKINGS[name]
+    with Index.open(photos / ".retrieval") as index:
+        ids, rows = index.catalogue.embeddings(index.made.dim)
+        known = {i: photo.hash for i, (photo, _) in index.catalogue.photos(ids.tolist()).items()}
+    asked = templated(ranking, list(QUERIES), encoder.encode_texts)
+    gallery, queries = transform(ranking, rows, asked, bank.bank(encoder))
+    for text, scores in zip(QUERIES, queries @ gallery.T, strict=True):
+        expected = [known[int(ids[i])] for i in np.argsort(-scores, kind="stable")]
+        assert hashes(photos, text, k=20, ranking=name) == expected
+        assert hashes(photos, text, k=3, ranking=name) == expected[:3]
+
+
+@given(
+    st.integers(0, 10**6), st.integers(1, 40), st.integers(1, 3000), st.sampled_from([0, 0.01, 1])
+)
+@settings(max_examples=40, deadline=None)
+def test_a_bias_is_applied_exactly_though_only_the_nearest_are_looked_at(
+    seed: int, k: int, n: int, strength: float
+) -> None:
+    random = np.random.default_rng(seed)
+    scores = np.round(random.normal(size=n), 2).astype(np.float32)  # with ties
+    bias = Biases(np.arange(1, n + 1), (strength * random.normal(size=n)).astype(np.float32))
+    order = np.lexsort((bias.ids, -scores))
+
+    def nearest(count: int) -> tuple[np.ndarray, np.ndarray]:
+        return bias.ids[order[:count]], scores[order[:count]]
+
+    ids, cosines = _biased(nearest, k, bias)
+    expected = np.lexsort((bias.ids, -(scores - bias.values)))[:k]
+    np.testing.assert_array_equal(ids, bias.ids[expected])
+    np.testing.assert_array_equal(cosines, scores[expected])
+
+
+def test_scores_are_cosines_and_the_lowest_one_is_kept_to(run: Run, photos: Path) -> None:
+    ask = ("search", "a cat", "-k", 20, "-f", "json")
+    plain = run(*ask, "--ranking", "plain", cwd=photos).json
+    nnn = run(*ask, "--ranking", "nnn", cwd=photos).json
+    scores = {hit["hash"]: hit["score"] for hit in plain}
+    assert {hit["hash"]: hit["score"] for hit in nnn} == scores
+    assert [hit["hash"] for hit in nnn] != [hit["hash"] for hit in plain]
+    lowest = sorted(scores.values())[10] - 1e-6
+    cut = run(*ask, "--ranking", "nnn", "--min-score", lowest, cwd=photos).json
+    assert [hit["hash"] for hit in cut] == [h["hash"] for h in nnn if h["score"] >= lowest]
+
+
+def test_auto_is_nnn_for_words_and_plain_for_example_photos(photos: Path) -> None:
+    assert hashes(photos, "a cat") == hashes(photos, "a cat", ranking="nnn")
+    example = photos / "chelsea.png"
+    with retrieval.open(photos) as opened:
+        auto = opened.search(photos=[example], k=20, ranking="nnn")
+        assert auto == opened.search(photos=[example], k=20, ranking="plain")
+        scores = [hit.score for hit in auto]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_an_unknown_ranking_is_told_in_a_sentence(photos: Path) -> None:
+    with pytest.raises(retrieval.QueryError, match="no ranking 'best'"):
+        hashes(photos, "a cat", ranking="best")
+
+
+# The biases' file ------------------------------------------------------------------------------
+
+
+def bias_files(photos: Path) -> list[Path]:
+    return sorted((photos / ".retrieval").glob("bias-*"))
+
+
+@pytest.mark.parametrize("damage", ["lost", "emptied", "cut", "of other photos", "not numbers"])
+def test_a_lost_or_damaged_file_of_biases_changes_nothing(photos: Path, damage: str) -> None:
+    (file,) = bias_files(photos)
+    before = hashes(photos, "a cat")
+    known = biases.load(file)
+    assert len(known.ids) == 20
+    if damage == "lost":
+        file.unlink()
+    elif damage == "emptied":
+        file.write_bytes(b"")
+    elif damage == "cut":
+        file.write_bytes(file.read_bytes()[:-5])
+    elif damage == "of other photos":
+        biases.save(Biases(known.ids + 10**6, known.values), file)
+    else:
+        biases.save(Biases(known.ids, known.values * np.float32(np.nan)), file)
+    assert hashes(photos, "a cat") == before
+    np.testing.assert_array_equal(biases.load(file).ids, known.ids)  # and it is whole again
+
+
+def test_photos_that_are_added_or_forgotten_are_ranked_as_in_an_index_made_at_once(
+    few: Path, originals: Path
+) -> None:
+    retrieval.index(few, model="mini")
+    for name in ("astronaut.png", "camera.png", "motorcycle_left.png"):
+        if (originals / name).exists():
+            shutil.copy2(originals / name, few)
+    retrieval.index(few)
+    assert len(bias_files(few)) == 1
+    grown = hashes(few, "a cat", k=20)
+    retrieval.index(few, options=retrieval.Options(rebuild=True))
+    assert len(bias_files(few)) == 1
+    assert hashes(few, "a cat", k=20) == grown
+    (few / "coffee.png").unlink()
+    retrieval.index(few, options=retrieval.Options(prune=True))
+    assert len(hashes(few, "a cat", k=20)) == len(grown) - 1
+    assert [h for h in grown if h in hashes(few, "a cat", k=20)] == hashes(few, "a cat", k=20)
+
+
+def test_an_index_by_a_model_that_never_ran_here_is_searched_plainly(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bank's embeddings take long to make, so a search makes them only if asked by name."""
+    plain = hashes(photos, "a cat", ranking="plain")
+    nnn = hashes(photos, "a cat", ranking="nnn")
+    (file,) = bias_files(photos)
+    file.unlink()
+    monkeypatch.setattr(bank, "SHIPPED", photos)
+    assert hashes(photos, "a cat") == plain
+    assert not bias_files(photos)
+    monkeypatch.setattr(bank, "generic_queries", lambda: ("a cat", "a dog", "food"))
+    assert hashes(photos, "a cat", ranking="nnn") != nnn  # encoded by the encoder at hand
+    assert len(bias_files(photos)) == 1
