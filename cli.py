@@ -39,6 +39,8 @@ IndexOption = Annotated[
     ),
 ]
 KOption = Annotated[int, typer.Option("-k", min=1, help="How many photos to show.")]
+EngineName = Literal["auto", "torch", "openvino"]
+DeviceName = Literal["auto", "cpu", "cuda"]
 Format = Literal["table", "json", "jsonl", "csv", "paths"]
 FormatOption = Annotated[
     Format,
@@ -91,6 +93,17 @@ def index(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads that decode. Default: one a core.")
     ] = None,
+    engine: Annotated[
+        EngineName,
+        typer.Option(help="What computes: openvino (CPU), torch, or auto, the faster one."),
+    ] = "auto",
+    device: Annotated[
+        DeviceName, typer.Option(help="Where: cpu, cuda, or auto, what the model gains most from.")
+    ] = "auto",
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, max=4096, help="Photos to encode and commit together. Default: 32."),
+    ] = None,
     quiet: QuietOption = False,
 ) -> None:
     """Index folders of photos: run it again whenever they change."""
@@ -102,6 +115,8 @@ def index(
         max_megapixels=max_megapixels,
         prune=prune,
         rebuild=rebuild,
+        compute=retrieval.Compute(engine, device),
+        batch_size=batch_size,
     )
     report = _index(folders or [], index, model, options, quiet)
     if not quiet:

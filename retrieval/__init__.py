@@ -22,6 +22,7 @@ from indexes.errors import (
     StorageError,
 )
 from retrieval.api import Photos, index, open
+from retrieval.encoders.compute import Compute
 from retrieval.indexing import Options, Progress, Report
 from retrieval.models import load_encoder
 from retrieval.query import Query, Term
@@ -31,6 +32,7 @@ from retrieval.status import Status
 __version__ = "0.1.0"
 
 __all__ = [
+    "Compute",
     "DataSetError",
     "Hit",
     "IndexBusyError",

@@ -20,7 +20,8 @@ from indexes.catalogue import File, Made, Photo
 from indexes.errors import PhotoError, QueryError, RetrievalError
 from indexes.index import Index, Root, is_index, lock, successor
 from retrieval import fusion, scan
-from retrieval.encoders import Encoder
+from retrieval.encoders import Encoder, Say
+from retrieval.encoders.compute import Compute
 from retrieval.models import check_model, load_encoder, load_encoder_of
 from retrieval.photos import (
     NO_PERMISSION,
@@ -75,7 +76,8 @@ class Options:
 
     exclude: shell patterns, None for those of the last run; workers: decoding threads, None for
     one a core; max_megapixels: larger photos are skipped, None to choose by free memory; prune:
-    forget photos that are gone; rebuild: encode all again, needed to change the model.
+    forget photos that are gone; rebuild: encode all again, needed to change the model; compute: by
+    which engine and device; batch_size: photos that are encoded and committed together.
     """
 
     exclude: Sequence[str] | None = None
@@ -83,6 +85,8 @@ class Options:
     max_megapixels: float | None = None
     prune: bool = False
     rebuild: bool = False
+    compute: Compute = field(default_factory=Compute)
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ def index_folders(
     model: str | None = None,
     options: Options = Options(),
     progress: Callable[[Progress], None] = lambda _: None,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = lambda _: None,
 ) -> Report:
     """Bring the index in `folder` up to date with `folders`, or with all that it knows.
 
@@ -137,15 +141,17 @@ def _update(
     model: str | None,
     options: Options,
     progress: Callable[[Progress], None],
-    say: Callable[[str], None],
+    say: Say,
 ) -> Report:
     """Bring the index up to date, or make it where there is none."""
     loaded: Encoder | None = None
     if not is_index(folder):
-        loaded = load_encoder(model or "auto", say)
+        loaded = load_encoder(model or "auto", say, options.compute)
         Index.create(folder, _made(loaded)).close()
     with Index.open(folder, writable=True) as index:
-        return _Run(index, _Loader(index.made, model, loaded), options, progress).go(folders)
+        return _Run(
+            index, _Loader(index.made, model, loaded, options.compute, say), options, progress
+        ).go(folders)
 
 
 def _rebuild(
@@ -154,7 +160,7 @@ def _rebuild(
     model: str | None,
     options: Options,
     progress: Callable[[Progress], None],
-    say: Callable[[str], None],
+    say: Say,
 ) -> Report:
     """Make the index anew, all its folders and these; the old one answers until it is done.
 
@@ -168,11 +174,11 @@ def _rebuild(
                     "would forget its photos. Bring it back, or forget them first with "
                     f"`retrieval remove {root.path}`."
                 )
-        encoder = load_encoder(model or old.made.model, say)
+        encoder = load_encoder(model or old.made.model, say, options.compute)
         everything = [*(root.path for root in old.roots()), *folders]
         exclude = old.excluded() if options.exclude is None else options.exclude
     with successor(folder, _made(encoder)) as new:
-        loader = _Loader(new.made, None, encoder)
+        loader = _Loader(new.made, None, encoder, options.compute, say)
         report = _Run(new, loader, replace(options, exclude=exclude), progress).go(everything)
     with Index.open(folder, writable=True) as index:
         index.refresh()
@@ -196,7 +202,10 @@ def _made(encoder: Encoder) -> Made:
 class _Loader:
     """The encoder of an index, loaded when the first photo needs it (from any thread)."""
 
-    def __init__(self, made: Made, model: str | None, loaded: Encoder | None) -> None:
+    def __init__(
+        self, made: Made, model: str | None, loaded: Encoder | None, compute: Compute, say: Say
+    ) -> None:
+        self._compute, self._say = compute, say
         self._lock = threading.Lock()
         self._encoder = loaded
         self._made = made
@@ -211,7 +220,7 @@ class _Loader:
     def __call__(self) -> Encoder:
         with self._lock:
             if self._encoder is None:
-                self._encoder = load_encoder_of(self._made)
+                self._encoder = load_encoder_of(self._made, self._say, self._compute)
             return self._encoder
 
 
@@ -227,6 +236,7 @@ class _Run:
     ) -> None:
         self.index, self.catalogue, self.encoder = index, index.catalogue, encoder
         self.options, self.progress = options, progress
+        self.batch_size = options.batch_size or BATCH_SIZE
         self.report = Report()
         self.workers = options.workers or max(os.cpu_count() or 1, 2)
         self.max_megapixels = options.max_megapixels or default_max_megapixels(self.workers)
@@ -353,12 +363,12 @@ class _Run:
     def _encode(self, work: list[_Work]) -> None:
         done = 0
         batch: list[_Read] = []
-        to_encode = 0
+        to_encode, size = 0, self.batch_size
         self.progress(Progress(0, len(work), 0))
         for read in self._read_ahead(work):
             batch.append(read)
             to_encode += read.prepared is not None
-            if to_encode == BATCH_SIZE or len(batch) == 8 * BATCH_SIZE:
+            if to_encode == size or len(batch) == 8 * size:
                 self._commit(batch)
                 done += len(batch)
                 batch, to_encode = [], 0
@@ -370,10 +380,11 @@ class _Run:
         """The files in order, read by threads in a bounded window ahead of the encoder."""
         window: deque[Future[_Read | None]] = deque()
         todo = iter(work)
+        ahead = 2 * self.batch_size
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="photo")
         try:
             while True:
-                while len(window) < 2 * BATCH_SIZE and (item := next(todo, None)) is not None:
+                while len(window) < ahead and (item := next(todo, None)) is not None:
                     window.append(pool.submit(self._read, item))
                 if not window:
                     return

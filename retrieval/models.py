@@ -3,11 +3,10 @@
 `auto` is only a wish: what an index records is the model that it came down to.
 """
 
-from collections.abc import Callable
-
 from indexes.catalogue import Made
 from indexes.errors import ModelError
-from retrieval.encoders import Encoder
+from retrieval.encoders import Encoder, Say
+from retrieval.encoders.compute import Compute
 
 # Openly licensed weights only; recalls and speeds are in the README.
 PRESETS = {
@@ -22,21 +21,24 @@ _BASE_REPOSITORY = (
 )
 
 
-def load_encoder(name: str = "auto", say: Callable[[str], None] = lambda _: None) -> Encoder:
+def load_encoder(
+    name: str = "auto", say: Say = lambda _: None, compute: Compute = Compute()
+) -> Encoder:
     """The encoder for a preset, an open_clip model, a hub reference or a local checkpoint.
 
-    say: is told, in a sentence, what `auto` came down to.
+    say: is told, in a sentence, what `auto` came down to, and which engine or device is not to be
+    had.
     Raises ModelError, with what to do, where there is no such model or it cannot be had.
     """
     if name == "auto":
-        return _auto(say)
+        return _auto(say, compute)
     if name == "mini":
         from retrieval.encoders.mini import MiniEncoder
 
-        return MiniEncoder()
+        return MiniEncoder(compute=compute, say=say)
     from retrieval.encoders.openclip import OpenClipEncoder
 
-    return OpenClipEncoder(PRESETS.get(name, name))
+    return OpenClipEncoder(PRESETS.get(name, name), compute, say)
 
 
 def check_model(made: Made, wanted: str) -> None:
@@ -58,9 +60,9 @@ def canonical(name: str) -> str:
     return split_name(PRESETS.get(name, name))[0]
 
 
-def load_encoder_of(made: Made) -> Encoder:
+def load_encoder_of(made: Made, say: Say = lambda _: None, compute: Compute = Compute()) -> Encoder:
     """The encoder that made an index; raises ModelError if its weights are no longer the same."""
-    encoder = load_encoder(made.model)
+    encoder = load_encoder(made.model, say, compute)
     check_weights(made, encoder)
     return encoder
 
@@ -75,17 +77,17 @@ def check_weights(made: Made, encoder: Encoder) -> None:
         )
 
 
-def _auto(say: Callable[[str], None]) -> Encoder:
+def _auto(say: Say, compute: Compute) -> Encoder:
     """`base` if its weights are here or can be downloaded, else `mini`."""
     from retrieval.encoders.openclip import hub_reachable, in_cache
 
     if in_cache(_BASE_REPOSITORY) or hub_reachable():
         try:
-            return load_encoder("base")
+            return load_encoder("base", say, compute)
         except ModelError:
             pass  # reachable, but it did not give the weights
     say(
         "The weights of model base are neither on this machine nor within reach: using the "
         "built-in model mini. (--model chooses another.)"
     )
-    return load_encoder("mini")
+    return load_encoder("mini", say, compute)

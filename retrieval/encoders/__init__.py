@@ -4,14 +4,17 @@ One module per kind of model, all with the interface below. Importing this packa
 `mini` costs no torch; what needs it imports it when it is first used.
 """
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 Floats = npt.NDArray[np.float32]
+Say = Callable[[str], None]  # is told what a user should know, a sentence at a time
+EngineName = Literal["auto", "torch", "openvino"]
+DeviceName = Literal["auto", "cpu", "cuda"]
 
 
 class Encoder(Protocol):

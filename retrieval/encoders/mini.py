@@ -1,7 +1,8 @@
 """`mini`, the built-in encoder: small, offline, with its weights in the package.
 
 EfficientNet-Lite2 for photos and MiniLM for texts meet in one space of unit vectors. Texts need
-numpy alone, so that a search starts fast; torch is imported when the first photos are encoded.
+numpy alone, so that a search starts fast; OpenVINO, or torch where it is not to be had, is imported
+when the first photos are encoded.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
 from indexes.errors import ModelError
+from retrieval.encoders import Say
+from retrieval.encoders.compute import Compute, torch_device, with_openvino
 from retrieval.encoders.mini_text import TextEncoder
 
 if TYPE_CHECKING:
+    from retrieval.encoders.mini_graph import GraphEncoder
     from retrieval.encoders.mini_image import ImageEncoder
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "mini"
@@ -37,11 +41,15 @@ class MiniEncoder:
 
     name = "mini"
 
-    def __init__(self, folder: Path = WEIGHTS) -> None:
+    def __init__(
+        self, folder: Path = WEIGHTS, compute: Compute = Compute(), say: Say = lambda _: None
+    ) -> None:
         """Read the text side of `folder` (model.safetensors, tokenizer.json, config.json).
 
+        compute: for photos; texts are always computed on the CPU. say: is told if it cannot be.
         Raises ModelError, naming the file, where one is missing, damaged or of another format.
         """
+        self._compute, self._say = compute, say
         self._weights = folder / "model.safetensors"
         self._config = _read_config(folder / "config.json")
         self.dim: int = self._config["dim"]
@@ -57,7 +65,7 @@ class MiniEncoder:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(_remedy(self._weights, error)) from error
-        self._image: ImageEncoder | None = None
+        self._image: GraphEncoder | ImageEncoder | None = None
         self._lock = threading.Lock()
 
     def prepare(self, photo: Image.Image) -> NDArray[np.uint8]:
@@ -74,7 +82,7 @@ class MiniEncoder:
     def encode_images(self, batch: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Embeddings of prepared photos: float32 [n, dim], unit rows.
 
-        The first call imports torch and builds the image tower. Raises ValueError where a photo
+        The first call builds the image tower. Raises ValueError where a photo
         did not come from `prepare`, and ModelError where the weights do not fit.
         """
         if len(batch) == 0:
@@ -88,17 +96,32 @@ class MiniEncoder:
         """Embeddings of texts: float32 [n, dim], unit rows; past 128 tokens a text is cut."""
         return self._text.encode(texts)
 
-    def _image_encoder(self) -> ImageEncoder:
+    def _image_encoder(self) -> GraphEncoder | ImageEncoder:
         with self._lock:
             if self._image is None:
-                from retrieval.encoders.mini_image import ImageEncoder
-
                 try:
-                    tensors = read_tensors(self._weights, "image.")
-                    self._image = ImageEncoder(tensors, self._config["image"])
+                    self._image = self._build_image_encoder()
                 except (KeyError, RuntimeError, TypeError, ValueError) as error:
                     raise ModelError(_remedy(self._weights, error)) from error
             return self._image
+
+    def _build_image_encoder(self) -> GraphEncoder | ImageEncoder:
+        tensors = read_tensors(self._weights, "image.")
+
+        def graph() -> GraphEncoder:
+            from retrieval.encoders.mini_graph import GraphEncoder
+
+            return GraphEncoder(tensors, self._config["image"])
+
+        if self._compute.device != "cuda" and (
+            encoder := with_openvino(self._compute, graph, self._say)
+        ):
+            return encoder
+        from retrieval.encoders.mini_image import ImageEncoder
+
+        # A graphics card is used only when asked for: decoding is slower than this model.
+        device = torch_device(self._compute, self._say) if self._compute.device == "cuda" else "cpu"
+        return ImageEncoder(tensors, self._config["image"], device)
 
 
 def read_tensors(path: Path, prefix: str) -> dict[str, NDArray[Any]]:

@@ -4,6 +4,8 @@ Weights are looked for in the local cache first, without a word to the network, 
 safetensors or by torch's weights-only loader: a checkpoint is data and never runs code.
 """
 
+from __future__ import annotations
+
 import difflib
 import json
 import logging
@@ -12,8 +14,9 @@ import socket
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -23,6 +26,11 @@ from PIL import Image
 
 from indexes.errors import ModelError
 from indexes.native import load_torch
+from retrieval.encoders import Say
+from retrieval.encoders.compute import Compute, torch_device, with_openvino
+
+if TYPE_CHECKING:
+    from retrieval.encoders.graph import CompiledGraph
 
 Floats = npt.NDArray[np.float32]
 _REACH_SECONDS = 3.0
@@ -32,13 +40,15 @@ class OpenClipEncoder:
     """An open_clip model as an Encoder, in bf16 on a GPU and float32 on the CPU.
 
     name: `ARCH:TAG`, `ARCH:CHECKPOINT_FILE`, `hf-hub:ORG/MODEL` or `local-dir:FOLDER`.
+    compute: for photos, and the device for texts. say: is told if it cannot be.
     Raises ModelError where there is no such model or its weights are out of reach.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, compute: Compute = Compute(), say: Say = lambda _: None) -> None:
         self.torch = load_torch()
         self.name, architecture, weights = split_name(name)
-        self.device = "cuda" if self.torch.cuda.is_available() else "cpu"
+        self._compute, self._say = compute, say
+        self.device = torch_device(compute, say)
         model, self._transform, self._tokenizer = _load(self.name, architecture, weights)
         self.model = model.eval().to(self.device)
         size = getattr(model.visual, "image_size", 224)
@@ -55,14 +65,29 @@ class OpenClipEncoder:
         """Prepared photos to float32 [n, dim], unit rows."""
         if not len(batch):
             return np.empty((0, self.dim), np.float32)
-        pixels = self.torch.from_numpy(np.stack(batch)).to(self.device)
-        return self._run(self.model.encode_image, pixels)
+        pixels = np.stack(batch)
+        if self._graph is not None:
+            return self._graph.run(pixels)
+        return self._run(self.model.encode_image, self.torch.from_numpy(pixels).to(self.device))
 
     def encode_texts(self, texts: Sequence[str]) -> Floats:
         """Texts to float32 [n, dim], unit rows; what is beyond the context length is cut off."""
         if not len(texts):
             return np.empty((0, self.dim), np.float32)
         return self._run(self.model.encode_text, self._tokenizer(list(texts)).to(self.device))
+
+    @cached_property
+    def _graph(self) -> CompiledGraph | None:
+        """The image tower in OpenVINO, if that is to compute it."""
+
+        def graph() -> CompiledGraph | None:
+            from retrieval.encoders import converted
+
+            if self._compute.engine == "auto" and not converted.gains():
+                return None
+            return converted.convert(_image_rows(self.model), self.image_size)
+
+        return with_openvino(self._compute, graph, self._say) if self.device == "cpu" else None
 
     def _run(self, tower: Any, batch: Any) -> Floats:
         torch = self.torch
@@ -73,6 +98,21 @@ class OpenClipEncoder:
             rows = torch.nn.functional.normalize(tower(batch).float(), dim=-1)
         result: Floats = rows.cpu().numpy()
         return result
+
+
+def _image_rows(model: Any) -> Any:
+    """A module from prepared photos, float32 [n, 3, S, S], to unit rows, float32 [n, dim]."""
+    torch = load_torch()
+
+    class ImageRows(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, photos: Any) -> Any:
+            return torch.nn.functional.normalize(self.model.encode_image(photos).float(), dim=-1)
+
+    return ImageRows().eval()
 
 
 def split_name(name: str) -> tuple[str, str, str | None]:

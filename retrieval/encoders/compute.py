@@ -1,0 +1,71 @@
+"""What computes embeddings: which engine, on which device, and what to fall back to.
+
+A wish that cannot be met is told in a sentence and never stops a run: torch on the CPU can
+compute every model.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar, get_args
+
+from indexes.errors import QueryError
+from indexes.native import has_nvidia_driver, load_torch
+from retrieval.encoders import DeviceName, EngineName, Say
+
+Built = TypeVar("Built")
+
+
+@dataclass(frozen=True)
+class Compute:
+    """engine: `openvino` (CPU only), `torch`, or `auto`, the faster one; device: `cuda`, `cpu`, or
+    `auto`, what the model gains most from. Raises QueryError for what does not go together.
+    """
+
+    engine: EngineName = "auto"
+    device: DeviceName = "auto"
+
+    def __post_init__(self) -> None:
+        for what, value, names in (
+            ("engine", self.engine, get_args(EngineName)),
+            ("device", self.device, get_args(DeviceName)),
+        ):
+            if value not in names:
+                raise QueryError(f"There is no {what} '{value}'. Choose {' or '.join(names)}.")
+        if self.engine == "openvino" and self.device == "cuda":
+            raise QueryError(
+                "The openvino engine does not compute on an NVIDIA GPU. Leave --engine out, or use "
+                "--device cpu."
+            )
+
+
+def torch_device(compute: Compute, say: Say) -> str:
+    """`cuda` if it is wished for and there, or `auto` and there; else `cpu`."""
+    if compute.device == "cpu" or compute.engine == "openvino":
+        return "cpu"
+    if has_nvidia_driver() and load_torch().cuda.is_available():
+        return "cuda"
+    if compute.device == "cuda":
+        say("torch finds no NVIDIA GPU that it can use here: computing on the CPU.")
+    return "cpu"
+
+
+def with_openvino(compute: Compute, build: Callable[[], Built], say: Say) -> Built | None:
+    """What `build` makes with OpenVINO; None, told in a sentence, where torch has to do."""
+    if compute.engine == "torch":
+        return None
+    if importlib.util.find_spec("openvino") is None:
+        if compute.engine == "openvino":
+            say("OpenVINO is not installed (`pip install openvino`): using torch instead.")
+        return None
+    if compute.engine == "auto" and platform.machine() not in ("x86_64", "AMD64"):
+        return None  # elsewhere torch is not known to be slower
+    try:
+        return build()
+    except (ImportError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        say(f"OpenVINO cannot compute this model here ({reason}): using torch instead.")
+        return None

@@ -1,0 +1,217 @@
+"""One model, several ways to compute it: they give the same embeddings, and one is always there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+import retrieval
+from indexes.errors import ModelError, QueryError
+from retrieval import Compute
+from retrieval.encoders import graph
+from retrieval.encoders.mini import WEIGHTS, MiniEncoder
+from retrieval.encoders.openclip import OpenClipEncoder
+from tests.conftest import Run
+
+ROOT = Path(__file__).resolve().parents[1]
+openvino = pytest.mark.skipif(
+    sys.platform == "darwin", reason="OpenVINO is not installed on this platform"
+)
+
+
+def prepared(encoder: Any, folder: Path) -> list[np.ndarray]:
+    photos = []
+    for path in sorted(folder.iterdir()):
+        with Image.open(path) as photo:
+            photos.append(encoder.prepare(photo.convert("RGB")))
+    return photos
+
+
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    np.testing.assert_allclose(np.linalg.norm([*a, *b], axis=1), 1.0, atol=1e-5)
+    return np.sum(a * b, axis=1)
+
+
+@openvino
+def test_the_engines_give_the_same_embeddings_of_mini(originals: Path) -> None:
+    said: list[str] = []
+    by_torch, by_openvino = (
+        MiniEncoder(compute=Compute(engine), say=said.append)  # type: ignore[arg-type]
+        for engine in ("torch", "openvino")
+    )
+    photos = prepared(by_torch, originals)
+    assert cosines(by_torch.encode_images(photos), by_openvino.encode_images(photos)).min() > 0.9999
+    assert not said
+
+
+@openvino
+@pytest.mark.parametrize("size", [64, 75, 97])
+def test_the_engines_agree_on_any_shape_of_mini(size: int) -> None:
+    from retrieval.encoders.mini_graph import GraphEncoder
+    from retrieval.encoders.mini_image import ImageEncoder, ImageHead, ImageTower
+
+    stages = [[1, 3, 1, 1, 8], [2, 5, 2, 6, 16], [2, 3, 2, 6, 24]]
+    shape = {"size": size, "stem": 8, "stages": stages, "top": 64, "queries": 3}
+    tower = ImageTower(shape["stem"], stages, shape["top"])
+    modules = {"tower.": tower, "head.": ImageHead(64, 3, 32, 10)}
+    random = np.random.default_rng(size)
+    weights = {
+        f"{prefix}{name}": random.normal(0, 0.3, tuple(value.shape)).astype(np.float32)
+        for prefix, module in modules.items()
+        for name, value in module.state_dict().items()
+    }
+    for name, width in (("classifier.weight", 64), ("concepts", 32)):
+        weights[f"head.{name}"] = random.integers(-127, 128, (10, width), dtype=np.int8)
+        weights[f"head.{name}.scale"] = random.uniform(0.001, 0.01, 10).astype(np.float32)
+    photos = random.integers(0, 256, (5, size, size, 3), dtype=np.uint8)
+    rows = [made(weights, shape).encode(photos) for made in (ImageEncoder, GraphEncoder)]
+    assert cosines(*rows).min() > 0.9999
+    assert abs(rows[0][0] @ rows[0][1]) < 0.999, "different photos differ"
+
+
+@openvino
+def test_the_engines_give_the_same_embeddings_of_an_open_clip_model(
+    random_clip: str, originals: Path
+) -> None:
+    said: list[str] = []
+    by_torch, by_openvino = (
+        OpenClipEncoder(random_clip, Compute(engine), said.append)  # type: ignore[arg-type]
+        for engine in ("torch", "openvino")
+    )
+    photos = prepared(by_torch, originals)[:11]  # not a multiple of what a core takes at once
+    assert cosines(by_torch.encode_images(photos), by_openvino.encode_images(photos)).min() > 0.999
+    assert by_torch.fingerprint == by_openvino.fingerprint
+    assert not said
+
+
+@openvino
+def test_a_conversion_that_computes_something_else_is_refused() -> None:
+    torch = pytest.importorskip("torch")
+    from retrieval.encoders.converted import convert
+
+    class FrozenByTracing(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def forward(self, photos: Any) -> Any:
+            lengths = torch.tensor([float(photo.abs().sum()) for photo in photos])
+            rows = photos.flatten(1)[:, :16] + 100 * torch.sin(lengths)[: len(photos), None]
+            return torch.nn.functional.normalize(rows, dim=1)
+
+    with pytest.raises(RuntimeError):
+        convert(FrozenByTracing().eval(), 16)
+
+
+@openvino
+def test_photos_are_encoded_without_torch() -> None:
+    code = (
+        "import sys, numpy; from retrieval.encoders.mini import MiniEncoder; mini = MiniEncoder(); "
+        "size = mini.image_size; mini.encode_images([numpy.zeros((size, size, 3), numpy.uint8)]); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
+
+
+@openvino
+def test_loading_openvino_tells_nobody(tmp_path: Path) -> None:
+    code = (
+        "import socket, sys, threading\n"
+        "def refuse(*_): raise AssertionError('the network was asked for')\n"
+        "socket.socket.connect = socket.getaddrinfo = refuse\n"
+        "from indexes.native import load_openvino\n"
+        "load_openvino().Core()\n"
+        "import openvino\n"
+        "assert threading.active_count() == 1\n"
+        "assert not any('telemetry' in name for name in sys.modules), sys.modules\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
+    assert list(tmp_path.iterdir()) == [], "no identity is made for the user"
+
+
+def test_without_openvino_torch_computes(monkeypatch: pytest.MonkeyPatch, originals: Path) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)  # as if it were not installed
+    said: list[str] = []
+    silent = MiniEncoder(say=said.append)
+    photos = prepared(silent, originals)[:2]
+    assert silent.encode_images(photos).shape == (2, silent.dim)
+    assert not said
+    wanted = MiniEncoder(compute=Compute("openvino"), say=said.append)
+    assert wanted.encode_images(photos).shape == (2, silent.dim)
+    assert len(said) == 1 and "pip install openvino" in said[0]
+
+
+@openvino
+def test_where_openvino_breaks_torch_computes(
+    monkeypatch: pytest.MonkeyPatch, originals: Path
+) -> None:
+    def broken() -> None:
+        raise RuntimeError("Cannot load library libopenvino_intel_cpu_plugin.so")
+
+    monkeypatch.setattr(graph, "load_openvino", broken)
+    said: list[str] = []
+    encoder = MiniEncoder(compute=Compute("openvino"), say=said.append)
+    assert len(encoder.encode_images(prepared(encoder, originals)[:2])) == 2
+    assert len(said) == 1 and "intel_cpu_plugin" in said[0] and "torch" in said[0]
+
+
+@pytest.mark.parametrize("engine", ["torch", pytest.param("openvino", marks=openvino)])
+def test_weights_that_no_layer_takes_are_refused(tmp_path: Path, engine: Any) -> None:
+    for file in WEIGHTS.iterdir():
+        if file.name != "model.safetensors":
+            (tmp_path / file.name).symlink_to(file)
+    more = load_file(WEIGHTS / "model.safetensors") | {"image.head.more": np.zeros(3, np.float32)}
+    save_file(more, tmp_path / "model.safetensors")
+    encoder = MiniEncoder(tmp_path, Compute(engine))
+    black = np.zeros((encoder.image_size, encoder.image_size, 3), np.uint8)
+    with pytest.raises(ModelError, match=r"model\.safetensors"):
+        encoder.encode_images([black])
+
+
+def test_engine_and_device_are_chosen_on_the_command_line(few: Path, run: Run) -> None:
+    assert run("index", few, "--model", "mini", "--engine", "torch", "--batch-size", 3).code == 0
+    again = run("index", few, "--rebuild", "--device", "cpu")
+    assert again.code == 0 and "4 added" in again.out
+    odd = run("index", few, "--engine", "openvino", "--device", "cuda")
+    assert odd.code == 1 and "--device cpu" in odd.talk
+
+
+def test_a_graphics_card_that_is_not_there_is_one_sentence(few: Path, run: Run) -> None:
+    from indexes.native import has_nvidia_driver
+
+    if has_nvidia_driver():
+        pytest.skip("this machine has an NVIDIA driver")
+    done = run("index", few, "--model", "mini", "--device", "cuda")
+    assert done.code == 0
+    assert "no NVIDIA GPU" in done.talk
+
+
+def test_there_is_no_other_engine() -> None:
+    with pytest.raises(QueryError, match="openvino"):
+        Compute("tensorrt")  # type: ignore[arg-type]
+
+
+@pytest.mark.cuda
+def test_a_graphics_card_gives_the_embeddings_of_the_cpu(originals: Path) -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("no NVIDIA GPU that torch can use")
+    there, here = (MiniEncoder(compute=Compute("torch", device)) for device in ("cuda", "cpu"))  # type: ignore[arg-type]
+    photos = prepared(here, originals)
+    assert cosines(there.encode_images(photos), here.encode_images(photos)).min() > 0.999
+
+
+def test_the_size_of_a_batch_changes_no_embedding(few: Path, tmp_path: Path) -> None:
+    scores = []
+    for size in (1, 3, 64):
+        index, options = tmp_path / f"by {size}", retrieval.Options(batch_size=size)
+        assert retrieval.index(few, index=index, model="mini", options=options).encoded == 4
+        with retrieval.open(index) as photos:
+            scores.append([hit.score for hit in photos.similar(few / "chelsea.png", k=3)])
+    np.testing.assert_allclose(scores[1:], [scores[0]] * 2, atol=1e-5)
