@@ -132,6 +132,10 @@ def search(
     min_score: Annotated[
         float | None, typer.Option(help="The lowest score (cosine, -1 to 1) to show.")
     ] = None,
+    relevance: Annotated[
+        Literal["strict", "normal", "all"],
+        typer.Option(help="Leave out hits that hardly match: below 30 % or 10 % relevance."),
+    ] = "all",
     within: Annotated[
         list[Path] | None,
         typer.Option("--in", metavar="SUBFOLDER", help="Only photos in here (repeatable)."),
@@ -156,7 +160,9 @@ def search(
     Every term may end in =WEIGHT: --text "at night"=0.5, --image beach.jpg=2.
     """
     import retrieval
+    from retrieval.output import verdict
     from retrieval.query import parse_date, parse_terms
+    from retrieval.searching import cut
 
     query = retrieval.Query(
         parse_terms(
@@ -173,7 +179,10 @@ def search(
     where = _index_to_search(index, index_first)
     with retrieval.open(where) as photos:
         hits = photos.ask(query, k)
-    _show(hits, query, form, nul, gallery, show)
+    shown = cut(hits, relevance)
+    _show(shown, query, form, nul, gallery, show)
+    for sentence in verdict(query, hits, shown, relevance):
+        _talk(sentence)
 
 
 @app.command()

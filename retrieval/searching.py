@@ -7,7 +7,7 @@ in the index already has its embedding there.
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from PIL import Image
 from indexes.catalogue import Filter, Photo
 from indexes.errors import QueryError
 from indexes.index import Index
-from retrieval import fusion
+from retrieval import fusion, relevance
 from retrieval.encoders import Encoder
 from retrieval.models import check_weights
 from retrieval.photos import content_hash, load_photo, photo_from_bytes, real_path
@@ -30,8 +30,9 @@ Floats = npt.NDArray[np.float32]
 class Hit:
     """A photo that was found.
 
-    score: the cosine of query and photo; path: where it is; copies: other places with the same
-    content; photo: what is known of it.
+    score: the cosine of query and photo; relevance: the probability that the photo matches the
+    query, 0 to 1, None where that is not known (see `retrieval.relevance`); path: where it is;
+    copies: other places with the same content; photo: what is known of it.
     """
 
     rank: int
@@ -39,6 +40,7 @@ class Hit:
     path: Path
     copies: tuple[Path, ...]
     photo: Photo
+    relevance: float | None = None
 
 
 def search(index: Index, query: Query, k: int, encoder: Callable[[], Encoder]) -> list[Hit]:
@@ -49,10 +51,30 @@ def search(index: Index, query: Query, k: int, encoder: Callable[[], Encoder]) -
     """
     _check_k(k)
     vector = query_vector(index, query.terms, encoder)
-    found = index.search(vector, k, _filter(index, query))
+    chosen = _filter(index, query)
+    found = index.search(vector, k, chosen)
     if query.min_score is not None:
         found = [(i, score) for i, score in found if score >= query.min_score]
-    return _hits(index, found)
+    return _with_relevance(index, query, vector, chosen, _hits(index, found))
+
+
+def _with_relevance(
+    index: Index, query: Query, vector: Floats, chosen: Filter, hits: list[Hit]
+) -> list[Hit]:
+    """The same hits with their relevance, where there is one for such a query and model."""
+    text = relevance.calibrated_text(query)
+    calibration = relevance.load_calibration(index.made.fingerprint) if text and hits else None
+    if text is None or calibration is None:
+        return hits
+    around = index.surroundings(vector, chosen)
+    values = relevance.relevances(calibration, [hit.score for hit in hits], around, text)
+    return [replace(hit, relevance=p) for hit, p in zip(hits, values, strict=True)]
+
+
+def cut(hits: Sequence[Hit], level: relevance.Level) -> list[Hit]:
+    """The hits that a level shows; those whose relevance is not known all stay."""
+    lowest = relevance.LEVELS[level]
+    return [hit for hit in hits if hit.relevance is None or hit.relevance >= lowest]
 
 
 def similar(index: Index, photo: str, k: int, encoder: Callable[[], Encoder]) -> list[Hit]:
