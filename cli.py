@@ -154,6 +154,10 @@ def search(
         Literal["auto", "plain", "nnn", "qbnorm", "templates", "expansion", "hybrid"],
         typer.Option(help="How hits are ordered where the query is in words; see the README."),
     ] = "auto",
+    relevance: Annotated[
+        Literal["strict", "normal", "all"],
+        typer.Option(help="Leave out hits that hardly match: below 30 % or 10 % relevance."),
+    ] = "all",
     within: Annotated[
         list[Path] | None,
         typer.Option("--in", metavar="SUBFOLDER", help="Only photos in here (repeatable)."),
@@ -178,7 +182,9 @@ def search(
     Every term may end in =WEIGHT: --text "at night"=0.5, --image beach.jpg=2.
     """
     import retrieval
+    from retrieval.output import verdict
     from retrieval.query import parse_date, parse_terms
+    from retrieval.searching import cut
 
     query = retrieval.Query(
         parse_terms(
@@ -195,7 +201,10 @@ def search(
     where = _index_to_search(index, index_first)
     with retrieval.open(where) as photos:
         hits = photos.ask(query, k, ranking)
-    _show(hits, query, form, nul, gallery, show)
+    shown = cut(hits, relevance)
+    _show(shown, query, form, nul, gallery, show)
+    for sentence in verdict(query, hits, shown, relevance):
+        _talk(sentence)
 
 
 @app.command()

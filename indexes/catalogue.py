@@ -359,6 +359,28 @@ class Catalogue(Database):
         return np.concatenate(ids), np.concatenate(parts)
 
     @guarded
+    def sample(self, dim: int, count: int, seed: int = 0) -> npt.NDArray[np.float32]:
+        """About `count` embeddings drawn at random, float32 [n, dim]; all where there are fewer.
+
+        One row of zeros where there are none.
+        """
+        first, last = self.db.execute(
+            "SELECT coalesce(min(photo_id), 0), coalesce(max(photo_id), 0) FROM embeddings"
+        ).fetchone()
+        if last - first < count:
+            _, rows = self.embeddings(dim)
+        else:  # ids that were forgotten since are gaps, and only make the sample smaller
+            drawn = np.random.default_rng(seed).integers(first, last + 1, count)
+            ids = np.unique(np.concatenate([drawn, [first, last]])).tolist()
+            found: list[bytes] = []
+            for part in _chunks(ids):
+                marks = ",".join("?" * len(part))
+                query = f"SELECT vector FROM embeddings WHERE photo_id IN ({marks})"
+                found += [vector for (vector,) in self.db.execute(query, part).fetchall()]
+            rows = _matrix(found, dim)
+        return rows if len(rows) else np.zeros((1, dim), np.float32)
+
+    @guarded
     def embedding(self, photo_id: int, dim: int) -> npt.NDArray[np.float32]:
         """The embedding of one photo, float32 [dim]."""
         row = self.db.execute(

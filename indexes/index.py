@@ -29,6 +29,7 @@ Ids = npt.NDArray[np.int64]
 FOLDER_NAME = ".retrieval"
 _LOCK, _HOLDER = "lock", "holder.json"
 _STAGING, _SUCCESSOR = "new.tmp", "rebuild.tmp"
+_SAMPLE = 2000  # photos whose mean stands for that of all
 _FEW, _FEW_SHARE = 256, 0.01  # newer photos that a vector file may lack
 _FIRST_LOOK = 512  # nearest photos that a bias is tried on first
 
@@ -46,6 +47,16 @@ class Root:
             return None
         inside = path.relative_to(self.path).as_posix()
         return "" if inside == "." else inside
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a query was compared with: photos held by the index, the mean of their cosines to the
+    query (of a sample where they are many), and how many of them the filter let through."""
+
+    held: int
+    mean: float
+    searched: int
 
 
 def is_index(folder: Path) -> bool:
@@ -74,6 +85,7 @@ class Index:
         self._parts: list[Any] | None = None
         self._parts_version = -1
         self._biases: dict[str, Biases] = {}
+        self._average: npt.NDArray[np.float32] | None = None
         self._file = self._identity()
 
     @classmethod
@@ -238,6 +250,23 @@ class Index:
             self._biases[name] = known
         return self._biases[name]
 
+    def surroundings(
+        self, query: npt.NDArray[np.float32], chosen: Filter = Filter()
+    ) -> Surroundings:
+        """What `search` compares `query`, float32 [dim], with.
+
+        held and mean are of the whole index whatever the filter, which may leave too few photos to
+        tell what is usual. The mean cosine of 2,000 sampled photos is off by about 0.002.
+        """
+        held = sum(part.ntotal for part in self._vectors())
+        if self._average is None:
+            self._average = self.catalogue.sample(self.made.dim, _SAMPLE).mean(0)
+        if chosen == Filter():
+            searched = held - len(self.catalogue.absent())
+        else:
+            searched = len(self.catalogue.allowed(chosen))
+        return Surroundings(held, float(self._average @ query), searched)
+
     def _vectors(self) -> list[Any]:
         """The vector file and, as a second part, what the catalogue has beyond it.
 
@@ -249,6 +278,7 @@ class Index:
         if self._parts is None or version != self._parts_version:
             self._parts_version = version
             self._biases = {}
+            self._average = None
             if self.catalogue.made() != self.made:
                 raise self._anew()
             path = self._vector_file()

@@ -15,6 +15,7 @@ from indexes.index import FOLDER_NAME, Index, find, is_index, lock
 from retrieval import indexing, searching
 from retrieval.encoders import Encoder
 from retrieval.query import Query, Term, parse_date
+from retrieval.relevance import Level
 from retrieval.status import Status, status
 
 AnyPath = str | os.PathLike[str]
@@ -115,13 +116,15 @@ class Photos:
         before: str | None = None,
         min_score: float | None = None,
         ranking: str = "auto",
+        relevance: Level = "all",
     ) -> list[searching.Hit]:
         """The `k` photos that fit best, best first.
 
         text, photos: what is looked for; unwanted, unwanted_photos: what is not; within: folders
         to search in; after, before: dates such as '2024-05' (`after` included, `before` not);
         min_score: the lowest cosine to give; ranking: how hits are ordered, a name of
-        `retrieval.ranking.NAMES`. Weights need a `Query`, see `ask`.
+        `retrieval.ranking.NAMES`; relevance: 'strict' or 'normal' leave out hits that hardly
+        match, where that is known. Weights need a `Query`, see `ask`.
         Raises QueryError, ModelError or PhotoError.
         """
         texts = [text] if isinstance(text, str) else list(text)
@@ -138,7 +141,7 @@ class Photos:
             before=parse_date(before, "before") if before else None,
             min_score=min_score,
         )
-        return self.ask(query, k, ranking)
+        return searching.cut(self.ask(query, k, ranking), relevance)
 
     def ask(self, query: Query, k: int = 10, ranking: str = "auto") -> list[searching.Hit]:
         """The `k` photos that fit a `Query` best: terms with weights, and filters."""

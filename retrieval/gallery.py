@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexes.errors import PhotoError, QueryError, StorageError
+from retrieval.output import percentage
 from retrieval.photos import load_photo, printable
 from retrieval.query import Term
 from retrieval.searching import Hit
@@ -86,6 +87,7 @@ def _hit(hit: Hit) -> dict[str, object]:
     return {
         "rank": hit.rank,
         "score": f"{hit.score:.3f}",
+        "relevance": percentage(hit),
         "name": printable(hit.path.name),
         "folder": printable(hit.path.parent),
         "path": printable(hit.path),

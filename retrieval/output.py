@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 from retrieval.indexing import Report
 from retrieval.photos import printable
+from retrieval.query import Query
+from retrieval.relevance import LEVELS, WEAK, Level, calibrated_text
 from retrieval.searching import Hit
 from retrieval.status import Status
 
@@ -26,6 +28,7 @@ def as_row(hit: Hit) -> dict[str, Any]:
     return {
         "rank": hit.rank,
         "score": round(hit.score, 6),
+        "relevance": None if hit.relevance is None else round(hit.relevance, 4),
         "path": str(hit.path),
         "copies": [str(path) for path in hit.copies],
         "width": photo.width,
@@ -56,8 +59,8 @@ def render(hits: Sequence[Hit], form: Format, nul: bool = False) -> bytes:
 
 def _as_csv(rows: Sequence[dict[str, Any]]) -> bytes:
     buffer = io.StringIO(newline="")
-    names = ["rank", "score", "path", "copies", "width", "height", "format", "taken", "camera",
-             "latitude", "longitude", "hash"]  # fmt: skip
+    names = ["rank", "score", "relevance", "path", "copies", "width", "height", "format",
+             "taken", "camera", "latitude", "longitude", "hash"]  # fmt: skip
     writer = csv.DictWriter(buffer, names)
     writer.writeheader()
     for row in rows:
@@ -72,16 +75,48 @@ def _as_table(hits: Sequence[Hit]) -> str:
         (
             f"{hit.rank}",
             f"{hit.score:.3f}",
+            percentage(hit),
             _near(hit.path),
             printable((hit.photo.taken or "")[:10]),
         )
         for hit in hits
     ]
-    wide = max(len(path) for _, _, path, _ in lines)
+    wide = max(len(path) for *_, path, _ in lines)
+    percent = "  {:>4}" if any(share for _, _, share, *_ in lines) else ""
     return "".join(
-        f"{rank:>4}  {score:>6}  {path:<{wide}}  {taken}".rstrip() + "\n"
-        for rank, score, path, taken in lines
+        f"{rank:>4}  {score:>6}{percent.format(share)}  {path:<{wide}}  {taken}".rstrip() + "\n"
+        for rank, score, share, path, taken in lines
     )
+
+
+def percentage(hit: Hit) -> str:
+    """The relevance of a hit as '62%'; empty where it is not known."""
+    return "" if hit.relevance is None else f"{100 * hit.relevance:.0f}%"
+
+
+def verdict(query: Query, hits: Sequence[Hit], shown: Sequence[Hit], level: Level) -> list[str]:
+    """What a user should know of how well hits match and of those that `level` left out: sentences,
+    none where all is well."""
+    known = [hit.relevance for hit in hits if hit.relevance is not None]
+    if hits and not known and level != "all":
+        if calibrated_text(query) is None:
+            return ["Relevance is only known where one text is asked for: all hits are shown."]
+        return [
+            "Relevance was not fitted for the model of this index: all hits are shown. "
+            "`python -m retrieval.training.relevance --help` tells how to fit it."
+        ]
+    sentences = []
+    if known and max(known) < WEAK:
+        sentences.append(
+            f"No photo matches well: the best with {100 * max(known):.0f} %. Try other words, or "
+            "name an example photo with --image."
+        )
+    if len(shown) < len(hits):
+        sentences.append(
+            f"{len(hits) - len(shown)} of {len(hits)} hits left out, below "
+            f"{100 * LEVELS[level]:.0f} % relevance; --relevance all shows them."
+        )
+    return sentences
 
 
 def _near(path: Path) -> str:

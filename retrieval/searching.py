@@ -7,7 +7,7 @@ in the index already has its embedding there.
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from indexes.biases import Biases
 from indexes.catalogue import Filter, Photo
 from indexes.errors import QueryError
 from indexes.index import Index
-from retrieval import fusion
+from retrieval import fusion, relevance
 from retrieval import ranking as rankings
 from retrieval.bank import bank, bank_name, kept_bank
 from retrieval.encoders import Encoder
@@ -35,8 +35,9 @@ class Hit:
     """A photo that was found.
 
     score: the cosine of query and photo, which the order need not follow (see
-    `retrieval.ranking`); path: where it is; copies: other places with the same content; photo: what
-    is known of it.
+    `retrieval.ranking`); relevance: the probability that the photo matches the query, 0 to 1, None
+    where that is not known (see `retrieval.relevance`); path: where it is; copies: other places
+    with the same content; photo: what is known of it.
     """
 
     rank: int
@@ -44,6 +45,7 @@ class Hit:
     path: Path
     copies: tuple[Path, ...]
     photo: Photo
+    relevance: float | None = None
 
 
 def search(
@@ -67,7 +69,10 @@ def search(
         rows = [index.catalogue.embedding(i, index.made.dim) for i, _ in first]
         vector = rankings.expand(vector, np.array(rows)) if rows else vector
     bias = _bias(index, chosen, encoder, vector, needed=ranking != "auto")
-    return _hits(index, index.search(vector, k, within, bias, query.min_score))
+    hits = _hits(index, index.search(vector, k, within, bias, query.min_score))
+    if chosen.templates or chosen.expansion:
+        return hits  # relevance is known for the cosines of the words alone
+    return _with_relevance(index, query, vector, within, hits)
 
 
 class _NoBankError(Exception):
@@ -106,6 +111,25 @@ def _bias(
 def prepare_ranking(index: Index, encoder: Encoder) -> None:
     """Compute what `auto` needs of every photo now, so that searches need not."""
     _bias(index, rankings.ranking("auto"), lambda: encoder, np.empty(0, np.float32), needed=True)
+
+
+def _with_relevance(
+    index: Index, query: Query, vector: Floats, chosen: Filter, hits: list[Hit]
+) -> list[Hit]:
+    """The same hits with their relevance, where there is one for such a query and model."""
+    text = relevance.calibrated_text(query)
+    calibration = relevance.load_calibration(index.made.fingerprint) if text and hits else None
+    if text is None or calibration is None:
+        return hits
+    around = index.surroundings(vector, chosen)
+    values = relevance.relevances(calibration, [hit.score for hit in hits], around, text)
+    return [replace(hit, relevance=p) for hit, p in zip(hits, values, strict=True)]
+
+
+def cut(hits: Sequence[Hit], level: relevance.Level) -> list[Hit]:
+    """The hits that a level shows; those whose relevance is not known all stay."""
+    lowest = relevance.LEVELS[level]
+    return [hit for hit in hits if hit.relevance is None or hit.relevance >= lowest]
 
 
 def similar(index: Index, photo: str, k: int, encoder: Callable[[], Encoder]) -> list[Hit]:

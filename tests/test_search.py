@@ -207,7 +207,7 @@ def test_every_format_gives_the_same_hits(run: Run, indexed: Path) -> None:
     assert [row["path"] for row in csv.DictReader(io.StringIO(ask("--format", "csv")))] == paths
     assert ask("-0").split("\0") == [*paths, ""]
     table = ask("--format", "table").splitlines()
-    assert [line.split()[2] for line in table] == [Path(path).name for path in paths]
+    assert [line.split()[3] for line in table] == [Path(path).name for path in paths]
 
 
 def test_a_missing_index_is_offered_or_made(run: Run, few: Path) -> None:

@@ -96,6 +96,10 @@ class MiniEncoder:
         """Embeddings of texts: float32 [n, dim], unit rows; past 128 tokens a text is cut."""
         return self._text.encode(texts)
 
+    def encode_sentences(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit sentence vectors of MiniLM itself, float32 [n, 384]: texts compared with texts."""
+        return self._text.sentences(texts)
+
     def _image_encoder(self) -> GraphEncoder | ImageEncoder:
         with self._lock:
             if self._image is None:

@@ -53,11 +53,15 @@ class TextEncoder:
         """float32 [n, dim], unit rows: normalise(s + W2 gelu(W1 s + b1) + b2) of sentence s."""
         if len(texts) == 0:
             return np.empty((0, self.dim), np.float32)
-        sentence = self._tower.encode(texts)
+        sentence = self.sentences(texts)
         hidden = gelu(sentence @ self._head["up.weight"].T + self._head["up.bias"])
         moved = sentence + hidden @ self._head["down.weight"].T + self._head["down.bias"]
         moved /= np.linalg.norm(moved, axis=1, keepdims=True)
         return np.asarray(moved, np.float32)
+
+    def sentences(self, texts: Sequence[str]) -> Floats:
+        """The tower alone: unit sentence vectors, float32 [n, width], to compare texts by."""
+        return self._tower.encode(texts)
 
 
 class TextTower:

@@ -1,0 +1,159 @@
+"""Relevance: from the cosine of a hit to the probability that the photo matches the words.
+
+A cosine means something else in every model, for every length of query and every number of
+photos, so the three go through one small logistic model that was fitted on captioned photos
+(`retrieval.training.relevance`). A model without such a fit gets no percentage rather than a
+guessed one.
+"""
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes.index import Surroundings
+from retrieval.query import Query
+
+Floats64 = npt.NDArray[np.float64]
+Level = Literal["strict", "normal", "all"]
+
+# The lowest probability that a level shows; figures behind the choice: benchmarks/relevance.py.
+LEVELS: dict[Level, float] = {"strict": 0.3, "normal": 0.1, "all": 0.0}
+WEAK = 0.15
+"""If no hit reaches this, the answer is called 'No photo matches well'."""
+
+_PACKAGED = Path(__file__).parent / "weights"
+_ARTICLES = frozenset(("a", "an", "the"))
+_FORMAT = 1
+_PRIOR = 20
+_NUMBERS = ("bias", "cosine", "size", "words", "usual")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A fitted logistic model: p = 1 / (1 + exp(−t)), with
+
+        t = bias + cosine · (s − m) + size · ln n + words · ln w
+        m = (N · mean + 20 · usual) / (N + 20)
+
+    for a hit of cosine s to a text of w words (articles not counted) among n photos searched, in
+    an index of N photos whose mean cosine to that text is `mean`; `usual` is that mean in the data
+    of the fit, which few photos are drawn towards. This is Platt's scaling (Platt, 1999) with two
+    covariates. It assumes, as its fit does, that one query in two has its photo among those
+    searched.
+
+    fingerprint: of the model's weights, the only ones that it is right for; about: what it was
+    fitted on.
+    """
+
+    fingerprint: str
+    bias: float
+    cosine: float
+    size: float
+    words: float
+    usual: float
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def probability(
+        self,
+        scores: npt.ArrayLike,
+        mean: npt.ArrayLike,
+        held: npt.ArrayLike,
+        searched: npt.ArrayLike,
+        words: npt.ArrayLike,
+    ) -> Floats64:
+        """The probability that each photo matches, float64, in the shape the arguments share.
+
+        scores: cosines; mean: the query's mean cosine over the index; held: photos in the index;
+        searched: those that the filters let through; words: as `count_words` counts them.
+        """
+        t = (
+            self.bias
+            + self.cosine * (np.asarray(scores, np.float64) - background(mean, held, self.usual))
+            + self.size * np.log(np.maximum(searched, 1))
+            + self.words * np.log(np.maximum(words, 1))
+        )
+        p: Floats64 = 0.5 * (1.0 + np.tanh(0.5 * t))  # the logistic function, without overflow
+        return p
+
+
+def background(mean: npt.ArrayLike, held: npt.ArrayLike, usual: float) -> Floats64:
+    """What a photo that has nothing to do with a query scores: the index's mean cosine to it, drawn
+    towards the usual one as if by 20 photos more. float64, in the arguments' shape."""
+    photos = np.asarray(held, np.float64)
+    m: Floats64 = (photos * np.asarray(mean, np.float64) + _PRIOR * usual) / (photos + _PRIOR)
+    return m
+
+
+def count_words(text: str) -> int:
+    """Words of a query, articles left out; at least 1."""
+    return max(1, sum(word not in _ARTICLES for word in re.findall(r"[^\W_]+", text.lower())))
+
+
+def calibrated_text(query: Query) -> str | None:
+    """The text whose hits can be given a percentage; None for a query of any other kind.
+
+    Only one wanted text was calibrated: an example photo, a second text or anything unwanted moves
+    the query, and with it what a cosine means.
+    """
+    (first, *more) = query.terms
+    return first.value if first.kind == "text" and first.wanted and not more else None
+
+
+def relevances(
+    calibration: Calibration, scores: Sequence[float], around: Surroundings, text: str
+) -> list[float]:
+    """The probability that each hit matches `text`, from the hits' cosines."""
+    words = count_words(text)
+    p = calibration.probability(scores, around.mean, around.held, around.searched, words)
+    return [float(value) for value in p]
+
+
+def load_calibration(fingerprint: str) -> Calibration | None:
+    """What was fitted for these weights: shipped with the package, else by the user; or None.
+
+    A file that cannot be read, or is for other weights, counts as none.
+    """
+    candidates = [*sorted(_PACKAGED.glob("*/relevance.json")), own_file(fingerprint)]
+    for file in candidates:
+        calibration = _read(file)
+        if calibration is not None and calibration.fingerprint == fingerprint:
+            return calibration
+    return None
+
+
+def own_file(fingerprint: str) -> Path:
+    """Where the user's own fit for a model is kept."""
+    import platformdirs
+
+    name = fingerprint if fingerprint.isalnum() else "unknown"
+    return platformdirs.user_data_path("crossmodal-retrieval") / "relevance" / f"{name}.json"
+
+
+def save_calibration(calibration: Calibration, file: Path) -> None:
+    """Write it as JSON."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"format": _FORMAT, **asdict(calibration)}, indent=2) + "\n")
+
+
+def _read(file: Path) -> Calibration | None:
+    try:
+        if file.stat().st_size > 100_000:
+            return None
+        values = json.loads(file.read_text("utf-8"))
+        if values["format"] != _FORMAT:
+            return None
+        numbers = {k: float(values[k]) for k in _NUMBERS}
+        about = dict(values["about"])
+        fingerprint = str(values["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if not all(map(math.isfinite, numbers.values())) or numbers["cosine"] <= 0:
+        return None
+    return Calibration(fingerprint, **numbers, about=about)

@@ -1,0 +1,121 @@
+"""How right probabilities are: calibration error, Brier score, AUC, and the reliability diagram."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Numbers = npt.NDArray[np.float64]
+BINS = 10
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """What probabilities promised and what came. Bins are of equal width over 0 to 1.
+
+    ece: expected calibration error, Σ_bins share · |mean probability − share of matches| (Naeini
+    et al., 2015); low, high: its bootstrap 95 % interval over queries; brier: mean (p − y)²;
+    promised, came, count: for each bin the mean probability, the share of matches and the hits.
+    """
+
+    hits: int
+    queries: int
+    ece: float
+    low: float
+    high: float
+    brier: float
+    mean_probability: float
+    mean_match: float
+    promised: tuple[float, ...]
+    came: tuple[float, ...]
+    count: tuple[int, ...]
+
+
+def reliability(
+    probability: Numbers, match: Numbers, query: npt.NDArray[np.int64], seed: int = 0
+) -> Reliability:
+    """Compare probabilities with outcomes, float64 [m] in 0..1; query: int64 [m], who asked.
+
+    Outcomes may be probabilities themselves, where they were estimated. Whole queries are drawn
+    anew in the bootstrap (1,000 times), since the hits of one query are not independent.
+    """
+    if not len(probability):
+        raise ValueError("there are no hits to measure")
+    which = np.minimum((probability * BINS).astype(np.int64), BINS - 1)
+    _, number = np.unique(query, return_inverse=True)
+    queries = int(number.max()) + 1
+    table = np.zeros((queries, 3, BINS))  # sums for each query: count, promised, came
+    for layer, values in enumerate((np.ones_like(probability), probability, match)):
+        np.add.at(table[:, layer], (number, which), values)
+    chance = np.random.default_rng(seed)
+    flat, even = table.reshape(queries, -1), np.full(queries, 1 / queries)
+    draws = [_ece((chance.multinomial(queries, even) @ flat).reshape(3, BINS)) for _ in range(1000)]
+    low, high = np.percentile(draws, (2.5, 97.5))
+    count, promised, came = table.sum(0)
+    full = np.maximum(count, 1)
+    return Reliability(
+        hits=len(probability),
+        queries=queries,
+        ece=_ece(table.sum(0)),
+        low=float(low),
+        high=float(high),
+        brier=float(np.mean((probability - match) ** 2)),
+        mean_probability=float(probability.mean()),
+        mean_match=float(match.mean()),
+        promised=tuple((promised / full).tolist()),
+        came=tuple((came / full).tolist()),
+        count=tuple(count.astype(int).tolist()),
+    )
+
+
+def _ece(sums: npt.NDArray[Any]) -> float:
+    """sums: [3, bins]: hits, promised matches and matches in each bin."""
+    return float(np.abs(sums[1] - sums[2]).sum() / sums[0].sum())
+
+
+def auc(value: Numbers, positive: Numbers) -> float:
+    """How often a positive has the higher value than a negative, ties half.
+
+    positive: 0..1, the share of each element that is positive (a weight where it was estimated).
+    Returns nan where there are no positives or no negatives.
+    """
+    order = np.argsort(value, kind="stable")
+    value, positive = value[order], positive[order].astype(np.float64)
+    _, group = np.unique(value, return_inverse=True)
+    negatives = np.bincount(group, 1 - positive)
+    positives = np.bincount(group, positive)
+    below = np.cumsum(negatives) - negatives / 2
+    total = positives.sum() * negatives.sum()
+    return float((positives * below).sum() / total) if total else float("nan")
+
+
+def draw_diagram(file: Path, named: dict[str, Reliability]) -> None:
+    """The reliability diagram of each, side by side, as PNG, SVG or PDF by the file's name."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * len(named), 5.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(2, len(named), squeeze=False, height_ratios=(4, 1), sharex=True)
+    for column, (name, measured) in enumerate(named.items()):
+        upper, lower = grid[:, column]
+        full = [i for i, count in enumerate(measured.count) if count]
+        upper.plot((0, 1), (0, 1), "--", color="0.6", linewidth=1)
+        upper.plot(
+            [measured.promised[i] for i in full], [measured.came[i] for i in full], "o-", color="C0"
+        )
+        upper.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", title=name)
+        upper.set_ylabel("share that matches")
+        upper.text(
+            0.05,
+            0.93,
+            f"ECE {measured.ece:.3f} [{measured.low:.3f}, {measured.high:.3f}]",
+            va="top",
+        )
+        lower.bar(np.arange(BINS) / BINS, measured.count, 1 / BINS, align="edge", edgecolor="white")
+        lower.set(yscale="log", xlabel="relevance", ylabel="hits")
+    figure.savefig(file, dpi=120)
