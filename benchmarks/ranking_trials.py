@@ -1,6 +1,6 @@
 """How much each ranking gains over plain cosine, on captioned photos, and the constants tuned.
 
-    python -m benchmarks.ranking_trials DATASET[:SPLIT]... [--bank DATASET:SPLIT | --bank FILE.txt]...
+    python -m benchmarks.ranking_trials DATASET[:SPLIT]... [--bank DATASET:SPLIT|FILE.txt]...
 
 Text to photo, exact search, every caption a query. Differences are paired: 95% intervals from 1,000
 resamples of the photos, each with all its captions. `--tune` chooses the constants of NNN and

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from indexes.errors import ModelError
+from retrieval.captioned import read_captioned
 from retrieval.models import load_encoder
 from retrieval.relevance import load_calibration
-from retrieval.training.mini_features import read_captioned
 from retrieval.training.relevance import (
     QUERIES,
     TEST_SIZES,

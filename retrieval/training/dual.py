@@ -20,7 +20,6 @@ from indexes.native import load_torch
 from retrieval.encoders.mini import FORMAT, MiniEncoder, read_tensors
 from retrieval.encoders.mini_image import ImageHead, ImageTower
 from retrieval.encoders.mini_text import EPSILON, Int8Matrix
-from retrieval.training.mini_features import imagenet_names
 
 if TYPE_CHECKING:
     import torch
@@ -107,6 +106,22 @@ class TextHead(nn.Module):
         return functional.normalize(sentence + moved, dim=1)
 
 
+class ImageSide(nn.Module):
+    """The photo tower and its head."""
+
+    def __init__(self, tower: ImageTower, head: ImageHead) -> None:
+        super().__init__()
+        self.tower, self.head = tower, head
+
+
+class TextSide(nn.Module):
+    """The text tower and its head."""
+
+    def __init__(self, tower: TextTower, head: TextHead) -> None:
+        super().__init__()
+        self.tower, self.head = tower, head
+
+
 class DualEncoder(nn.Module):
     """Both towers with their heads, and the classes of the photo tower's classifier as tokens."""
 
@@ -117,22 +132,14 @@ class DualEncoder(nn.Module):
         width = tensors["text.tower.words"].shape[1]
         layers = sum(name.endswith("qkv.weight") for name in tensors)
         classes, channels = tensors["image.head.classifier.weight"].shape
-        parts = {
-            "tower": ImageTower(image["stem"], image["stages"], image["top"]),
-            "head": ImageHead(channels, image["queries"], config["dim"], classes),
-        }
-        self.image = nn.ModuleDict(parts)
-        self.text = nn.ModuleDict(
-            {
-                "tower": TextTower(
-                    len(tensors["text.tower.words"]),
-                    len(tensors["text.tower.places"]),
-                    width,
-                    layers,
-                    text["heads"],
-                ),
-                "head": TextHead(width, len(tensors["text.head.up.bias"])),
-            }
+        self.image = ImageSide(
+            ImageTower(image["stem"], image["stages"], image["top"]),
+            ImageHead(channels, image["queries"], config["dim"], classes),
+        )
+        words, places = (len(tensors[f"text.tower.{name}"]) for name in ("words", "places"))
+        self.text = TextSide(
+            TextTower(words, places, width, layers, text["heads"]),
+            TextHead(width, len(tensors["text.head.up.bias"])),
         )
         self.load_state_dict({k: torch.from_numpy(v).float() for k, v in tensors.items()})
         self.config = dict(config)
@@ -210,14 +217,15 @@ class DualEncoder(nn.Module):
         """The frozen part: (B, S, S, 3) uint8 -> (B, h, w, c), what enters block `until`."""
         tower = self.image.tower
         x = photos.permute(0, 3, 1, 2).to(tower.stem.weight.dtype)
-        x = tower.blocks[:until](tower.stem((x - 127.0) / 128.0))
-        return x.permute(0, 2, 3, 1)
+        entering: Tensor = tower.blocks[:until](tower.stem((x - 127.0) / 128.0))
+        return entering.permute(0, 2, 3, 1)
 
     def grid(self, x: Tensor, begin: int) -> Tensor:
         """The rest: what enters block `begin` (for 0, photos) -> the features (B, cells, top)."""
         tower = self.image.tower
         if begin == 0:
-            return tower(x).flatten(1, 2)
+            cells: Tensor = tower(x).flatten(1, 2)
+            return cells
         x = x.permute(0, 3, 1, 2).to(tower.top.weight.dtype)
         y: Tensor = tower.top(tower.blocks[begin:](x))
         return y.flatten(2).transpose(1, 2)
@@ -226,6 +234,14 @@ class DualEncoder(nn.Module):
         """(B, dim), unit rows, from what enters block `begin`."""
         rows: Tensor = self.image.head(self.grid(x, begin).float(), concepts)
         return rows
+
+
+def imagenet_names() -> list[str]:
+    """A short English name for each of the ImageNet classifier's 1,000 classes."""
+    from timm.data.imagenet_info import ImageNetInfo
+
+    info = ImageNetInfo()
+    return [info.index_to_description(i, detailed=False).split(",")[0] for i in range(1000)]
 
 
 def int8_rows(name: str, matrix: NDArray[np.floating[Any]]) -> Arrays:

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 from indexes.errors import QueryError
 
 TUNE = {"heads": (0, 0), "top": (6, 3), "all": (10**6, 10**6)}
-"""By `--tune`: how many of the photo tower's last blocks, and of the text tower's last layers, learn."""
+"""By `--tune`: how many last blocks of the photo tower and last layers of the text tower learn."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,14 @@ class Recipe:
 
     @classmethod
     def parse(cls, changes: dict[str, str]) -> Self:
-        """The recipe with some values changed; raises QueryError for a name or value that is none."""
-        known = {f.name: f.default for f in fields(cls)}
+        """The recipe with some values changed; raises QueryError for what is no name or value."""
+        known: dict[str, Any] = {f.name: type(f.default) for f in fields(cls)}
         values: dict[str, Any] = {}
         for name, text in changes.items():
             if name not in known:
                 raise QueryError(f"The recipe has no '{name}'. It has: {', '.join(known)}.")
             try:
-                values[name] = type(known[name])(text)
+                values[name] = known[name](text)
             except ValueError:
                 raise QueryError(f"{name}={text} is no value for {name}.") from None
         return cls(**values)

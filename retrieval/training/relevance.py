@@ -16,18 +16,19 @@ import json
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from retrieval.captioned import CaptionedSet, read_captioned
 from retrieval.encoders import Encoder
 from retrieval.encoders.mini import WEIGHTS, MiniEncoder
 from retrieval.models import load_encoder
 from retrieval.photos import load_photo
 from retrieval.relevance import WEAK, Calibration, background, own_file, save_calibration
-from retrieval.training.mini_features import Captioned, read_captioned
 from retrieval.training.relevance_measures import (
     Reliability,
     auc,
@@ -139,21 +140,27 @@ def sentence_encoder() -> Encode:
     return MiniEncoder(WEIGHTS).encode_sentences
 
 
-def embed(captioned: Captioned, encoder: Encoder, cache: Path | None, batch: int = 32) -> Material:
+def embed(
+    captioned: CaptionedSet, encoder: Encoder, cache: Path | None, batch: int = 32
+) -> Material:
     """Photos' embeddings, from `cache` (an .npz) where it has them for these weights and photos."""
-    names = np.array([path.name for path in captioned.photos])
+    names = np.array([photo.name for photo in captioned.photos])
+    captions = tuple(photo.captions for photo in captioned.photos)
     if cache is not None and cache.exists():
         with np.load(cache) as kept:
             if str(kept["fingerprint"]) == encoder.fingerprint and list(kept["names"]) == list(
                 names
             ):
-                return Material(kept["photos"], captioned.captions)
+                return Material(kept["photos"], captions)
     rows = []
     with ThreadPoolExecutor(2) as threads:
         for start in range(0, len(captioned.photos), batch):
             part = captioned.photos[start : start + batch]
             prepared = threads.map(
-                lambda path: encoder.prepare(load_photo(path, encoder.image_size)), part
+                lambda photo: encoder.prepare(
+                    load_photo(photo.folder / photo.path, encoder.image_size)
+                ),
+                part,
             )
             rows.append(encoder.encode_images(list(prepared)))
             if start // batch % 32 == 31:
@@ -162,12 +169,12 @@ def embed(captioned: Captioned, encoder: Encoder, cache: Path | None, batch: int
     if cache is not None:
         cache.parent.mkdir(parents=True, exist_ok=True)
         np.savez(cache, photos=photos, names=names, fingerprint=encoder.fingerprint)
-    return Material(photos, captioned.captions)
+    return Material(photos, captions)
 
 
 def halves(
-    captioned: Captioned, fill: Captioned, seed: int
-) -> tuple[Captioned, list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]]:
+    captioned: CaptionedSet, fill: CaptionedSet, seed: int
+) -> tuple[CaptionedSet, list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]]:
     """One set of all photos, and for each half (rows to ask for, rows that only fill galleries).
 
     No photo is in both halves.
@@ -175,7 +182,7 @@ def halves(
     chance = np.random.default_rng(seed)
     own = np.array_split(chance.permutation(len(captioned.photos)), 2)
     rest = np.array_split(chance.permutation(len(fill.photos)) + len(captioned.photos), 2)
-    both = Captioned(captioned.photos + fill.photos, captioned.captions + fill.captions)
+    both = replace(captioned, photos=captioned.photos + fill.photos)
     return both, list(zip(own, rest, strict=True))
 
 

@@ -35,10 +35,11 @@ def untrained(checkpoint: Path, minilm: Path, size: int, seed: int) -> DualEncod
     tower, classifier = image_arrays(checkpoint)
     texts = text_arrays(minilm)
     chance = np.random.default_rng(seed)
-    channels, dim = LITE2["top"], texts["words"].shape[1]
+    channels, dim = classifier["weight"].shape[1], texts["words"].shape[1]
 
     def random(rows: int, columns: int, size: float) -> np.ndarray:
-        return (size * chance.standard_normal((rows, columns)) / columns**0.5).astype(np.float32)
+        drawn: np.ndarray = size * chance.standard_normal((rows, columns)) / columns**0.5
+        return drawn.astype(np.float32)
 
     tensors: Arrays = {f"image.tower.{k}": v.astype(np.float32) for k, v in tower.items()}
     tensors |= {f"text.tower.{k}": v.astype(np.float32) for k, v in texts.items()}

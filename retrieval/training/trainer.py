@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,7 +146,8 @@ class Trainer:
         for place, number in enumerate(tuned):
             rate = recipe.path_dropout * (place + 1) / len(tuned)
             if tower.blocks[number].residual and rate:
-                tower.blocks[number].project.register_forward_hook(_DropPath(rate))
+                project = cast(nn.Module, tower.blocks[number].project)
+                project.register_forward_hook(_DropPath(rate))
 
     def _prepare(self) -> None:
         """Everything that the frozen parts give, computed once."""
@@ -160,7 +161,7 @@ class Trainer:
             model, self.held_out.photos, *args, "held-out", self.device, self.told
         )
         self.tokens = [self.model.tokens(captions) for captions in self.train.captions]
-        self.held_tokens = sum((self.model.tokens(c) for c in self.held_out.captions), [])
+        self.held_tokens = [ids for c in self.held_out.captions for ids in model.tokens(c)]
         flat = [ids for captions in self.tokens for ids in captions]
         self.first = np.cumsum([0, *(len(captions) for captions in self.tokens)])
         self.meaning = self._sentences(flat, keep / "meaning.npy", "Reading captions")
@@ -282,7 +283,7 @@ class Trainer:
         )
         if recipe.keep_loss:
             loss = loss + recipe.keep_loss * losses.kept_nearness(rows, meaning)
-        for texts in rows[: len(chosen) * recipe.captions].split(len(chosen)):
+        for texts in torch.split(rows[: len(chosen) * recipe.captions], len(chosen)):
             if recipe.loss == "sigmoid":
                 loss = loss + losses.sigmoid(photos, texts, scale, self.bias) / recipe.captions
             else:
@@ -305,7 +306,8 @@ class Trainer:
     def _pick(self, chosen: NDArray[np.int64], chance: np.random.Generator) -> NDArray[np.int64]:
         """A caption of each chosen photo, by its number among all captions."""
         count = self.first[chosen + 1] - self.first[chosen]
-        return self.first[chosen] + chance.integers(0, count)
+        picked: NDArray[np.int64] = self.first[chosen] + chance.integers(0, count)
+        return picked
 
     def _batches(self, chance: np.random.Generator) -> Iterator[NDArray[np.int64]]:
         """Every photo once, or, with hard negatives, in the company of its neighbours."""

@@ -171,7 +171,10 @@ def clean_views(
     Where nothing is frozen, the photos themselves: uint8 [n, size, size, 3].
     """
     pixels = _Pixels(photos, model.config["image"]["size"], recipe, 0)
-    return _kept(model, pixels, range(1), begin, keep / f"{name}.npy", device, told)[0]
+    kept: NDArray[Any] = _kept(model, pixels, range(1), begin, keep / f"{name}.npy", device, told)[
+        0
+    ]
+    return kept
 
 
 def _kept(
@@ -186,7 +189,7 @@ def _kept(
 ) -> NDArray[Any]:
     """What enters block `begin` for these views of all photos, from `file` if it is there."""
     if file.exists():
-        return np.load(file, mmap_mode="r", allow_pickle=False)
+        return _mapped(file)
     total = len(pixels.photos)
     part = file.with_suffix(".tmp")
     kept: Any = None
@@ -213,7 +216,12 @@ def _kept(
         told("Preparing photos", done, total * len(views))
     kept.flush()
     part.replace(file)
-    return np.load(file, mmap_mode="r", allow_pickle=False)
+    return _mapped(file)
+
+
+def _mapped(file: Path) -> NDArray[Any]:
+    rows: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+    return rows
 
 
 def _frozen(
