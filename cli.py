@@ -298,6 +298,78 @@ def demo(
         _open_page(page)
 
 
+@app.command()
+def train(
+    dataset: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATASET", help="Captioned photos, in any format of `benchmark recall`."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the new model.")],
+    model: Annotated[
+        str, typer.Option(metavar="M", help="Where to start: mini, or a folder that this made.")
+    ] = "mini",
+    tune: Annotated[
+        Literal["heads", "top", "all"],
+        typer.Option(help="What learns: a minute, an hour, or a GPU's work for 6,000 photos."),
+    ] = "heads",
+    epochs: Annotated[int, typer.Option(min=1, help="At most so many times over all photos.")] = 16,
+    split: Annotated[
+        str | None, typer.Option(metavar="S", help="Learn from it. Default: train, else all.")
+    ] = None,
+    held_out: Annotated[
+        str | None,
+        typer.Option(metavar="S", help="Measure on it. Default: val, else a tenth of the photos."),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The photos, if not in a usual place beside captions."),
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Go on without what is wrong in the data set.")
+    ] = False,
+    texts: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="More texts, a line each, whose meaning is to be kept."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Another hyper-parameter (repeatable)."),
+    ] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where it runs.")] = "auto",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same model.")] = 0,
+    quiet: QuietOption = False,
+) -> None:
+    """Adapt the built-in model to captioned photos; then `retrieval index --model DIR`.
+
+    Run the same command again to go on after an interruption.
+    """
+    from benchmarks.commands import telling
+    from retrieval.training.recipe import recipe_of
+    from retrieval.training.run import train
+
+    told = (lambda *_: None) if quiet else telling()
+    recipe = recipe_of(tune, epochs, settings or [])
+    say = (lambda _: None) if quiet else _talk
+    try:
+        done = train(
+            dataset, out, model, recipe, split, held_out, images, skip_bad, texts, device, seed,
+            say, told,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        _talk("\nStopped. Run the same command again to go on after the last whole epoch.")
+        raise typer.Exit(130) from None
+    before, after = (" / ".join(f"{r:.1f}" for r in rs) for rs in (done.before, done.after))
+    _say(
+        f"The model in {done.folder}: R@1 / R@5 / R@10 {after} on photos that were held out, "
+        f"{before} before training ({done.epochs} epochs)."
+    )
+    if done.curve:
+        _say(f"Curve: {done.curve}")
+    _say(f"Use it: retrieval index FOLDER --model {done.folder}")
+
+
 # What the commands share ---------------------------------------------------------------------
 
 

@@ -82,7 +82,7 @@ def recall(
         skip_bad,
         rebuild,
         _talk,
-        _progress(),
+        telling(),
     )
     _say(json.dumps(benchmark.as_json(runs), indent=2) if as_json else benchmark.as_table(runs))
     if plot is not None:
@@ -128,7 +128,7 @@ def search(
     plots.check(plot)
     wanted = benchmark.parse_sizes(sizes)
     found = read_captioned(dataset, split, say=_talk)
-    measured = benchmark.measure(found, wanted, kind or (), model, seed, _talk, _progress())
+    measured = benchmark.measure(found, wanted, kind or (), model, seed, _talk, telling())
     told = benchmark.as_json(measured)
     _say(json.dumps(told, indent=2) if as_json else benchmark.as_table(measured))
     if plot is not None:
@@ -136,7 +136,7 @@ def search(
         _talk(f"Chart: {plot}")
 
 
-def _progress() -> Callable[[str, int, int], None]:
+def telling() -> Callable[[str, int, int], None]:
     """A line that is written over on a terminal, a line every ten seconds elsewhere."""
     last = time.monotonic()
 

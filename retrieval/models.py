@@ -3,6 +3,8 @@
 `auto` is only a wish: what an index records is the model that it came down to.
 """
 
+from pathlib import Path
+
 from indexes.catalogue import Made
 from indexes.errors import ModelError
 from retrieval.encoders import Encoder, Say
@@ -20,6 +22,8 @@ _BASE_REPOSITORY = (
     "laion/CLIP-ViT-B-32-256x256-DataComp-s34B-b86K"  # as open_clip's registry has it
 )
 
+_TRAINED = "trained:"
+
 
 def load_encoder(
     name: str = "auto", say: Say = lambda _: None, compute: Compute = Compute()
@@ -36,9 +40,29 @@ def load_encoder(
         from retrieval.encoders.mini import MiniEncoder
 
         return MiniEncoder(compute=compute, say=say)
+    if (folder := model_folder(name)) is not None:
+        from retrieval.encoders.mini import MiniEncoder
+
+        return MiniEncoder(folder, compute, say)
     from retrieval.encoders.openclip import OpenClipEncoder
 
     return OpenClipEncoder(PRESETS.get(name, name), compute, say)
+
+
+def model_folder(name: str) -> Path | None:
+    """The folder that `retrieval train` made, if `name` is one; raises ModelError if it is gone.
+
+    An index records it as `trained:` and its absolute path.
+    """
+    folder = Path(name.removeprefix(_TRAINED)).expanduser()
+    if all((folder / part).is_file() for part in ("config.json", "model.safetensors")):
+        return folder.resolve()
+    if name.startswith(_TRAINED):
+        raise ModelError(
+            f"The model folder {folder} is not there any more. Bring it back, or encode the photos "
+            "with another model: `retrieval index --rebuild --model mini`."
+        )
+    return None
 
 
 def check_model(made: Made, wanted: str) -> None:
@@ -55,6 +79,8 @@ def canonical(name: str) -> str:
     """The name that an index records for a preset or a model."""
     if name == "mini":
         return name
+    if (folder := model_folder(name)) is not None:
+        return f"{_TRAINED}{folder}"
     from retrieval.encoders.openclip import split_name
 
     return split_name(PRESETS.get(name, name))[0]

@@ -39,8 +39,6 @@ class MiniEncoder:
     `fingerprint` is the first 16 hexadecimal digits of the weights file's BLAKE3 hash.
     """
 
-    name = "mini"
-
     def __init__(
         self, folder: Path = WEIGHTS, compute: Compute = Compute(), say: Say = lambda _: None
     ) -> None:
@@ -49,6 +47,7 @@ class MiniEncoder:
         compute: for photos; texts are always computed on the CPU. say: is told if it cannot be.
         Raises ModelError, naming the file, where one is missing, damaged or of another format.
         """
+        self.name = "mini" if folder == WEIGHTS else f"trained:{folder.resolve()}"
         self._compute, self._say = compute, say
         self._weights = folder / "model.safetensors"
         self._config = _read_config(folder / "config.json")

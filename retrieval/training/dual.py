@@ -20,6 +20,8 @@ from indexes.native import load_torch
 from retrieval.encoders.mini import FORMAT, MiniEncoder, read_tensors
 from retrieval.encoders.mini_image import ImageHead, ImageTower
 from retrieval.encoders.mini_text import EPSILON, Int8Matrix
+from retrieval.training.mini_features import imagenet_names
+from retrieval.training.mini_towers import int8_rows
 
 if TYPE_CHECKING:
     import torch
@@ -157,14 +159,7 @@ class DualEncoder(nn.Module):
         tokenizer.enable_truncation(config["text"]["longest"])
         stored = read_tensors(folder / "model.safetensors", "")
         del stored["image.head.concepts"], stored["image.head.concepts.scale"]
-        tensors = {
-            name: Int8Matrix(value, stored[f"{name}.scale"]).whole()
-            if value.dtype == np.int8
-            else value.astype(np.float32)
-            for name, value in stored.items()
-            if not name.endswith(".scale")
-        }
-        return cls(config, tensors, tokenizer)
+        return cls(config, whole(stored), tokenizer)
 
     def write(self, folder: Path) -> None:
         """Write model.safetensors, config.json and tokenizer.json: matrices of texts and classes as
@@ -236,18 +231,12 @@ class DualEncoder(nn.Module):
         return rows
 
 
-def imagenet_names() -> list[str]:
-    """A short English name for each of the ImageNet classifier's 1,000 classes."""
-    from timm.data.imagenet_info import ImageNetInfo
-
-    info = ImageNetInfo()
-    return [info.index_to_description(i, detailed=False).split(",")[0] for i in range(1000)]
-
-
-def int8_rows(name: str, matrix: NDArray[np.floating[Any]]) -> Arrays:
-    """`NAME` int8 and `NAME.scale` float32: symmetric, the row's largest magnitude is 127."""
-    scale = np.maximum(np.abs(matrix).max(1), 1e-12).astype(np.float32) / 127
+def whole(stored: Arrays) -> Arrays:
+    """Stored tensors as float32, int8 rows times their scales."""
     return {
-        name: np.rint(matrix / scale[:, None]).astype(np.int8),
-        f"{name}.scale": scale,
+        name: Int8Matrix(value, stored[f"{name}.scale"]).whole()
+        if value.dtype == np.int8
+        else value.astype(np.float32)
+        for name, value in stored.items()
+        if not name.endswith(".scale")
     }

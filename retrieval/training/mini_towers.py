@@ -78,26 +78,35 @@ def text_arrays(folder: Path) -> Arrays:
             np.float16
         )
     }
-    arrays["words"] = state["embeddings.word_embeddings.weight"]
+    arrays |= int8_rows("words", state["embeddings.word_embeddings.weight"])
     arrays |= _plain("norm", state, "embeddings.LayerNorm")
     number = 0
     while f"encoder.layer.{number}.output.dense.weight" in state:
         ours, theirs = f"layers.{number}", f"encoder.layer.{number}"
         parts = [f"{theirs}.attention.self.{part}" for part in ("query", "key", "value")]
         weight = np.concatenate([state[f"{part}.weight"] for part in parts])
-        arrays[f"{ours}.qkv.weight"] = weight
+        arrays |= int8_rows(f"{ours}.qkv.weight", weight)
         arrays[f"{ours}.qkv.bias"] = np.concatenate([state[f"{part}.bias"] for part in parts])
         for name, dense in (
             ("out", "attention.output.dense"),
             ("up", "intermediate.dense"),
             ("down", "output.dense"),
         ):
-            arrays[f"{ours}.{name}.weight"] = state[f"{theirs}.{dense}.weight"]
+            arrays |= int8_rows(f"{ours}.{name}.weight", state[f"{theirs}.{dense}.weight"])
             arrays[f"{ours}.{name}.bias"] = state[f"{theirs}.{dense}.bias"]
         arrays |= _plain(f"{ours}.norm1", state, f"{theirs}.attention.output.LayerNorm")
         arrays |= _plain(f"{ours}.norm2", state, f"{theirs}.output.LayerNorm")
         number += 1
     return arrays
+
+
+def int8_rows(name: str, matrix: NDArray[np.floating[Any]]) -> Arrays:
+    """`NAME` int8 and `NAME.scale` float32: symmetric, the row's largest magnitude is 127."""
+    scale = np.maximum(np.abs(matrix).max(1), 1e-12).astype(np.float32) / 127
+    return {
+        name: np.rint(matrix / scale[:, None]).astype(np.int8),
+        f"{name}.scale": scale,
+    }
 
 
 def _plain(ours: str, state: Mapping[str, NDArray[Any]], theirs: str) -> Arrays:

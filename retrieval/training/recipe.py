@@ -6,6 +6,7 @@ Chosen on Flickr8k's validation photos alone; docs/mini.md says what else was tr
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self
 
@@ -74,7 +75,7 @@ class Recipe:
             raise QueryError(f"There is no loss '{self.loss}'. Use contrastive or sigmoid.")
 
     @classmethod
-    def parse(cls, changes: dict[str, str]) -> Self:
+    def parse(cls, changes: Mapping[str, str]) -> Self:
         """The recipe with some values changed; raises QueryError for what is no name or value."""
         known: dict[str, Any] = {f.name: type(f.default) for f in fields(cls)}
         values: dict[str, Any] = {}
@@ -89,3 +90,15 @@ class Recipe:
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
+
+
+def recipe_of(tune: str, epochs: int, settings: Sequence[str]) -> Recipe:
+    """The recipe of the command line: what learns, how long, and NAME=VALUE for the rest."""
+    blocks, layers = TUNE[tune]
+    changes = {"blocks": str(blocks), "layers": str(layers), "epochs": str(epochs)}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise QueryError(f"--set {setting} is not NAME=VALUE, as in --set head_rate=3e-4.")
+        changes[name] = value
+    return Recipe.parse(changes)

@@ -16,7 +16,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from retrieval.encoders.mini import FORMAT
-from retrieval.training.dual import Arrays, DualEncoder
+from retrieval.training.dual import Arrays, DualEncoder, whole
 from retrieval.training.mini_towers import LITE2, LONGEST_TEXT, image_arrays, text_arrays
 
 PHOTO_SIZE = 256
@@ -33,7 +33,7 @@ def untrained(checkpoint: Path, minilm: Path, size: int, seed: int) -> DualEncod
     tokenizer.json.
     """
     tower, classifier = image_arrays(checkpoint)
-    texts = text_arrays(minilm)
+    texts = whole(text_arrays(minilm))
     chance = np.random.default_rng(seed)
     channels, dim = classifier["weight"].shape[1], texts["words"].shape[1]
 
@@ -42,7 +42,7 @@ def untrained(checkpoint: Path, minilm: Path, size: int, seed: int) -> DualEncod
         return drawn.astype(np.float32)
 
     tensors: Arrays = {f"image.tower.{k}": v.astype(np.float32) for k, v in tower.items()}
-    tensors |= {f"text.tower.{k}": v.astype(np.float32) for k, v in texts.items()}
+    tensors |= {f"text.tower.{k}": v for k, v in texts.items()}
     tensors |= {f"image.head.classifier.{k}": v for k, v in classifier.items()}
     tensors |= {
         "image.head.linear.weight": random(dim, channels, 0.3),

@@ -1,4 +1,4 @@
-"""The training loop: a dual encoder learns from captioned photos until held-out recall stops rising.
+"""The training loop: a dual encoder learns from captioned photos.
 
 State on disk is one folder, `OUT/training`: what was prepared, a checkpoint after every epoch, the
 log and its curve. A run that was killed goes on after its last epoch; its end is the same.
@@ -23,8 +23,9 @@ from indexes.native import load_torch
 from retrieval.encoders.mini_image import fast_dtype
 from retrieval.training import losses
 from retrieval.training.dual import DualEncoder
+from retrieval.training.examples import Examples, Told
 from retrieval.training.recipe import Recipe
-from retrieval.training.views import FreshViews, Opener, Told, Views, clean_views, make_views
+from retrieval.training.views import FreshViews, Views, clean_views, make_views
 
 if TYPE_CHECKING:
     import torch
@@ -32,14 +33,6 @@ if TYPE_CHECKING:
 else:
     torch = load_torch()
     nn = torch.nn
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Photos, each with one caption or more."""
-
-    photos: Sequence[Opener]
-    captions: Sequence[Sequence[str]]
 
 
 @dataclass

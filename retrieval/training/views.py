@@ -20,6 +20,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from indexes.errors import RetrievalError
 from indexes.native import load_torch
 from retrieval.training.dual import DualEncoder
+from retrieval.training.examples import Opener, Told
 from retrieval.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 else:
     torch = load_torch()
-
-Opener = Callable[[], Image.Image]
-Told = Callable[[str, int, int], None]
-"""What is being done, how much of it, of how much."""
 
 
 class Views(Protocol):
