@@ -72,8 +72,8 @@ def locate(where: AnyPath | None = None) -> Path:
     index = _named(named)
     if index is None:
         raise IndexMissingError(
-            f"There is no index in {named}. Make one with `retrieval index FOLDER --index {named}`, "
-            "naming the folder of your photos."
+            f"There is no index in {named}. Make one with "
+            f"`retrieval index FOLDER --index {named}`, naming the folder of your photos."
         )
     return index
 

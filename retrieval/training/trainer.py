@@ -188,7 +188,7 @@ class Trainer:
             head, rows = self.model.image.head, []
             with torch.inference_mode():
                 for start in range(0, len(clean), 100):
-                    x = torch.from_numpy(clean[start : start + 100]).to(self.device)
+                    x = torch.from_numpy(np.array(clean[start : start + 100])).to(self.device)
                     mean = self.model.grid(x, self.begin).mean(1)
                     rows.append(head.classifier(mean).softmax(1).half().cpu().numpy())
                     self.told("Looking at photos", start + len(x), len(clean))
@@ -380,7 +380,7 @@ class Trainer:
                 concepts = model.concepts(self.class_rows)
             parts = []
             for start in range(0, len(self.held_views), 100):
-                x = torch.from_numpy(self.held_views[start : start + 100]).to(self.device)
+                x = torch.from_numpy(np.array(self.held_views[start : start + 100])).to(self.device)
                 parts.append(model.photos(x, self.begin, concepts))
         return recalls(torch.cat(parts).cpu().numpy(), texts.cpu().numpy(), self.owner)
 

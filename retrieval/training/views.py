@@ -8,6 +8,7 @@ nothing but the seed, its number and the photo's place, so that a run can be mad
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -239,7 +240,9 @@ def _frozen(
 
             size = model.config["image"]["size"]
             example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-            graph = openvino.convert_model(Begin().eval(), example_input=example)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of tracing: no size here depends on the photos
+                graph = openvino.convert_model(Begin().eval(), example_input=example)
             graph.reshape([-1, size, size, 3])
             options = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
             options["INFERENCE_NUM_THREADS"] = str(torch.get_num_threads())

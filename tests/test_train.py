@@ -1,0 +1,138 @@
+"""`retrieval train`, with the real model and real captioned photos."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from retrieval.encoders.mini import WEIGHTS, MiniEncoder
+from retrieval.models import load_encoder
+from retrieval.training import losses
+from retrieval.training.dual import DualEncoder
+from retrieval.training.recipe import Recipe
+from retrieval.training.run import train
+from tests.conftest import Run, shared
+
+QUICK = Recipe(blocks=0, layers=0, epochs=2, views=1, captions=1)
+
+
+@pytest.fixture(scope="module")
+def dual() -> DualEncoder:
+    return DualEncoder.read(WEIGHTS).eval()
+
+
+def test_the_module_that_learns_computes_what_the_encoder_computes(
+    dual: DualEncoder, originals: Path
+) -> None:
+    encoder = MiniEncoder()
+    texts = ["a dog on the beach", "two people ride bicycles down a long street at night"]
+    files = [originals / "chelsea.png", originals / "coffee.png"]
+    prepared = [encoder.prepare(Image.open(file).convert("RGB")) for file in files]
+    with torch.inference_mode():
+        rows = dual.texts(dual.tokens(texts)).numpy()
+        concepts = dual.concepts(dual.class_sentences())
+        photos = torch.from_numpy(np.stack(prepared))
+        whole = dual.photos(photos, 0, concepts).numpy()
+        cut = dual.photos(dual.begin(photos, 15), 15, concepts).numpy()
+    assert (rows * encoder.encode_texts(texts)).sum(1).min() > 0.999
+    assert (whole * encoder.encode_images(prepared)).sum(1).min() > 0.999
+    np.testing.assert_allclose(cut, whole, atol=1e-4)
+
+
+def test_a_model_that_is_written_and_read_again_is_the_same(
+    dual: DualEncoder, tmp_path: Path
+) -> None:
+    dual.write(tmp_path / "model")
+    texts = ["a cat", "a bus in the rain"]
+    again = MiniEncoder(tmp_path / "model").encode_texts(texts)
+    assert (again * MiniEncoder().encode_texts(texts)).sum(1).min() > 0.9999
+
+
+def test_pairs_that_fit_have_the_lower_loss() -> None:
+    rows = torch.nn.functional.normalize(torch.randn(8, 16, generator=torch.manual_seed(0)), dim=1)
+    scale, bias = torch.tensor(20.0), torch.tensor(-10.0)
+    other = rows.roll(1, 0)
+    eye = torch.eye(8)
+    assert losses.contrastive(rows, rows, eye, scale) < losses.contrastive(rows, other, eye, scale)
+    assert losses.sigmoid(rows, rows, scale, bias) < losses.sigmoid(rows, other, scale, bias)
+    assert losses.kept_nearness(rows, rows).item() == pytest.approx(0, abs=1e-5)
+    assert losses.kept_nearness(other, rows).item() > 0.1
+
+
+def test_a_trained_model_indexes_and_searches(run: Run, few: Path, tmp_path: Path) -> None:
+    data, out = shared("coco_cc"), tmp_path / "my-model"
+    trained = run("train", data, "--out", out, "--epochs", 1, "--set", "views=1")
+    assert trained.code == 0, trained.talk
+    assert "R@1" in trained.out and f"--model {out}" in trained.out
+    assert (out / "training" / "curve.png").stat().st_size > 5000
+    assert not list((out / "training").glob("*.npy")), "gigabytes of features are not left behind"
+    assert load_encoder(str(out)).fingerprint != load_encoder("mini").fingerprint
+    assert run("index", few, "--model", out).code == 0
+    assert (
+        json.loads(run("info", "--json", "--index", few / ".retrieval").raw)["made"]["model"]
+        == f"trained:{out.resolve()}"
+    )
+    found = run("search", "a close-up of a cat", "-k", 1, "-f", "json", cwd=few)
+    assert found.names == ["chelsea.png"]
+    again = run("train", data, "--out", out, "--epochs", 2, "--set", "views=1")
+    assert again.code == 1 and "other settings" in again.talk
+    out.rename(tmp_path / "elsewhere")
+    gone = run("search", "a cat", cwd=few)
+    assert gone.code == 1 and "not there any more" in gone.talk
+
+
+def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path: Path) -> None:
+    data = shared("coco_cc")
+
+    def stop(what: str, done: int, total: int) -> None:
+        if what == "Epoch 2":
+            raise KeyboardInterrupt
+
+    train(data, tmp_path / "whole", recipe=QUICK)
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path / "stopped", recipe=QUICK, told=stop)
+    train(data, tmp_path / "stopped", recipe=QUICK)
+    names = ("whole", "stopped")
+    whole, stopped = (
+        torch.load(tmp_path / name / "training" / "checkpoint.pt", weights_only=True)
+        for name in names
+    )
+    assert whole["average"].keys() == stopped["average"].keys()
+    for name, value in whole["average"].items():
+        torch.testing.assert_close(stopped["average"][name], value)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--set", "speed=3"], "no 'speed'"),
+        (["--set", "batch=many"], "no value"),
+        (["--set", "batch"], "NAME=VALUE"),
+        (["--model", "ViT-B-32:openai"], "cannot be trained"),
+        (["--held-out", "test"], "no split 'test'"),
+        (["--texts", "nowhere.txt"], "nowhere.txt"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_in_a_sentence(
+    run: Run, tmp_path: Path, options: list[str], words: str
+) -> None:
+    refused = run("train", shared("coco_cc"), "--out", tmp_path / "model", *options)
+    assert refused.code == 1
+    assert words in refused.talk
+    assert not (tmp_path / "model").exists()
+
+
+def test_too_few_photos_are_refused(run: Run, tmp_path: Path, originals: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    lines = [json.dumps({"image": str(name), "captions": ["a photo"]}) for name in ("chelsea.png",)]
+    (data / "images").mkdir()
+    (data / "images" / "chelsea.png").write_bytes((originals / "chelsea.png").read_bytes())
+    (data / "captions.jsonl").write_text("\n".join(lines))
+    refused = run("train", data, "--out", tmp_path / "model")
+    assert refused.code == 1 and "20 at least" in refused.talk
