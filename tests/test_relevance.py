@@ -244,7 +244,9 @@ def test_a_good_query_is_surer_than_one_that_nothing_matches(run: Run, indexed: 
 
 def test_every_format_carries_the_relevance(run: Run, indexed: Path, tmp_path: Path) -> None:
     def ask(*options: object) -> str:
-        return run("search", "a cat", "-k", 3, *options, cwd=indexed).out
+        # The other rankings need not follow the cosine that relevance goes by.
+        words = ("search", "a cat", "-k", 3, "--ranking", "plain")
+        return run(*words, *options, cwd=indexed).out
 
     values = [hit["relevance"] for hit in json.loads(ask("-f", "json"))]
     assert values == sorted(values, reverse=True) and all(0 <= value <= 1 for value in values)
