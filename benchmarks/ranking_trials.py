@@ -1,9 +1,9 @@
 """How much each ranking gains over plain cosine, on captioned photos, and the constants tuned.
 
-    python -m benchmarks.ranking_trials DATASET[:SPLIT]... [--bank DATASET:SPLIT|FILE.txt]...
+    python -m benchmarks.ranking_trials DATASET[:SPLIT]... [--bank DATASET:SPLIT|FILE.txt] [--tune]
 
-Text to photo, exact search, every caption a query. Differences are paired: 95% intervals from 1,000
-resamples of the photos, each with all its captions. `--tune` chooses the constants of NNN and
+Text to photo, exact search, every caption a query. Differences are paired: 95% intervals from
+1,000 resamples of the photos, each with all its captions. `--tune` chooses the constants of NNN and
 QB-Norm on one half of the photos and reports on the other, and the other way round. Embeddings are
 kept as by `benchmark recall`, so that a second run takes seconds. Banks must share nothing with
 the queries: captions that are also in the bank are taken out of it and counted.
@@ -22,12 +22,14 @@ import numpy.typing as npt
 
 import indexes.words as table
 from benchmarks.kept import Kept, keep
+from indexes.database import FULL_TEXT
 from indexes.errors import DataSetError
 from retrieval import bank, words
 from retrieval.captioned import CaptionedSet, read_captioned
 from retrieval.evaluation import Ranks, compare, rank, summarise
 from retrieval.models import load_encoder
 from retrieval.ranking import (
+    NNN_STRENGTH,
     RANKINGS,
     Ranking,
     inverted_softmax_bias,
@@ -170,7 +172,7 @@ def _words(data: Embedded, rows: Floats) -> Iterator[str]:
     if len(asked) == 0:
         return
     with sqlite3.connect(":memory:") as db:
-        db.execute(table.CREATE)
+        db.execute(FULL_TEXT)
         table.put(db, ((i, data.captions[s], "") for i, s in enumerate(stored)))
         found = np.zeros((len(asked), n), np.float32)
         for line, query in enumerate(asked):
@@ -178,13 +180,16 @@ def _words(data: Embedded, rows: Floats) -> Iterator[str]:
             for photo, score in table.find(db, expression, n) if expression else ():
                 found[line, photo] = score
     cosines = data.texts[asked] @ data.photos.T
-    nnn = cosines - nnn_bias(data.photos, rows)
+    bias = nnn_bias(data.photos, rows)
+    nnn = cosines - bias
 
     def ranks(scores: Floats) -> Ranks:
         return rank(lambda part: scores[part], owners, np.arange(n))
 
     plain = ranks(cosines)
-    zero = nnn.mean(1, keepdims=True)
+    means = cosines.mean(1, keepdims=True)
+    zero = means - bias.mean()
+    usual = bias.mean() / NNN_STRENGTH - means
     yield "One caption of each photo stored and searched in full text, the others asked:\n"
     yield _HEAD
     yield _row("plain", "–", plain, plain)
@@ -192,7 +197,7 @@ def _words(data: Embedded, rows: Floats) -> Iterator[str]:
     yield _row("words alone", "–", ranks(found + np.float32(1e-6) * cosines), plain)
     yield _row("reciprocal rank", "generic", ranks(words.reciprocal_rank_fusion(nnn, found)), plain)
     for share in sorted({0.2, 0.3, words.WORDS_SHARE, 0.5, 0.6}):
-        fused = words.convex(nnn, found, zero, share)
+        fused = words.convex(nnn, found, zero, usual, share)
         chosen = " (hybrid)" if share == words.WORDS_SHARE else ""
         yield _row(f"convex, share {share}{chosen}", "generic", ranks(fused), plain)
 

@@ -16,7 +16,8 @@ from typing import Any, Self, cast
 import numpy as np
 import numpy.typing as npt
 
-from indexes.database import Database, guarded
+from indexes.database import FORMAT_VERSION, guarded
+from indexes.words import Words, stored
 
 _SQL_VARIABLES = 30_000  # SQLite allows 32,766 in one statement
 
@@ -66,17 +67,8 @@ class Filter:
     before: str | None = None
 
 
-def _stored(path: str) -> str | bytes:
-    """Paths are TEXT, or BLOB where the bytes of the name are not UTF-8 (surrogates in Python)."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return os.fsencode(path)
-    return path
-
-
 def _loaded(path: str | bytes) -> str:
-    """The inverse of `_stored`, refusing what would leave the indexed folder."""
+    """The inverse of `stored`, refusing what would leave the indexed folder."""
     name = os.fsdecode(path)
     if name.startswith("/") or ".." in name.split("/") or "\0" in name:
         raise sqlite3.DatabaseError("a path leaves the indexed folder")
@@ -89,7 +81,7 @@ def _file(
     return File(_loaded(path), size, mtime_ns, photo, why, bool(present))
 
 
-class Catalogue(Database):
+class Catalogue(Words):
     """One open catalogue. Use as a context manager, or call `close`."""
 
     @classmethod
@@ -98,6 +90,28 @@ class Catalogue(Database):
         catalogue = cls._new(folder)
         catalogue._create_tables(made)
         return catalogue
+
+    @classmethod
+    def open(cls, folder: Path, writable: bool = False) -> Self:
+        """Open the catalogue in `folder`; if writable, one of an older format is brought to this.
+
+        Read-only, an older one simply has no captions. The caller holds the lock if writable.
+        """
+        catalogue = super().open(folder, writable)
+        if writable and catalogue.format < FORMAT_VERSION:
+            try:
+                catalogue._migrate()
+            except BaseException:
+                catalogue.close()
+                raise
+        return catalogue
+
+    @guarded
+    def _migrate(self) -> None:
+        """From format 1, which had no text. The next run of `retrieval index` fills the tables."""
+        with self.db.atomic():
+            self._create_text()
+            self._stamp()
 
     @guarded
     def _create_tables(self, made: Made) -> None:
@@ -134,6 +148,7 @@ class Catalogue(Database):
             )
             self.db.table("files").create_index(["root_id", "path"], unique=True)
             self.db.table("files").create_index(["photo_id"])
+            self._create_text()
             self._set("generation", secrets.token_hex(8))
             for key, value in asdict(made).items():
                 self._set(key, str(value))
@@ -192,7 +207,7 @@ class Catalogue(Database):
     @guarded
     def put_root(self, relative: str, absolute: str, root_id: int | None = None) -> int:
         """Add an indexed folder, or note where a known one is now; returns its id."""
-        row = {"relative": _stored(relative), "absolute": _stored(absolute)}
+        row = {"relative": stored(relative), "absolute": stored(absolute)}
         with self.transaction():
             if root_id is None:
                 return cast(int, self.db.table("roots").insert(row).last_pk)
@@ -203,6 +218,7 @@ class Catalogue(Database):
     def forget_root(self, root_id: int) -> None:
         """Drop an indexed folder that has no files any more."""
         with self.transaction():
+            self.db.execute("DELETE FROM captions WHERE root_id = ?", [root_id])
             self.db.execute("DELETE FROM roots WHERE id = ?", [root_id])
 
     @guarded
@@ -214,8 +230,10 @@ class Catalogue(Database):
             ).fetchall()
             self.db.conn.executemany(
                 "UPDATE OR REPLACE files SET root_id = ?, path = ? WHERE id = ?",
-                [(outer, _stored(f"{prefix}/{_loaded(path)}"), i) for i, path in rows],
+                [(outer, stored(f"{prefix}/{_loaded(path)}"), i) for i, path in rows],
             )
+            # What is said of them is read again by the run that does this.
+            self.db.execute("DELETE FROM captions WHERE root_id = ?", [inner])
             self.db.execute("DELETE FROM roots WHERE id = ?", [inner])
 
     # Files and photos --------------------------------------------------------------------------
@@ -276,7 +294,7 @@ class Catalogue(Database):
                 "photo_id = excluded.photo_id, reason = excluded.reason, "
                 "present = excluded.present",
                 [
-                    (root_id, _stored(f.path), f.bytes, f.mtime_ns, f.photo_id, f.reason, f.present)
+                    (root_id, stored(f.path), f.bytes, f.mtime_ns, f.photo_id, f.reason, f.present)
                     for f in files
                 ],
             )
@@ -287,7 +305,7 @@ class Catalogue(Database):
         with self.transaction():
             self.db.conn.executemany(
                 "UPDATE files SET present = 0 WHERE root_id = ? AND path = ?",
-                [(root_id, _stored(path)) for path in paths],
+                [(root_id, stored(path)) for path in paths],
             )
 
     @guarded
@@ -306,7 +324,7 @@ class Catalogue(Database):
 
         A photo is present while one of its files is. A file that is gone but whose photo is still
         present elsewhere was moved: its row says nothing any more. So does the row of a gone file
-        that never was a photo.
+        that never was a photo. What full-text search finds follows from both.
         """
         with self.transaction():
             self.db.execute(
@@ -317,6 +335,7 @@ class Catalogue(Database):
                 "DELETE FROM files WHERE NOT present AND (photo_id IS NULL OR photo_id IN "
                 "(SELECT id FROM photos WHERE present))"
             )
+            self.settle_words()
 
     @guarded
     def forget_files(self, root_id: int, under: str) -> int:
@@ -449,7 +468,7 @@ class Catalogue(Database):
         row = self.db.execute(
             "SELECT path, bytes, mtime_ns, photo_id, reason, present FROM files "
             "WHERE root_id = ? AND path = ?",
-            [root_id, _stored(path)],
+            [root_id, stored(path)],
         ).fetchone()
         return _file(*row) if row else None
 
@@ -486,9 +505,9 @@ def _below(root_id: int, under: str) -> tuple[str, list[Any]]:
     if not under:
         return "f.root_id = ?", [root_id]
     exact, first, last = (
-        _stored(under),
-        _stored(f"{under}/"),
-        _stored(f"{under}0"),
+        stored(under),
+        stored(f"{under}/"),
+        stored(f"{under}0"),
     )  # '0' follows '/'
     condition = "f.root_id = ? AND (f.path = ? OR (f.path >= ? AND f.path < ?)"
     arguments: list[Any] = [root_id, exact, first, last]

@@ -23,7 +23,13 @@ from indexes.errors import (
 )
 
 FILENAME = "catalogue.db"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# The one virtual table that a catalogue may have, see indexes.words. English endings are taken
+# off and accents ignored, in the text and in the query alike.
+FULL_TEXT = (
+    "CREATE VIRTUAL TABLE words USING "
+    "fts5(captions, names, tokenize='porter unicode61 remove_diacritics 2')"
+)
 APPLICATION_ID = 0x52455456  # "RETV": says what the file is
 _BUSY_SECONDS = 30.0
 
@@ -144,12 +150,20 @@ class Database:
             "SELECT 1 FROM sqlite_schema WHERE type IN ('view', 'trigger') LIMIT 1"
         ).fetchone():
             raise sqlite3.DatabaseError("it holds views or triggers, which no index has")
+        virtual = "SELECT sql FROM sqlite_schema WHERE sql LIKE 'CREATE VIRTUAL%'"
+        if any(sql != FULL_TEXT for (sql,) in self.db.execute(virtual).fetchall()):
+            raise sqlite3.DatabaseError("it holds a virtual table that no index has")
         if version > FORMAT_VERSION:
             raise IndexDamagedError(
                 f"The index {self.folder} has format {version}, made by a newer retrieval; this "
                 f"one reads up to {FORMAT_VERSION}. Upgrade with "
                 "`pip install --upgrade crossmodal-retrieval`, or use another --index."
             )
+
+    @property
+    def format(self) -> int:
+        """The number of the format that the file is in; at most FORMAT_VERSION."""
+        return int(self.db.execute("PRAGMA user_version").fetchone()[0])
 
     @guarded
     def checkpoint(self) -> None:

@@ -29,8 +29,8 @@ Ids = npt.NDArray[np.int64]
 FOLDER_NAME = ".retrieval"
 _LOCK, _HOLDER = "lock", "holder.json"
 _STAGING, _SUCCESSOR = "new.tmp", "rebuild.tmp"
-_SAMPLE = 2000  # photos whose mean stands for that of all
 _FEW, _FEW_SHARE = 256, 0.01  # newer photos that a vector file may lack
+_SAMPLE = 2000  # photos whose mean stands for that of all
 _FIRST_LOOK = 512  # nearest photos that a bias is tried on first
 
 
@@ -84,8 +84,8 @@ class Index:
         self.made = catalogue.made()
         self._parts: list[Any] | None = None
         self._parts_version = -1
+        self._average: Floats | None = None
         self._biases: dict[str, Biases] = {}
-        self._average: npt.NDArray[np.float32] | None = None
         self._file = self._identity()
 
     @classmethod
@@ -223,6 +223,30 @@ class Index:
         ids, scores = nearest(k) if bias is None else _biased(nearest, k, bias)
         return [(int(i), float(s)) for i, s in zip(ids, scores, strict=True)]
 
+    def cosines(self, query: Floats, ids: Sequence[int]) -> Floats:
+        """The cosines of these photos to `query`, float32 [n], as they are ordered in `ids`."""
+        rows = [self.catalogue.embedding(i, self.made.dim) for i in ids]
+        result: Floats = np.array(rows, np.float32).reshape(-1, self.made.dim) @ query
+        return result
+
+    def mean_cosine(self, query: Floats) -> float:
+        """What cosine to `query`, float32 [dim], is usual: the mean, of a sample if many.
+
+        That of 2,000 sampled photos is off by about 0.002.
+        """
+        self._vectors()  # notices what other processes changed
+        if self._average is None:
+            self._average = self.catalogue.sample(self.made.dim, _SAMPLE).mean(0)
+        return float(self._average @ query)
+
+    def may_be_found(self, ids: Sequence[int], chosen: Filter) -> list[int]:
+        """Those of the photos that are there and fit a filter, in the same order."""
+        if chosen == Filter():
+            refused = set(self.catalogue.absent().tolist())
+            return [i for i in ids if i not in refused]
+        allowed = set(self.catalogue.allowed(chosen).tolist())
+        return [i for i in ids if i in allowed]
+
     def first_hits(self, queries: Floats) -> set[int]:
         """The ids of the photos that are the nearest to one of `queries`, float32 [m, dim]."""
         return vectors.first_hits(self._vectors(), queries)
@@ -259,13 +283,11 @@ class Index:
         tell what is usual. The mean cosine of 2,000 sampled photos is off by about 0.002.
         """
         held = sum(part.ntotal for part in self._vectors())
-        if self._average is None:
-            self._average = self.catalogue.sample(self.made.dim, _SAMPLE).mean(0)
         if chosen == Filter():
             searched = held - len(self.catalogue.absent())
         else:
             searched = len(self.catalogue.allowed(chosen))
-        return Surroundings(held, float(self._average @ query), searched)
+        return Surroundings(held, self.mean_cosine(query), searched)
 
     def _vectors(self) -> list[Any]:
         """The vector file and, as a second part, what the catalogue has beyond it.
@@ -277,8 +299,7 @@ class Index:
         version = self.catalogue.version()
         if self._parts is None or version != self._parts_version:
             self._parts_version = version
-            self._biases = {}
-            self._average = None
+            self._average, self._biases = None, {}
             if self.catalogue.made() != self.made:
                 raise self._anew()
             path = self._vector_file()

@@ -19,7 +19,9 @@ import numpy.typing as npt
 from indexes.catalogue import File, Made, Photo
 from indexes.errors import PhotoError, QueryError, RetrievalError
 from indexes.index import Index, Root, is_index, lock, successor
+from indexes.words import Caption
 from retrieval import fusion, scan
+from retrieval.captions import read_captions
 from retrieval.encoders import Encoder, Say
 from retrieval.encoders.compute import Compute
 from retrieval.models import check_model, load_encoder, load_encoder_of
@@ -40,7 +42,8 @@ BATCH_SIZE = 32
 
 @dataclass
 class Report:
-    """What a run did. Counts are of files, but for `encoded` (photos) and `pruned` (photos)."""
+    """What a run did. Counts are of files, but for `encoded` and `pruned` (photos).
+    `captioned` are the files that a caption was found for."""
 
     added: int = 0
     updated: int = 0
@@ -51,6 +54,7 @@ class Report:
     skipped: int = 0
     encoded: int = 0
     pruned: int = 0
+    captioned: int = 0
     seconds: float = 0.0
     reasons: list[tuple[str, str]] = field(default_factory=list)  # (path, reason), new ones
     notes: list[str] = field(default_factory=list)  # sentences on what was left out
@@ -195,6 +199,13 @@ def _pattern(text: str) -> str:
     return text.removeprefix("./").rstrip("/")
 
 
+def _by_path(captions: Sequence[Caption]) -> dict[str, list[Caption]]:
+    found: dict[str, list[Caption]] = {}
+    for caption in captions:
+        found.setdefault(caption.path, []).append(caption)
+    return found
+
+
 def _made(encoder: Encoder) -> Made:
     return Made(encoder.name, encoder.fingerprint, encoder.dim, fusion.NAME)
 
@@ -249,13 +260,17 @@ class _Run:
         """Do all of it, for these folders or all that the index knows."""
         exclude = self._exclude()
         work: list[_Work] = []
-        for root, under in self._scopes(folders):
+        scopes = self._scopes(folders)
+        for root, under in scopes:
             work += self._compare(root, under, exclude)
         if work:
             self.known = self.catalogue.hashes()
             self._encode(work)
         self.report.removed = sum(map(len, self.gone.values())) - len(self.claimed)
+        said = [(root, *self._captions(root, under)) for root, under in scopes]
         with self.catalogue.transaction():
+            for root, changed, captions in said:
+                self.catalogue.put_captions(root.id, changed, captions)
             for root_id, paths in self.gone.items():
                 self.catalogue.mark_gone(root_id, paths)
             self.catalogue.settle()
@@ -329,6 +344,20 @@ class _Run:
         )
         self._note(met)
         return work
+
+    def _captions(self, root: Root, under: str) -> tuple[set[str], list[Caption]]:
+        """The photos of which something else is said than before, and what that is."""
+        if root.id not in self.gone:
+            return set(), []  # away: what is known of its photos stays
+        files = self.catalogue.files(root.id, under)
+        gone = self.gone[root.id]
+        paths = [p for p, file in files.items() if file.photo_id and p not in gone]
+        found = read_captions(root.path, paths)
+        self.report.notes += found.notes
+        now, before = _by_path(found.captions), _by_path(self.catalogue.captions(root.id))
+        self.report.captioned += len(now)
+        changed = {path for path in paths if now.get(path) != before.get(path)}
+        return changed, [caption for caption in found.captions if caption.path in changed]
 
     def _to_read(self, file: File, found: scan.Found) -> bool:
         """Whether a known file changed, or failed for a reason that may be over."""

@@ -106,7 +106,7 @@ def verdict(query: Query, hits: Sequence[Hit], shown: Sequence[Hit], level: Leve
             "`python -m retrieval.training.relevance --help` tells how to fit it."
         ]
     sentences = []
-    if known and max(known) < WEAK:
+    if known and len(known) == len(hits) and max(known) < WEAK:
         sentences.append(
             f"No photo matches well: the best with {100 * max(known):.0f} %. Try other words, or "
             "name an example photo with --image."
@@ -135,6 +135,8 @@ def summary(report: Report) -> str:
     lines = [f"{told} in {report.seconds:.1f} s"]
     if report.encoded:
         lines[0] += f" ({report.photos_per_second:.0f} photos/s)"
+    if report.captioned:
+        lines.append(f"captions beside {report.captioned} of them")
     for path, reason in report.reasons[:5]:
         lines.append(f"  skipped {printable(path)}: {reason}")
     if len(report.reasons) > 5:

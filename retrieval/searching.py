@@ -18,7 +18,7 @@ from indexes.biases import Biases
 from indexes.catalogue import Filter, Photo
 from indexes.errors import QueryError
 from indexes.index import Index
-from retrieval import fusion, relevance
+from retrieval import fusion, hybrid, relevance
 from retrieval import ranking as rankings
 from retrieval.bank import bank, bank_name, kept_bank
 from retrieval.encoders import Encoder
@@ -59,7 +59,7 @@ def search(
     photo).
     """
     _check_k(k)
-    chosen = rankings.ranking(ranking)
+    chosen = rankings.ranking(ranking, index.catalogue.has_captions())
     if any(term.kind == "photo" and term.wanted for term in query.terms):
         chosen = rankings.RANKINGS["plain"]  # the bank is of texts, whose cosines are lower
     vector = query_vector(index, query.terms, encoder, chosen)
@@ -69,10 +69,21 @@ def search(
         rows = [index.catalogue.embedding(i, index.made.dim) for i, _ in first]
         vector = rankings.expand(vector, np.array(rows)) if rows else vector
     bias = _bias(index, chosen, encoder, vector, needed=ranking != "auto")
-    hits = _hits(index, index.search(vector, k, within, bias, query.min_score))
+    count = max(k, hybrid.CANDIDATES) if chosen.words else k
+    found = index.search(vector, count, within, bias, query.min_score)
+    by_words: dict[int, float] = {}
+    if chosen.words:
+        by_words = hybrid.found_by_words(index, query, within, needed=ranking != "auto")
+        found = hybrid.join(index, query, vector, bias, found, by_words)[:k]
+    hits = _hits(index, found)
     if chosen.templates or chosen.expansion:
         return hits  # relevance is known for the cosines of the words alone
-    return _with_relevance(index, query, vector, within, hits)
+    # Nor is it known for a photo that was found by what is said of it.
+    told = {
+        p.hash for p, _ in index.catalogue.photos([i for i, _ in found if i in by_words]).values()
+    }
+    known = {hit.rank: hit for hit in _with_relevance(index, query, vector, within, hits)}
+    return [hit if hit.photo.hash in told else known[hit.rank] for hit in hits]
 
 
 class _NoBankError(Exception):
@@ -190,8 +201,8 @@ def _term_rows(
         prepared = [model.prepare(_example(terms[i].value, model.image_size)) for i in photos]
         rows[photos] = model.encode_images(prepared)
     if texts:
-        words = [_as_unicode(terms[i].value) for i in texts]
-        rows[texts] = rankings.templated(ranking, words, model.encode_texts)
+        said = [_as_unicode(terms[i].value) for i in texts]
+        rows[texts] = rankings.templated(ranking, said, model.encode_texts)
     return rows
 
 

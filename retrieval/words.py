@@ -37,15 +37,23 @@ def match_expression(texts: Sequence[str]) -> str:
     return " OR ".join(f'"{word}"' for word in chosen)
 
 
-def convex(scores: Floats, words: Floats, zero: float, share: float = WORDS_SHARE) -> Floats:
+def convex(
+    scores: Floats,
+    words: Floats,
+    zero: float | Floats,
+    usual: float | Floats,
+    share: float = WORDS_SHARE,
+) -> Floats:
     """(1 - share) · scores + share · words, each brought to the scale 0 to 1 first.
 
     scores: float32 [..., n], of the photos in question; words: float32 [..., n], their BM25, above
     0 where full-text search found one and else 0; zero: a score that says nothing, such as the
-    mean over photos taken at random. The best score and the best BM25 become 1.
+    mean over photos taken at random; usual: how far above zero a photo that fits usually is. The
+    best BM25 becomes 1, and so does the best score if it is above what is usual: where no photo is,
+    as for a name that only words can know, words decide.
     Bruch et al., An Analysis of Fusion Functions for Hybrid Retrieval, TOIS 2023.
     """
-    best = np.maximum(scores.max(-1, keepdims=True) - zero, _TINY)
+    best = np.maximum(scores.max(-1, keepdims=True) - zero, np.maximum(usual, _TINY))
     most = np.maximum(words.max(-1, keepdims=True), _TINY)
     result: Floats = (1 - share) * (scores - zero) / best + share * words / most
     return result

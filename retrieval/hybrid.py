@@ -1,0 +1,67 @@
+"""Hybrid search: the photos nearest to a query and those found by words, in one order.
+
+Both are read from an index; how their scores are joined is in `retrieval.words`.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes.biases import Biases
+from indexes.catalogue import Filter
+from indexes.errors import QueryError
+from indexes.index import Index
+from retrieval import words
+from retrieval.query import Query
+from retrieval.ranking import NNN_STRENGTH
+
+Floats = npt.NDArray[np.float32]
+
+CANDIDATES = 200  # of the nearest photos, and of those found by words, that are joined
+_CANDIDATES_BEFORE_FILTER = 10_000
+_NO_WORDS = (
+    "There is no full-text search here: the index was made by an older version (run `retrieval "
+    "index` once), or the SQLite of this Python was built without FTS5. Leave --ranking out."
+)
+
+
+def found_by_words(index: Index, query: Query, within: Filter, needed: bool) -> dict[int, float]:
+    """The photos that full-text search finds, by id, with their BM25.
+
+    needed: whether to raise QueryError where there is no full-text search.
+    """
+    if needed and not index.catalogue.has_words():
+        raise QueryError(_NO_WORDS)
+    texts = [term.value for term in query.terms if term.wanted and term.kind == "text"]
+    most = CANDIDATES if within == Filter() else _CANDIDATES_BEFORE_FILTER
+    found = dict(index.catalogue.find_words(words.match_expression(texts), most))
+    return {i: found[i] for i in index.may_be_found(list(found), within)[:CANDIDATES]}
+
+
+def join(
+    index: Index,
+    query: Query,
+    vector: Floats,
+    bias: Biases | None,
+    nearest: Sequence[tuple[int, float]],
+    by_words: Mapping[int, float],
+) -> list[tuple[int, float]]:
+    """The nearest photos and those that words find, in one order, with their cosines."""
+    cosines = dict(nearest)
+    others = [i for i in by_words if i not in cosines]
+    cosines.update(zip(others, index.cosines(vector, others).tolist(), strict=True))
+    if query.min_score is not None:
+        cosines = {i: score for i, score in cosines.items() if score >= query.min_score}
+    if not cosines:
+        return []
+    ids = np.array(list(cosines), np.int64)
+    scores = np.array(list(cosines.values()), np.float32)
+    zero, usual = index.mean_cosine(vector), 0.0
+    if bias is not None:
+        mean = float(bias.values.mean())  # what the queries of the bank that fit a photo best give
+        usual = mean / NNN_STRENGTH - zero
+        scores, zero = scores - bias.of(ids), zero - mean
+    said = np.array([by_words.get(i, 0.0) for i in cosines], np.float32)
+    fused = words.convex(scores, said, zero, usual)
+    return [(int(i), cosines[int(i)]) for i in ids[np.lexsort((ids, -fused))]]

@@ -1,0 +1,249 @@
+"""Captions beside photos: found when a folder is indexed, kept in step, searched in full text."""
+
+import json
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+import retrieval
+from indexes.index import Index
+from retrieval import words
+from retrieval.captions import clean, read_captions
+from tests.conftest import Run
+
+
+@pytest.fixture
+def few_indexed(few: Path) -> Path:
+    retrieval.index(few, model="mini")
+    return few
+
+
+def captions(folder: Path) -> dict[str, list[str]]:
+    """By path, as the catalogue has them."""
+    found: dict[str, list[str]] = {}
+    with Index.open(folder / ".retrieval") as index:
+        for caption in index.catalogue.captions(index.roots()[0].id):
+            found.setdefault(caption.path, []).append(caption.text)
+    return found
+
+
+def by_words(folder: Path, text: str) -> list[str]:
+    """The names of the photos that full-text search finds, best first."""
+    with Index.open(folder / ".retrieval") as index:
+        found = index.catalogue.find_words(words.match_expression([text]), 100)
+        photos = index.catalogue.photos([i for i, _ in found])
+        return [photos[i][1][0][1] for i, _ in found]
+
+
+# Where captions are found ----------------------------------------------------------------------
+
+
+def test_captions_are_read_from_lists_and_from_texts_beside_photos(few: Path) -> None:
+    (few / "captions.jsonl").write_text(
+        json.dumps({"image": "china.jpg", "captions": ["a red temple", "roofs"], "split": "x"})
+    )
+    (few / "coffee.txt").write_text("an espresso\n\nin a white cup\n")
+    (few / "rocket.jpg.txt").write_text("lift-off", encoding="utf-8-sig")
+    report = retrieval.index(few, model="mini")
+    assert captions(few) == {
+        "china.jpg": ["a red temple", "roofs"],
+        "coffee.png": ["an espresso", "in a white cup"],
+        "rocket.jpg": ["lift-off"],
+    }
+    assert (report.captioned, report.notes) == (3, [])
+    with Index.open(few / ".retrieval") as index:
+        origins = {c.path: c.origin for c in index.catalogue.captions(index.roots()[0].id)}
+    assert origins == {
+        "china.jpg": "captions.jsonl",
+        "coffee.png": "coffee.txt",
+        "rocket.jpg": "rocket.jpg.txt",
+    }
+
+
+def test_the_captions_of_a_data_set_are_found_above_its_images(few: Path) -> None:
+    images = few / "images"
+    images.mkdir()
+    for photo in list(few.glob("*.*g")):
+        photo.rename(images / photo.name)
+    (few / "captions.csv").write_text('image,caption\nchina.jpg,"red, old"\nchina.jpg,roofs\n')
+    retrieval.index(images, model="mini")
+    assert captions(images) == {"china.jpg": ["red, old", "roofs"]}
+    other = few / "holidays"
+    images.rename(other)  # only the usual name of such a folder is looked above of
+    retrieval.index(other)
+    assert captions(other) == {}
+
+
+def test_a_subfolder_that_is_indexed_again_hears_what_is_said_above_it(few_indexed: Path) -> None:
+    (few_indexed / "trip").mkdir()
+    (few_indexed / "china.jpg").rename(few_indexed / "trip" / "china.jpg")
+    rows = [
+        {"image": "trip/china.jpg", "caption": "a temple"},
+        {"image": "coffee.png", "text": "x"},
+    ]
+    (few_indexed / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    retrieval.index(few_indexed / "trip", index=few_indexed)
+    assert captions(few_indexed) == {"trip/china.jpg": ["a temple"]}
+    retrieval.index(few_indexed)
+    assert captions(few_indexed) == {"coffee.png": ["x"], "trip/china.jpg": ["a temple"]}
+
+
+def test_hostile_texts_are_bounded_and_bring_nothing_from_outside(
+    few: Path, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("a secret")
+    (few / "china.txt").symlink_to(secret)
+    (few / "coffee.txt").write_bytes(b"\xff\xfe not text")
+    (few / "rocket.txt").write_text("x" * 70_000)
+    (few / "chelsea.txt").write_text("a \x1b[31mred\x00 cat\u202e\nsecond\n" * 100)
+    os.mkfifo(few / "rocket.jpg.txt")
+    rows = [{"image": "../secret.txt", "caption": "x"}, {"image": "china.jpg", "caption": 3}]
+    (few / "captions.jsonl").write_text("\n".join([*map(json.dumps, rows), "{"]))
+    report = retrieval.index(few, model="mini")
+    assert captions(few) == {"chelsea.png": ["a [31mred cat", "second"]}
+    assert any("3 text(s)" in note for note in report.notes)
+    assert any("captions.jsonl" in note for note in report.notes)
+
+
+def test_clean_captions_are_one_printable_line() -> None:
+    assert clean(" a\tdog \r\n\x07 runs ") == "a dog runs"
+    assert clean("é 北京 🐕") == "é 北京 🐕"
+    assert len(clean("x" * 10**6)) == 10_000
+
+
+def test_reading_captions_of_no_photos_finds_none(tmp_path: Path) -> None:
+    assert read_captions(tmp_path, []).captions == []
+
+
+# Kept in step ----------------------------------------------------------------------------------
+
+
+def test_changed_captions_are_searched_without_encoding_a_photo(few_indexed: Path) -> None:
+    assert by_words(few_indexed, "temple") == []
+    (few_indexed / "china.txt").write_text("an old temple")
+    report = retrieval.index(few_indexed)
+    assert (report.encoded, report.unchanged, report.captioned) == (0, 4, 1)
+    assert by_words(few_indexed, "temples") == ["china.jpg"]  # English endings do not matter
+    (few_indexed / "china.txt").write_text("an old palace")
+    assert retrieval.index(few_indexed).encoded == 0
+    assert (by_words(few_indexed, "temple"), by_words(few_indexed, "palace")) == ([], ["china.jpg"])
+    (few_indexed / "china.txt").unlink()
+    retrieval.index(few_indexed)
+    assert (captions(few_indexed), by_words(few_indexed, "palace")) == ({}, [])
+
+
+def test_photos_are_found_by_file_and_folder_names_as_they_are_now(few_indexed: Path) -> None:
+    assert by_words(few_indexed, "chelsea") == ["chelsea.png"]
+    (few_indexed / "My_Cats-2019").mkdir()
+    (few_indexed / "chelsea.png").rename(few_indexed / "My_Cats-2019" / "x.png")
+    retrieval.index(few_indexed)
+    assert by_words(few_indexed, "chelsea") == []
+    assert by_words(few_indexed, "cats") == ["My_Cats-2019/x.png"]
+    retrieval.api.remove([few_indexed / "My_Cats-2019"], few_indexed)
+    assert by_words(few_indexed, "cats") == []
+
+
+def test_a_folder_that_is_away_keeps_its_captions(few: Path, tmp_path: Path) -> None:
+    (few / "china.txt").write_text("a temple")
+    where = tmp_path / "index"
+    retrieval.index(few, index=where, model="mini")
+    few.rename(tmp_path / "away")
+    retrieval.index(index=where)
+    with Index.open(where) as index:
+        assert len(index.catalogue.captions(index.roots()[0].id)) == 1
+        assert len(index.catalogue.find_words('"temple"', 9)) == 1
+
+
+def test_a_gone_photo_is_not_found_by_words_and_comes_back_with_them(few_indexed: Path) -> None:
+    (few_indexed / "china.txt").write_text("a temple")
+    retrieval.index(few_indexed)
+    (few_indexed / "china.jpg").rename(few_indexed.parent / "china.jpg")
+    retrieval.index(few_indexed)
+    assert by_words(few_indexed, "temple") == []
+    (few_indexed.parent / "china.jpg").rename(few_indexed / "china.jpg")
+    assert retrieval.index(few_indexed).encoded == 0
+    assert by_words(few_indexed, "temple") == ["china.jpg"]
+
+
+# Searching -------------------------------------------------------------------------------------
+
+
+def test_a_search_finds_by_what_is_said_of_photos_too(run: Run, few_indexed: Path) -> None:
+    ask = ("search", "zanzibar", "-f", "json")
+    before = run(*ask, cwd=few_indexed).names.index("chelsea.png")
+    (few_indexed / "chelsea.txt").write_text("Zanzibar, our cat")
+    retrieval.index(few_indexed)
+    found = run(*ask, cwd=few_indexed)
+    assert found.names.index("chelsea.png") <= 1 < before
+    nnn = run(*ask, "--ranking", "nnn", cwd=few_indexed).names
+    assert nnn.index("chelsea.png") == before
+    assert run(*ask, "--in", "coffee.png", cwd=few_indexed).names == ["coffee.png"]
+    plain = run(*ask, "--ranking", "plain", cwd=few_indexed).json
+    scores = {hit["path"]: hit["score"] for hit in plain}
+    assert {hit["path"]: hit["score"] for hit in found.json} == scores  # scores stay cosines
+
+
+def test_a_photo_that_is_not_among_the_nearest_is_found_by_its_words(
+    few_indexed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (few_indexed / "chelsea.txt").write_text("zanzibar")
+    retrieval.index(few_indexed)
+    monkeypatch.setattr("retrieval.hybrid.CANDIDATES", 2)
+    with retrieval.open(few_indexed) as photos:
+
+        def first_two(ranking: str) -> list[str]:
+            hits = photos.search("zanzibar", k=2, ranking=ranking)
+            return [hit.path.name for hit in hits]
+
+        assert "chelsea.png" not in first_two("nnn")
+        assert "chelsea.png" in first_two("hybrid")
+        assert photos.search("zanzibar", min_score=0.99) == []
+
+
+@pytest.mark.parametrize("text", ['"', "a OR", "x* NEAR(", "captions:cat", "^", "'; DROP", "\0"])
+def test_nothing_that_is_typed_is_taken_as_search_syntax(few_indexed: Path, text: str) -> None:
+    with retrieval.open(few_indexed) as photos:
+        assert len(photos.search(text, ranking="hybrid")) == 4
+
+
+# Formats ---------------------------------------------------------------------------------------
+
+
+def as_format_1(folder: Path) -> None:
+    with sqlite3.connect(folder / ".retrieval" / "catalogue.db") as db:
+        db.execute("DROP TABLE captions")
+        db.execute("DROP TABLE words")
+        db.execute("PRAGMA user_version=1")
+    db.close()
+
+
+def test_an_index_of_format_1_is_searched_as_it_is_and_migrated_by_the_next_run(
+    few_indexed: Path,
+) -> None:
+    as_format_1(few_indexed)
+    (few_indexed / "china.txt").write_text("a temple")
+    with retrieval.open(few_indexed) as photos:
+        assert len(photos.search("a temple")) == 4
+        with pytest.raises(retrieval.QueryError, match="run `retrieval index` once"):
+            photos.search("a temple", ranking="hybrid")
+    report = retrieval.index(few_indexed)
+    assert (report.encoded, report.unchanged) == (0, 4)
+    assert by_words(few_indexed, "temple") == ["china.jpg"]
+    with retrieval.open(few_indexed) as photos:
+        assert photos.search("a temple", ranking="hybrid")[0].path.name == "china.jpg"
+
+
+def test_a_format_1_index_can_be_removed_from(few_indexed: Path) -> None:
+    as_format_1(few_indexed)
+    assert retrieval.api.remove([few_indexed / "china.jpg"], few_indexed) == 1
+
+
+def test_a_catalogue_with_another_virtual_table_is_refused(few_indexed: Path) -> None:
+    with sqlite3.connect(few_indexed / ".retrieval" / "catalogue.db") as db:
+        db.execute("CREATE VIRTUAL TABLE more USING fts5(text)")
+    db.close()
+    with pytest.raises(retrieval.IndexDamagedError, match="virtual table"):
+        retrieval.open(few_indexed)
