@@ -103,12 +103,12 @@ def _lists(root: Path, folders: Iterable[str]) -> Iterator[tuple[Path, str]]:
         for name in LISTS:
             origin = f"{folder}/{name}" if folder else name
             # Following links may lead out of the folder, and reading a pipe would never end.
-            if (root / origin).is_file() and real_path(root, origin) is not None:
+            if _is_file(root / origin) and real_path(root, origin) is not None:
                 yield root / origin, origin
     if root.name in _IMAGES:
         for name in LISTS:
             above = root.parent / name
-            if above.is_file() and not above.is_symlink():
+            if _is_file(above) and not above.is_symlink():
                 yield above, f"../{name}"
 
 
@@ -140,3 +140,11 @@ def _listed(
         inside = path.relative_to(root).as_posix()
         if inside in wanted:
             yield from ((inside, Caption(inside, origin, t)) for t in map(clean, row.captions) if t)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; False where that may not be looked at."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
