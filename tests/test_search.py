@@ -48,7 +48,7 @@ def test_the_scores_are_those_of_exact_search(indexed: Path) -> None:
 
     with retrieval.open(indexed) as opened:
         vector = opened.embed(retrieval.Query((retrieval.Term("text", "a cat"),)))
-        hits = opened.search("a cat", k=20)
+        hits = opened.search("a cat", k=20, ranking="plain")
     with Index.open(indexed / ".retrieval") as index:
         ids, rows = index.catalogue.embeddings(index.made.dim)
         assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
