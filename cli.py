@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from benchmarks.commands import app as benchmark
+from benchmarks.terminal import say, talk, telling
 
 if TYPE_CHECKING:
     from retrieval import Hit, Options, Progress, Query, Report
@@ -122,7 +123,7 @@ def index(
     if not quiet:
         from retrieval.output import summary
 
-        _say(summary(report))
+        say(summary(report))
 
 
 @app.command()
@@ -204,7 +205,7 @@ def search(
     shown = cut(hits, relevance)
     _show(shown, query, form, nul, gallery, show)
     for sentence in verdict(query, hits, shown, relevance):
-        _talk(sentence)
+        talk(sentence)
 
 
 @app.command()
@@ -238,7 +239,7 @@ def info(
 
     with retrieval.open(index) as photos:
         status = photos.status()
-    _say(status_json(status) if as_json else status_text(status, skipped))
+    say(status_json(status) if as_json else status_text(status, skipped))
 
 
 @app.command()
@@ -264,10 +265,10 @@ def remove(
         if not yes and not typer.confirm(f"Delete the index {where}? (Your photos stay.)"):
             raise typer.Exit(1)
         delete(where)
-        _say(f"Deleted the index {where}.")
+        say(f"Deleted the index {where}.")
         return
     count = api.remove(paths or [], where)
-    _say(
+    say(
         f"Forgot {count} file(s). They come back at the next `retrieval index` unless it is told "
         "to --exclude them."
     )
@@ -287,13 +288,13 @@ def demo(
     from retrieval.output import summary
 
     photos = copy_photos(folder / "photos")
-    _say(f"$ retrieval index {photos} --model {model}")
-    _say(summary(_index([photos], None, model, Options(), quiet=False)))
+    say(f"$ retrieval index {photos} --model {model}")
+    say(summary(_index([photos], None, model, Options(), quiet=False)))
     for command, hits in run_queries(photos, QUERIES, folder / "gallery.html"):
-        _say(f"\n$ {command}")
+        say(f"\n$ {command}")
         _write(hits, "table", False)
     page = (folder / "gallery.html").absolute()
-    _say(f"\nThe same with pictures: {page}")
+    say(f"\nThe same with pictures: {page}")
     if show:
         _open_page(page)
 
@@ -345,29 +346,28 @@ def train(
 
     Run the same command again to go on after an interruption.
     """
-    from benchmarks.commands import telling
     from retrieval.training.recipe import recipe_of
     from retrieval.training.run import train
 
     told = (lambda *_: None) if quiet else telling()
     recipe = recipe_of(tune, epochs, settings or [])
-    say = (lambda _: None) if quiet else _talk
+    tell = (lambda _: None) if quiet else talk
     try:
         done = train(
             dataset, out, model, recipe, split, held_out, images, skip_bad, texts, device, seed,
-            say, told,
+            tell, told,
         )  # fmt: skip
     except KeyboardInterrupt:
-        _talk("\nStopped. Run the same command again to go on after the last whole epoch.")
+        talk("\nStopped. Run the same command again to go on after the last whole epoch.")
         raise typer.Exit(130) from None
     before, after = (" / ".join(f"{r:.1f}" for r in rs) for rs in (done.before, done.after))
-    _say(
+    say(
         f"The model in {done.folder}: R@1 / R@5 / R@10 {after} on photos that were held out, "
         f"{before} before training ({done.epochs} epochs)."
     )
     if done.curve:
-        _say(f"Curve: {done.curve}")
-    _say(f"Use it: retrieval index FOLDER --model {done.folder}")
+        say(f"Curve: {done.curve}")
+    say(f"Use it: retrieval index FOLDER --model {done.folder}")
 
 
 # What the commands share ---------------------------------------------------------------------
@@ -382,14 +382,14 @@ def _index(
 ) -> "Report":
     import retrieval
 
-    say = (lambda _: None) if quiet else _talk
+    tell = (lambda _: None) if quiet else talk
     with _progress(quiet) as progress:
         try:
             return retrieval.index(
-                *folders, index=index, model=model, options=options, progress=progress, say=say
+                *folders, index=index, model=model, options=options, progress=progress, say=tell
             )
         except KeyboardInterrupt:
-            _talk("\nStopped. What was indexed is kept; run the same command again to go on.")
+            talk("\nStopped. What was indexed is kept; run the same command again to go on.")
             raise typer.Exit(130) from None
 
 
@@ -411,14 +411,14 @@ def _index_to_search(index: Path | None, index_first: bool) -> Path:
                 raise retrieval.IndexMissingError(
                     f"{missing} Or add --index-first to this search."
                 ) from None
-            _talk(str(missing))
+            talk(str(missing))
             if not typer.confirm(f"Index the photos in {folder} now?", default=True, err=True):
                 raise typer.Exit(1) from None
             index_first = True
     if index_first:
         from retrieval.output import summary
 
-        _talk(summary(_index(folders, where, None, retrieval.Options(), quiet=False)))
+        talk(summary(_index(folders, where, None, retrieval.Options(), quiet=False)))
     return where
 
 
@@ -431,7 +431,7 @@ def _show(
     from retrieval.gallery import Section, last_gallery, write_gallery
 
     page = write_gallery(gallery or last_gallery(), [Section(query.terms, hits)])
-    _talk(f"Gallery: {page}")
+    talk(f"Gallery: {page}")
     if show:
         _open_page(page)
 
@@ -448,19 +448,7 @@ def _open_page(page: Path) -> None:
     import webbrowser
 
     if not webbrowser.open(page.as_uri()):
-        _talk(f"No browser could be started; open {page} yourself.")
-
-
-def _say(text: str, err: bool = False) -> None:
-    """Print text that may hold names from files: nothing in it can steer the terminal."""
-    typer.echo(
-        "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text),
-        err=err,
-    )
-
-
-def _talk(sentence: str) -> None:
-    _say(sentence, err=True)
+        talk(f"No browser could be started; open {page} yourself.")
 
 
 @contextmanager
@@ -478,7 +466,7 @@ def _progress(quiet: bool) -> Iterator[Callable[["Progress"], None]]:
             nonlocal last
             if time.monotonic() - last >= 10:
                 last = time.monotonic()
-                _talk(f"{now.done} of {now.total} files, {now.skipped} skipped")
+                talk(f"{now.done} of {now.total} files, {now.skipped} skipped")
 
         yield line
 
@@ -549,7 +537,7 @@ def main() -> None:
 
 
 def _fail(sentence: str, code: int) -> None:
-    _talk(f"Error: {sentence}" if code == 1 else sentence)
+    talk(f"Error: {sentence}" if code == 1 else sentence)
     sys.exit(code)
 
 

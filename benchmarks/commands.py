@@ -6,12 +6,12 @@ command, so that the command line starts fast.
 
 import json
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from benchmarks.terminal import say, talk, telling
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -72,8 +72,8 @@ def recall(
     from retrieval.captioned import read_captioned
 
     plots.check(plot)
-    found = read_captioned(dataset, split, images, skip_bad, _talk)
-    _talk(f"{found.name}: {len(found.photos):,} photos, {len(found.captions):,} captions")
+    found = read_captioned(dataset, split, images, skip_bad, talk)
+    talk(f"{found.name}: {len(found.photos):,} photos, {len(found.captions):,} captions")
     runs = benchmark.measure(
         found,
         model or ["auto"],
@@ -81,13 +81,13 @@ def recall(
         direction,
         skip_bad,
         rebuild,
-        _talk,
+        talk,
         telling(),
     )
-    _say(json.dumps(benchmark.as_json(runs), indent=2) if as_json else benchmark.as_table(runs))
+    say(json.dumps(benchmark.as_json(runs), indent=2) if as_json else benchmark.as_table(runs))
     if plot is not None:
         plots.recall(runs, plot)
-        _talk(f"Chart: {plot}")
+        talk(f"Chart: {plot}")
 
 
 @app.command()
@@ -127,44 +127,13 @@ def search(
 
     plots.check(plot)
     wanted = benchmark.parse_sizes(sizes)
-    found = read_captioned(dataset, split, say=_talk)
-    measured = benchmark.measure(found, wanted, kind or (), model, seed, _talk, telling())
+    found = read_captioned(dataset, split, say=talk)
+    measured = benchmark.measure(found, wanted, kind or (), model, seed, talk, telling())
     told = benchmark.as_json(measured)
-    _say(json.dumps(told, indent=2) if as_json else benchmark.as_table(measured))
+    say(json.dumps(told, indent=2) if as_json else benchmark.as_table(measured))
     if plot is not None:
         plots.search(measured, plot)
-        _talk(f"Chart: {plot}")
-
-
-def telling() -> Callable[[str, int, int], None]:
-    """A line that is written over on a terminal, a line every ten seconds elsewhere."""
-    last = time.monotonic()
-
-    def tell(what: str, done: int, total: int) -> None:
-        nonlocal last
-        terminal = sys.stderr.isatty()
-        if time.monotonic() - last >= (0.2 if terminal else 10):
-            last = time.monotonic()
-            line = f"{done:,} of {total:,} {what}"
-            if terminal:
-                sys.stderr.write(f"\r{line:<50}" + ("\n" if done == total else ""))
-                sys.stderr.flush()
-            else:
-                _talk(line)
-
-    return tell
-
-
-def _say(text: str, err: bool = False) -> None:
-    """Print text that may hold names from files: nothing in it can steer the terminal."""
-    typer.echo(
-        "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text),
-        err=err,
-    )
-
-
-def _talk(sentence: str) -> None:
-    _say(sentence, err=True)
+        talk(f"Chart: {plot}")
 
 
 def alone(name: str) -> None:
@@ -174,5 +143,5 @@ def alone(name: str) -> None:
     try:
         app([name, *sys.argv[1:]], prog_name="retrieval benchmark")
     except RetrievalError as error:
-        _talk(f"Error: {error}")
+        talk(f"Error: {error}")
         sys.exit(1)

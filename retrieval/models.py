@@ -36,14 +36,11 @@ def load_encoder(
     """
     if name == "auto":
         return _auto(say, compute)
-    if name == "mini":
-        from retrieval.encoders.mini import MiniEncoder
+    folder = None if name == "mini" else model_folder(name)
+    if name == "mini" or folder is not None:
+        from retrieval.encoders.mini import WEIGHTS, MiniEncoder
 
-        return MiniEncoder(compute=compute, say=say)
-    if (folder := model_folder(name)) is not None:
-        from retrieval.encoders.mini import MiniEncoder
-
-        return MiniEncoder(folder, compute, say)
+        return MiniEncoder(WEIGHTS if folder is None else folder, compute, say)
     from retrieval.encoders.openclip import OpenClipEncoder
 
     return OpenClipEncoder(PRESETS.get(name, name), compute, say)

@@ -78,12 +78,14 @@ def search(
     hits = _hits(index, found)
     if chosen.templates or chosen.expansion:
         return hits  # relevance is known for the cosines of the words alone
+    rated = _with_relevance(index, query, vector, within, hits)
+    if not by_words:
+        return rated
     # Nor is it known for a photo that was found by what is said of it.
-    told = {
-        p.hash for p, _ in index.catalogue.photos([i for i, _ in found if i in by_words]).values()
-    }
-    known = {hit.rank: hit for hit in _with_relevance(index, query, vector, within, hits)}
-    return [hit if hit.photo.hash in told else known[hit.rank] for hit in hits]
+    said = index.catalogue.photos([i for i, _ in found if i in by_words])
+    hashes = {photo.hash for photo, _ in said.values()}
+    pairs = zip(hits, rated, strict=True)
+    return [hit if hit.photo.hash in hashes else known for hit, known in pairs]
 
 
 class _NoBankError(Exception):

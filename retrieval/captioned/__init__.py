@@ -88,6 +88,16 @@ def read_captioned(
     return _chosen(*read(where, images), split, skip_bad, say)
 
 
+def part(whole: CaptionedSet, split: str) -> CaptionedSet:
+    """The photos of a split (or several, joined by +) of a set that was read with all of them.
+
+    Raises DataSetError where there is no such split.
+    """
+    wanted = _wanted(whole.name, split, {p.split for p in whole.photos if p.split})
+    photos = tuple(p for p in whole.photos if wanted is None or p.split in wanted)
+    return CaptionedSet(whole.name, split, photos)
+
+
 Found = CaptionedPhoto | Problem
 Read = tuple[str, set[str], Callable[[set[str] | None], Iterator[Found]]]
 
@@ -149,14 +159,7 @@ def _chosen(
     say: Callable[[str], None],
 ) -> CaptionedSet:
     """The photos of a split, each with a name of its own, or the sentence on what is wrong."""
-    wanted = None if split == ALL else set(split.split("+"))
-    unknown = sorted((wanted or set()) - splits)
-    if unknown:
-        there = f"its splits are {', '.join(sorted(splits))} and {ALL}" if splits else "it has none"
-        raise DataSetError(
-            f"{name} has no split '{unknown[0]}': {there}. "
-            + ("Choose one with --split." if splits else "Leave --split out.")
-        )
+    wanted = _wanted(name, split, splits)
     good: dict[str, CaptionedPhoto] = {}
     problems: list[Problem] = []
     for found in photos(wanted):
@@ -176,6 +179,19 @@ def _chosen(
             + (" but bad ones. Correct them." if problems else ". Name another data set.")
         )
     return CaptionedSet(name, split, tuple(good.values()))
+
+
+def _wanted(name: str, split: str, splits: set[str]) -> set[str] | None:
+    """The splits asked for, None for all; raises DataSetError for one that is not there."""
+    wanted = None if split == ALL else set(split.split("+"))
+    unknown = sorted((wanted or set()) - splits)
+    if unknown:
+        there = f"its splits are {', '.join(sorted(splits))} and {ALL}" if splits else "it has none"
+        raise DataSetError(
+            f"{name} has no split '{unknown[0]}': {there}. "
+            + ("Choose one with --split." if splits else "Leave --split out.")
+        )
+    return wanted
 
 
 def _count(entries: int) -> str:

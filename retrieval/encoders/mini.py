@@ -74,9 +74,7 @@ class MiniEncoder:
         Safe to call from several threads.
         """
         rgb = photo if photo.mode == "RGB" else photo.convert("RGB")
-        square = (self.image_size, self.image_size)
-        resized = rgb.resize(square, Image.Resampling.BICUBIC, reducing_gap=2.0)
-        return np.array(resized, dtype=np.uint8)
+        return np.array(squash(rgb, self.image_size), dtype=np.uint8)
 
     def encode_images(self, batch: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Embeddings of prepared photos: float32 [n, dim], unit rows.
@@ -125,6 +123,11 @@ class MiniEncoder:
         # A graphics card is used only when asked for: decoding is slower than this model.
         device = torch_device(self._compute, self._say) if self._compute.device == "cuda" else "cpu"
         return ImageEncoder(tensors, self._config["image"], device)
+
+
+def squash(photo: Image.Image, size: int) -> Image.Image:
+    """The whole of an RGB photo as a square of `size` pixels; training looks at photos so, too."""
+    return photo.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0)
 
 
 def read_tensors(path: Path, prefix: str) -> dict[str, NDArray[Any]]:

@@ -21,6 +21,7 @@ from retrieval.encoders.mini import FORMAT, MiniEncoder, read_tensors
 from retrieval.encoders.mini_image import ImageHead, ImageTower
 from retrieval.encoders.mini_text import EPSILON, Int8Matrix
 from retrieval.training.mini_features import imagenet_names
+from retrieval.training.mini_heads import TextHead
 from retrieval.training.mini_towers import int8_rows
 
 if TYPE_CHECKING:
@@ -90,24 +91,6 @@ class TextTower(nn.Module):
         return functional.normalize(mean.float(), dim=1)
 
 
-class TextHead(nn.Module):
-    """Sentence vectors, moved by a perceptron towards what photos show: (B, C) -> (B, C)."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.up = nn.Linear(width, hidden)
-        self.down = nn.Linear(hidden, width)
-        nn.init.zeros_(self.down.weight)
-        nn.init.zeros_(self.down.bias)
-        self.dropout = 0.0
-
-    def forward(self, sentence: Tensor) -> Tensor:
-        """normalise(s + W2 gelu(W1 s + b1) + b2), as `TextEncoder` computes it."""
-        hidden = functional.gelu(self.up(sentence))
-        moved = self.down(functional.dropout(hidden, self.dropout, self.training))
-        return functional.normalize(sentence + moved, dim=1)
-
-
 class ImageSide(nn.Module):
     """The photo tower and its head."""
 
@@ -141,7 +124,7 @@ class DualEncoder(nn.Module):
         words, places = (len(tensors[f"text.tower.{name}"]) for name in ("words", "places"))
         self.text = TextSide(
             TextTower(words, places, width, layers, text["heads"]),
-            TextHead(width, len(tensors["text.head.up.bias"])),
+            TextHead(width, len(tensors["text.head.up.bias"]), dropout=0.0),
         )
         self.load_state_dict({k: torch.from_numpy(v).float() for k, v in tensors.items()})
         self.config = dict(config)
@@ -171,7 +154,7 @@ class DualEncoder(nn.Module):
             value = parameter.detach().float().cpu().numpy()
             if (
                 name == "text.tower.words"
-                or name.endswith(("classifier.weight",))
+                or name == "image.head.classifier.weight"
                 or (name.startswith("text.tower.layers") and name.endswith(_LAYER_MATRICES))
             ):
                 tensors |= int8_rows(name, value)

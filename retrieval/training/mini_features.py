@@ -18,6 +18,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from indexes.native import load_torch
+from retrieval.encoders.mini import squash
 from retrieval.encoders.mini_text import TextTower
 
 Arrays = dict[str, NDArray[Any]]
@@ -54,10 +55,7 @@ def photo_features(
 
     def squashed(path: Path) -> NDArray[np.uint8]:
         with Image.open(path) as photo:
-            resized = photo.convert("RGB").resize(
-                (size, size), Image.Resampling.BICUBIC, reducing_gap=2.0
-            )
-        return np.asarray(resized)
+            return np.asarray(squash(photo.convert("RGB"), size))
 
     rows = []
     with ThreadPoolExecutor(2) as threads, torch.inference_mode():

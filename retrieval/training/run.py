@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from indexes.errors import DataSetError, ModelError, RetrievalError
-from retrieval.captioned import ALL, CaptionedPhoto, CaptionedSet, read_captioned
+from retrieval.captioned import ALL, CaptionedPhoto, CaptionedSet, part, read_captioned
 from retrieval.encoders.mini import WEIGHTS
 from retrieval.models import model_folder
 from retrieval.photos import default_max_megapixels, open_photo
@@ -124,10 +124,10 @@ def _sets(
     whole = read_captioned(dataset, ALL, images, skip_bad, say)
     there = {photo.split for photo in whole.photos}
     split = split or ("train" if "train" in there else ALL)
-    learn = read_captioned(dataset, split, images, skip_bad) if split != ALL else whole
+    learn = part(whole, split)
     held_out = held_out or ("val" if "val" in there and split != ALL else None)
     if held_out is not None:
-        held = read_captioned(dataset, held_out, images, skip_bad)
+        held = part(whole, held_out)
         names = {photo.name for photo in held.photos}
         learn = replace(learn, photos=tuple(p for p in learn.photos if p.name not in names))
     else:

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from indexes.errors import RetrievalError
 from indexes.native import load_torch
 from retrieval.encoders.mini_image import fast_dtype
+from retrieval.evaluation import inner_products, rank, recall
 from retrieval.training import losses
 from retrieval.training.dual import DualEncoder
-from retrieval.training.examples import Examples, Told
+from retrieval.training.examples import Examples, Opener, Told
 from retrieval.training.recipe import Recipe
 from retrieval.training.views import FreshViews, Views, clean_views, make_views
 
@@ -53,32 +54,13 @@ class Epoch:
 
 @dataclass
 class Log:
-    """All epochs so far; `start` is the model before training."""
+    """All epochs so far; the first, numbered -1, is the model before training."""
 
     epochs: list[Epoch] = field(default_factory=list)
 
     @property
     def best(self) -> Epoch:
         return max(self.epochs, key=lambda epoch: epoch.score)
-
-
-def recalls(
-    photos: NDArray[np.float32], texts: NDArray[np.float32], owner: NDArray[np.int64]
-) -> tuple[list[float], list[float]]:
-    """R@1, R@5, R@10 in percent, text to photo and photo to text; ties count against the model.
-
-    photos [n, dim], texts [m, dim] unit rows; owner [m]: the photo of each text.
-    """
-    scores = texts @ photos.T
-    right = scores[np.arange(len(texts)), owner]
-    of_text = (scores >= right[:, None]).sum(1) - 1
-    best = np.full(len(photos), -2.0, np.float32)
-    np.maximum.at(best, owner, right)
-    own = owner[:, None] == np.arange(len(photos))
-    of_photo = ((scores >= best) & ~own).sum(0)
-    ranks = (of_text, of_photo)
-    first, second = ([round(100 * float((r < k).mean()), 2) for k in (1, 5, 10)] for r in ranks)
-    return first, second
 
 
 class Trainer:
@@ -93,7 +75,6 @@ class Trainer:
         recipe: Recipe,
         seed: int,
         device: str,
-        cache: Path | None = None,
         texts: Sequence[str] = (),
         told: Told = lambda *_: None,
         after: Callable[[Epoch], None] = lambda _: None,
@@ -102,7 +83,6 @@ class Trainer:
         self.model, self.train, self.held_out = model, train, held_out
         self.out, self.recipe, self.seed, self.device = out, recipe, seed, device
         self.state = out / "training"
-        self.cache = cache or self.state
         self.told, self.after = told, after
         self.dtype = torch.bfloat16 if device.startswith("cuda") else fast_dtype()
         blocks = len(model.image.tower.blocks)
@@ -112,6 +92,7 @@ class Trainer:
         model.to(device)
         self.scale = nn.Parameter(torch.tensor(-float(np.log(recipe.temperature)), device=device))
         self.bias = nn.Parameter(torch.tensor(-10.0, device=device))
+        self.taken = 0  # steps
         self.more = model.tokens(texts)
         self.owner = np.repeat(
             np.arange(len(held_out.captions)), [len(c) for c in held_out.captions]
@@ -144,20 +125,23 @@ class Trainer:
 
     def _prepare(self) -> None:
         """Everything that the frozen parts give, computed once."""
-        recipe, model, keep = self.recipe, self.model.eval(), self.cache
-        args = (recipe, self.begin, keep)
+        recipe, model, keep = self.recipe, self.model.eval(), self.state
+        train, held = self.train, self.held_out
         self.views: Views = make_views(
-            model, self.train.photos, recipe, self.seed, self.begin, keep, self.device, self.told
+            model, train.photos, recipe, self.seed, self.begin, keep, self.device, self.told
         )
-        clean = clean_views(model, self.train.photos, *args, "clean", self.device, self.told)
-        self.held_views = clean_views(
-            model, self.held_out.photos, *args, "held-out", self.device, self.told
-        )
-        self.tokens = [self.model.tokens(captions) for captions in self.train.captions]
-        self.held_tokens = [ids for c in self.held_out.captions for ids in model.tokens(c)]
-        flat = [ids for captions in self.tokens for ids in captions]
-        self.first = np.cumsum([0, *(len(captions) for captions in self.tokens)])
-        self.meaning = self._sentences(flat, keep / "meaning.npy", "Reading captions")
+
+        def clean_of(photos: Sequence[Opener], name: str) -> NDArray[Any]:
+            return clean_views(
+                model, photos, recipe, self.begin, keep, name, self.device, self.told
+            )
+
+        clean = clean_of(train.photos, "clean")
+        self.held_views = clean_of(held.photos, "held-out")
+        self.tokens = [ids for captions in train.captions for ids in model.tokens(captions)]
+        self.held_tokens = [ids for captions in held.captions for ids in model.tokens(captions)]
+        self.first = np.cumsum([0, *(len(captions) for captions in train.captions)])
+        self.meaning = self._sentences(self.tokens, keep / "meaning.npy", "Reading captions")
         self.held_meaning = self._sentences(self.held_tokens, keep / "held-meaning.npy", "Reading")
         self.more_meaning = self._sentences(self.more, keep / "more-meaning.npy", "Reading texts")
         self.class_rows = self.model.class_sentences()
@@ -171,16 +155,13 @@ class Trainer:
         """Sentence vectors by the tower as it is at first, kept in a file."""
         if file.exists():
             return torch.from_numpy(np.load(file, allow_pickle=False)).to(self.device)
-        order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
-        width = self.model.text.tower.words.shape[1]
-        rows = torch.empty(len(tokens), width)
+        tower = self.model.text.tower
         with torch.inference_mode():
-            for start in range(0, len(order), 250):
-                chosen = order[start : start + 250]
-                rows[chosen] = self.model.text.tower([tokens[i] for i in chosen]).cpu()
-                self.told(what, start + len(chosen), len(tokens))
-        _save(file, rows.numpy())
-        return rows.clone().to(self.device)
+            rows = _by_length(
+                tower, tokens, tower.words.shape[1], lambda done: self.told(what, done, len(tokens))
+            )
+        _save(file, rows.cpu().numpy())
+        return rows.clone()
 
     def _seen(self, clean: NDArray[np.float16], file: Path) -> Tensor:
         """What the classifier saw in every training photo at first: (n, classes)."""
@@ -199,6 +180,10 @@ class Trainer:
 
     def go(self) -> Log:
         """Train from the start or from the last checkpoint; the model in `out` is the best one."""
+        saved = self._saved()
+        log = _log_of(saved)
+        if self._finished(log):
+            return log
         self.state.mkdir(parents=True, exist_ok=True)
         self._prepare()
         recipe = self.recipe
@@ -208,15 +193,21 @@ class Trainer:
             self.optimiser, lambda step: _cosine(step, steps, recipe.warmup)
         )
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
-        log = self._resume()
-        if not log.epochs:
+        if saved is None:
             self._record(log, -1, 0.0, time.perf_counter())
-        while (epoch := log.epochs[-1].epoch + 1) < recipe.epochs:
-            if log.epochs[-1].epoch - log.best.epoch >= recipe.patience:
-                break
-            started = time.perf_counter()
+        else:
+            self._restore(saved)
+        while not self._finished(log):
+            epoch, started = log.epochs[-1].epoch + 1, time.perf_counter()
             self._record(log, epoch, self._epoch(epoch), started)
         return log
+
+    def _finished(self, log: Log) -> bool:
+        """Whether all epochs are done, or the last ones brought nothing better."""
+        if not log.epochs:
+            return False
+        last = log.epochs[-1].epoch
+        return last + 1 >= self.recipe.epochs or last - log.best.epoch >= self.recipe.patience
 
     def _record(self, log: Log, epoch: int, loss: float, started: float) -> None:
         """Measure the averaged model, keep it if it is the best, and put a checkpoint."""
@@ -290,11 +281,9 @@ class Trainer:
                 torch.cat([self.meaning[captions], self.more_meaning[more]])
             )
             return rows
-        photo = np.searchsorted(self.first, captions, "right") - 1
-        tokens = [
-            self.tokens[p][c] for p, c in zip(photo, captions - self.first[photo], strict=True)
-        ]
-        return self.model.texts(tokens + [self.more[i] for i in more])
+        return self.model.texts(
+            [*(self.tokens[i] for i in captions), *(self.more[i] for i in more)]
+        )
 
     def _pick(self, chosen: NDArray[np.int64], chance: np.random.Generator) -> NDArray[np.int64]:
         """A caption of each chosen photo, by its number among all captions."""
@@ -369,11 +358,7 @@ class Trainer:
         model.eval()
         with torch.inference_mode():
             if self.recipe.layers:
-                order = sorted(range(len(self.held_tokens)), key=lambda i: len(self.held_tokens[i]))
-                texts = torch.empty(len(order), model.config["dim"], device=self.device)
-                for start in range(0, len(order), 250):
-                    chosen = order[start : start + 250]
-                    texts[chosen] = model.texts([self.held_tokens[i] for i in chosen])
+                texts = _by_length(model.texts, self.held_tokens, model.config["dim"])
                 concepts = model.concepts(model.class_sentences())
             else:
                 texts = model.text.head(self.held_meaning)
@@ -382,11 +367,17 @@ class Trainer:
             for start in range(0, len(self.held_views), 100):
                 x = torch.from_numpy(np.array(self.held_views[start : start + 100])).to(self.device)
                 parts.append(model.photos(x, self.begin, concepts))
-        return recalls(torch.cat(parts).cpu().numpy(), texts.cpu().numpy(), self.owner)
+        photos, said = torch.cat(parts).cpu().numpy(), texts.cpu().numpy()
+        own = np.arange(len(photos))
+        text_to_photo = rank(inner_products(said, photos), self.owner, own).ranks
+        photo_to_text = rank(inner_products(photos, said), own, self.owner).ranks
+        first, second = (
+            [round(float(recall(k)(ranks).mean()), 2) for k in (1, 5, 10)]
+            for ranks in (text_to_photo, photo_to_text)
+        )
+        return first, second
 
     # Going on after a kill -----------------------------------------------------------------------
-
-    taken = 0
 
     def _checkpoint(self, log: Log) -> None:
         file = self.state / "checkpoint.pt"
@@ -404,13 +395,13 @@ class Trainer:
         torch.save(state, file.with_suffix(".tmp"))
         os.replace(file.with_suffix(".tmp"), file)  # noqa: PTH105
 
-    def _resume(self) -> Log:
-        """The log so far, and the state that goes with it; nothing of another recipe or seed."""
+    def _saved(self) -> dict[str, Any] | None:
+        """The last checkpoint, if there is one; RetrievalError if it is of another run."""
         file = self.state / "checkpoint.pt"
         if not file.exists():
-            return Log()
+            return None
         try:
-            state = torch.load(file, map_location=self.device, weights_only=True)
+            state: dict[str, Any] = torch.load(file, map_location=self.device, weights_only=True)
             same = (state["recipe"], state["seed"]) == (self.recipe.to_json(), self.seed)
         except Exception as error:
             raise RetrievalError(
@@ -421,6 +412,10 @@ class Trainer:
                 f"{self.out} holds a run with other settings. Repeat those, name another --out, or "
                 f"delete {self.state} to train anew."
             )
+        return state
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Put everything that learns back to where a checkpoint has it."""
         self.model.load_state_dict(state["model"], strict=False)
         self.average.load_state_dict(state["average"], strict=False)
         with torch.no_grad():
@@ -429,7 +424,6 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.last_epoch = state["schedule"]
         self.taken = state["taken"]
-        return Log([Epoch(**line) for line in json.loads(state["log"])])
 
 
 class _DropPath:
@@ -443,6 +437,30 @@ class _DropPath:
             return out
         keep = torch.rand(len(out), 1, 1, 1, device=out.device) >= self.rate
         return out * (keep / (1 - self.rate))
+
+
+def _log_of(saved: dict[str, Any] | None) -> Log:
+    lines = [] if saved is None else json.loads(saved["log"])
+    return Log([Epoch(**line) for line in lines])
+
+
+def _by_length(
+    encode: Callable[[list[list[int]]], Tensor],
+    tokens: Sequence[list[int]],
+    width: int,
+    told: Callable[[int], None] = lambda _: None,
+) -> Tensor:
+    """Rows of texts, (n, width) in their own order; alike long ones go together, to pad little."""
+    order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
+    rows = torch.empty(0, width)
+    for start in range(0, len(order), 250):
+        chosen = order[start : start + 250]
+        part = encode([tokens[i] for i in chosen])
+        if not start:
+            rows = part.new_empty(len(tokens), width)
+        rows[chosen] = part
+        told(start + len(chosen))
+    return rows
 
 
 def _learned(model: nn.Module, like: nn.Module | None = None) -> dict[str, Tensor]:

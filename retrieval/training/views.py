@@ -20,6 +20,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from indexes.errors import RetrievalError
 from indexes.native import load_torch
+from retrieval.encoders.mini import squash
 from retrieval.training.dual import DualEncoder
 from retrieval.training.examples import Opener, Told
 from retrieval.training.recipe import Recipe
@@ -75,11 +76,6 @@ def _distorted(photo: Image.Image, chance: np.random.Generator) -> Image.Image:
     )
 
 
-def squashed(photo: Image.Image, size: int) -> Image.Image:
-    """The whole photo as the encoder prepares it."""
-    return photo.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0)
-
-
 class _Pixels:
     """Photos decoded by a few threads: uint8 [n, size, size, 3]."""
 
@@ -94,7 +90,7 @@ class _Pixels:
         def one(number: int) -> NDArray[np.uint8]:
             photo = self.photos[number]()
             if view == 0:
-                return np.asarray(squashed(photo, self.size))
+                return np.asarray(squash(photo, self.size))
             chance = np.random.default_rng((self.seed, view, number))
             return np.asarray(augmented(photo, self.size, self.recipe, chance))
 
