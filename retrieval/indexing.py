@@ -21,7 +21,6 @@ from indexes.errors import PhotoError, QueryError, RetrievalError
 from indexes.index import Index, Root, is_index, lock, successor
 from indexes.words import Caption
 from retrieval import fusion, scan
-from retrieval.captions import read_captions
 from retrieval.encoders import Encoder, Say
 from retrieval.encoders.compute import Compute
 from retrieval.models import check_model, load_encoder, load_encoder_of
@@ -349,6 +348,9 @@ class _Run:
         """The photos of which something else is said than before, and what that is."""
         if root.id not in self.gone:
             return set(), []  # away: what is known of its photos stays
+        # A search imports this module, but never reads captions.
+        from retrieval.captions import read_captions
+
         files = self.catalogue.files(root.id, under)
         gone = self.gone[root.id]
         paths = [p for p, file in files.items() if file.photo_id and p not in gone]
