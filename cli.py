@@ -105,6 +105,14 @@ def index(
         int | None,
         typer.Option(min=1, max=4096, help="Photos to encode and commit together. Default: 32."),
     ] = None,
+    captions: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="What is said of photos: JSON lines, JSON or CSV of image and caption "
+            "(repeatable); kept for later runs, '' takes none any more.",
+        ),
+    ] = None,
     quiet: QuietOption = False,
 ) -> None:
     """Index folders of photos: run it again whenever they change."""
@@ -118,6 +126,7 @@ def index(
         rebuild=rebuild,
         compute=retrieval.Compute(engine, device),
         batch_size=batch_size,
+        captions=[Path(file) for file in captions if file] if captions else None,
     )
     report = _index(folders or [], index, model, options, quiet)
     if not quiet:
@@ -169,6 +178,9 @@ def search(
     before: Annotated[
         str | None, typer.Option(metavar="DATE", help="Taken before this day.")
     ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Tell for each hit what its score is made of.")
+    ] = False,
     form: FormatOption = "table",
     nul: NulOption = False,
     gallery: GalleryOption = None,
@@ -183,7 +195,7 @@ def search(
     Every term may end in =WEIGHT: --text "at night"=0.5, --image beach.jpg=2.
     """
     import retrieval
-    from retrieval.output import verdict
+    from retrieval.output import explanation, verdict
     from retrieval.query import parse_date, parse_terms
     from retrieval.searching import cut
 
@@ -204,6 +216,8 @@ def search(
         hits = photos.ask(query, k, ranking)
     shown = cut(hits, relevance)
     _show(shown, query, form, nul, gallery, show)
+    if explain and form == "table":
+        say(explanation(query, shown))
     for sentence in verdict(query, hits, shown, relevance):
         talk(sentence)
 
@@ -272,6 +286,15 @@ def remove(
         f"Forgot {count} file(s). They come back at the next `retrieval index` unless it is told "
         "to --exclude them."
     )
+
+
+@app.command()
+def refuse(index: IndexOption = None) -> None:
+    """Fuse photos with their captions anew, after `train-fusion`. Nothing is encoded again."""
+    from retrieval import api
+
+    done = api.refuse(index)
+    say(f"Fused {done.photos} photo(s) with their captions by {done.fusion} in {done.folder}.")
 
 
 @app.command()
@@ -370,6 +393,55 @@ def train(
     say(f"Use it: retrieval index FOLDER --model {done.folder}")
 
 
+@app.command()
+def train_fusion(
+    dataset: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATASET",
+            help="Photos with two captions or more, in any format of `benchmark recall`.",
+        ),
+    ],
+    model: Annotated[str, typer.Option(metavar="M", help="As `retrieval index --model`.")] = "auto",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Default: where searches look for it."),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="S", help="Learn from it. Default: train, else all.")
+    ] = None,
+    held_out: Annotated[
+        str | None,
+        typer.Option(metavar="S", help="Measure on it. Default: val, else a tenth of the photos."),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The photos, if not in a usual place beside captions."),
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Go on without what is wrong in the data set.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same fusion.")] = 0,
+    quiet: QuietOption = False,
+) -> None:
+    """Learn how to weigh photos against their captions, and examples against words.
+
+    Takes minutes on a CPU. Then `retrieval refuse` brings an index to it.
+    """
+    from retrieval.training.fusion_run import train_fusion
+
+    told = (lambda *_: None) if quiet else telling()
+    tell = (lambda _: None) if quiet else talk
+    done = train_fusion(dataset, model, out, split, held_out, images, skip_bad, seed, tell, told)
+    say(
+        f"The fusion in {done.file}: R@1 {done.after:.1f} on photos that were held out, over "
+        f"right, swapped and missing captions; the plain mean {done.before:.1f}."
+    )
+    if done.curve:
+        say(f"Curve: {done.curve}")
+    say("Bring an index to it: retrieval refuse --index DIR")
+
+
 # What the commands share ---------------------------------------------------------------------
 
 
@@ -466,7 +538,8 @@ def _progress(quiet: bool) -> Iterator[Callable[["Progress"], None]]:
             nonlocal last
             if time.monotonic() - last >= 10:
                 last = time.monotonic()
-                talk(f"{now.done} of {now.total} files, {now.skipped} skipped")
+                what = "files" if now.what == "photos" else "captioned photos"
+                talk(f"{now.done} of {now.total} {what}, {now.skipped} skipped")
 
         yield line
 
@@ -477,7 +550,7 @@ def _bar() -> Iterator[Callable[["Progress"], None]]:
     from rich.console import Console
 
     with bars.Progress(
-        bars.TextColumn("Indexing"),
+        bars.TextColumn("{task.description}"),
         bars.BarColumn(),
         bars.MofNCompleteColumn(),
         bars.TextColumn("{task.fields[rate]}"),
@@ -486,9 +559,12 @@ def _bar() -> Iterator[Callable[["Progress"], None]]:
         console=Console(stderr=True),
         transient=True,
     ) as bar:
-        task = bar.add_task("", total=None, rate="looking for photos", skipped="")
+        task = bar.add_task("Indexing", total=None, rate="looking for photos", skipped="")
 
         def update(now: "Progress") -> None:
+            what = "Indexing" if now.what == "photos" else "Captions"
+            if bar.tasks[0].description != what:
+                bar.reset(task, description=what)
             speed = bar.tasks[0].speed
             bar.update(
                 task,

@@ -136,6 +136,51 @@ def search(
         talk(f"Chart: {plot}")
 
 
+@app.command()
+def fusion(
+    dataset: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATASET", help="Photos with two captions or more, as for `recall`."
+        ),
+    ],
+    split: Annotated[
+        str, typer.Option(metavar="S", help="A split of it, several joined by +, or all.")
+    ] = "all",
+    model: Annotated[str, typer.Option(metavar="M", help="As `retrieval index --model`.")] = "auto",
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The photos, if not in a usual place beside captions."),
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Go on without what is wrong in the data set.")
+    ] = False,
+    as_json: JsonOption = False,
+    plot: PlotOption = None,
+) -> None:
+    """What it gains to fuse photos with their captions, and example photos with words.
+
+    One caption of each photo is stored with it, the others are the queries: all right, 30 %
+    swapped, 50 % missing. The fixed weights it is compared with are found on the split val where
+    there is one, else on the photos at hand.
+    """
+    from benchmarks import fusion as benchmark
+    from benchmarks import plots
+    from retrieval.captioned import part, read_captioned
+
+    plots.check(plot)
+    whole = read_captioned(dataset, "all", images, skip_bad, talk)
+    found = part(whole, split)
+    val = None
+    if split != "val" and any(photo.split == "val" for photo in whole.photos):
+        val = part(whole, "val")
+    fused = benchmark.measure(found, val, model, skip_bad, talk, telling())
+    say(json.dumps(benchmark.as_json(fused), indent=2) if as_json else benchmark.as_table(fused))
+    if plot is not None:
+        plots.fusion(fused, plot)
+        talk(f"Chart: {plot}")
+
+
 def alone(name: str) -> None:
     """Run one benchmark as a program of its own; every error is one sentence."""
     from indexes.errors import RetrievalError

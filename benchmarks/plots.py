@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.fusion import Fused
 from benchmarks.recall import Run
 from benchmarks.search import Measurement
 from indexes.errors import QueryError, StorageError
@@ -51,6 +52,31 @@ def recall(runs: Sequence[Run], file: Path) -> None:
     figure.suptitle(
         f"{first.name}, split {first.split}: {len(first.photos):,} photos, "
         f"{len(first.captions):,} captions (95% intervals)"
+    )
+    _save(figure, file)
+
+
+def fusion(fused: Fused, file: Path) -> None:
+    """R@1 of each method as bars with their intervals, a panel a case."""
+    figure, panels = _figure(len(fused.cases))
+    for (case, methods), panel in zip(fused.cases.items(), panels, strict=True):
+        found = [method.measured["R@1"] for method in methods.values()]
+        below = [value.value - value.low for value in found]
+        above = [value.high - value.value for value in found]
+        bars = panel.bar(
+            range(len(found)),
+            [value.value for value in found],
+            yerr=[below, above],
+            capsize=3,
+            color=_COLOURS[: len(found)],
+        )
+        panel.bar_label(bars, [f"{value.value:.1f}" for value in found], padding=2, fontsize=8)
+        names = [name.replace("_", "\n") for name in methods]
+        panel.set_xticks(range(len(found)), names, fontsize=7)
+        panel.set_ylabel("R@1, %")
+        panel.set_title(case.replace("_", " "))
+    figure.suptitle(
+        f"{fused.captioned.name}, split {fused.captioned.split}: {fused.model}, {fused.fusion}"
     )
     _save(figure, file)
 

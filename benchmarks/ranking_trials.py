@@ -21,12 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 import indexes.words as table
-from benchmarks.kept import Kept, keep
 from indexes.database import FULL_TEXT
 from indexes.errors import DataSetError
 from retrieval import bank, words
 from retrieval.captioned import CaptionedSet, read_captioned
 from retrieval.evaluation import Ranks, compare, rank, summarise
+from retrieval.kept import Kept, keep
 from retrieval.models import load_encoder
 from retrieval.ranking import (
     NNN_STRENGTH,

@@ -6,18 +6,17 @@ vectors. Run it as `retrieval benchmark recall` or `python -m benchmarks.recall`
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks import rankings
-from benchmarks.kept import Kept, Progress, keep
 from indexes import vectors
-from indexes.errors import DataSetError
 from retrieval.captioned import CaptionedSet
 from retrieval.evaluation import METRICS, Difference, Measured, Ranks, compare, rank, summarise
+from retrieval.kept import Kept, Progress, keep, without
 from retrieval.models import load_encoder
 
 Floats = npt.NDArray[np.float32]
@@ -69,7 +68,7 @@ def measure(
         encoder = load_encoder(model, say)
         with keep(encoder, progress, rebuild) as kept:
             photos, wrong = kept.photos(captioned.photos)
-            used = _without(captioned, wrong, skip_bad, say)
+            used = without(captioned, wrong, skip_bad, say)
             texts = kept.texts(used.captions)
             index_recall = against_exact(texts.rows, photos.rows)
             encoded = (photos.fresh, texts.fresh)
@@ -106,24 +105,6 @@ def _task(
     return rankings.Task(
         way, queries, gallery, used.captions, encoder, lambda more: kept.texts(more).rows
     )
-
-
-def _without(
-    captioned: CaptionedSet, wrong: Mapping[int, str], skip_bad: bool, say: Callable[[str], None]
-) -> CaptionedSet:
-    """The set without the photos that cannot be read."""
-    if not wrong:
-        return captioned
-    place, why = next(iter(wrong.items()))
-    first = f"{captioned.photos[place].name}: {why}"
-    if not skip_bad or len(wrong) == len(captioned.photos):
-        raise DataSetError(
-            f"{len(wrong)} of the {len(captioned.photos):,} photos of {captioned.name} cannot be "
-            f"read, the first {first}. Put them right, or add --skip-bad to go on without them."
-        )
-    say(f"Left out {len(wrong)} photos that cannot be read, the first {first}.")
-    kept = tuple(photo for i, photo in enumerate(captioned.photos) if i not in wrong)
-    return replace(captioned, photos=kept)
 
 
 def against_exact(queries: Floats, gallery: Floats, k: int = 10) -> float:

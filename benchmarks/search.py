@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
-from benchmarks.kept import Progress, keep
 from indexes import vectors
 from indexes.errors import QueryError, StorageError
 from indexes.native import load_faiss
 from retrieval.captioned import CaptionedSet
+from retrieval.kept import Progress, keep
 from retrieval.models import load_encoder
 
 Floats = npt.NDArray[np.float32]

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexes.database import FORMAT_VERSION, guarded
+from indexes.said import Said, matrix
 from indexes.words import Words, stored
 
 _SQL_VARIABLES = 30_000  # SQLite allows 32,766 in one statement
@@ -81,7 +82,7 @@ def _file(
     return File(_loaded(path), size, mtime_ns, photo, why, bool(present))
 
 
-class Catalogue(Words):
+class Catalogue(Words, Said):
     """One open catalogue. Use as a context manager, or call `close`."""
 
     @classmethod
@@ -95,7 +96,8 @@ class Catalogue(Words):
     def open(cls, folder: Path, writable: bool = False) -> Self:
         """Open the catalogue in `folder`; if writable, one of an older format is brought to this.
 
-        Read-only, an older one simply has no captions. The caller holds the lock if writable.
+        Read-only, an older one simply has no captions, or none that are embedded. The caller holds
+        the lock if writable.
         """
         catalogue = super().open(folder, writable)
         if writable and catalogue.format < FORMAT_VERSION:
@@ -108,9 +110,12 @@ class Catalogue(Words):
 
     @guarded
     def _migrate(self) -> None:
-        """From format 1, which had no text. The next run of `retrieval index` fills the tables."""
+        """From format 1, which had no text, or 2, which had no embeddings of it. The next run of
+        `retrieval index` fills the tables."""
         with self.db.atomic():
-            self._create_text()
+            if self.format < 2:
+                self._create_text()
+            self._create_said()
             self._stamp()
 
     @guarded
@@ -149,6 +154,7 @@ class Catalogue(Words):
             self.db.table("files").create_index(["root_id", "path"], unique=True)
             self.db.table("files").create_index(["photo_id"])
             self._create_text()
+            self._create_said()
             self._set("generation", secrets.token_hex(8))
             for key, value in asdict(made).items():
                 self._set(key, str(value))
@@ -354,11 +360,12 @@ class Catalogue(Words):
 
     def _forget(self, which: str) -> int:
         chosen = f"(SELECT id FROM photos WHERE {which})"
-        self.db.execute(f"DELETE FROM embeddings WHERE photo_id IN {chosen}")
+        for table in ("said", "fused", "embeddings"):
+            self.db.execute(f"DELETE FROM {table} WHERE photo_id IN {chosen}")
         self.db.execute(f"DELETE FROM files WHERE photo_id IN {chosen}")
         count = self.db.execute(f"DELETE FROM photos WHERE {which}").rowcount
         if count:
-            self._set("generation", secrets.token_hex(8))
+            self._renew()
         return int(count)
 
     # What a search reads -----------------------------------------------------------------------
@@ -367,19 +374,25 @@ class Catalogue(Words):
     def embeddings(
         self, dim: int, after: int = 0
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """Embeddings of photos with an id above `after`: int64 [n], float32 [n, dim], by id."""
+        """What is searched, of photos with an id above `after`: int64 [n], float32 [n, dim], by id.
+
+        Fused with captions where there are some.
+        """
         cursor = self.db.execute(
-            "SELECT photo_id, vector FROM embeddings WHERE photo_id > ? ORDER BY photo_id", [after]
+            f"SELECT photo_id, vector FROM {self._searched()} WHERE photo_id > ? ORDER BY photo_id",
+            [after],
         )
         ids, parts = [np.empty(0, np.int64)], [np.empty((0, dim), np.float32)]
         while rows := cursor.fetchmany(10_000):  # in pieces: all rows twice would not fit
             ids.append(np.array([i for i, _ in rows], np.int64))
-            parts.append(_matrix([v for _, v in rows], dim))
+            parts.append(matrix([v for _, v in rows], dim))
         return np.concatenate(ids), np.concatenate(parts)
 
     @guarded
     def sample(self, dim: int, count: int, seed: int = 0) -> npt.NDArray[np.float32]:
-        """About `count` embeddings drawn at random, float32 [n, dim]; all where there are fewer.
+        """About `count` rows of what is searched, drawn at random, float32 [n, dim].
+
+        All where there are fewer.
 
         One row of zeros where there are none.
         """
@@ -394,21 +407,39 @@ class Catalogue(Words):
             found: list[bytes] = []
             for part in _chunks(ids):
                 marks = ",".join("?" * len(part))
-                query = f"SELECT vector FROM embeddings WHERE photo_id IN ({marks})"
+                query = f"SELECT vector FROM {self._searched()} WHERE photo_id IN ({marks})"
                 found += [vector for (vector,) in self.db.execute(query, part).fetchall()]
-            rows = _matrix(found, dim)
+            rows = matrix(found, dim)
         return rows if len(rows) else np.zeros((1, dim), np.float32)
 
     @guarded
     def embedding(self, photo_id: int, dim: int) -> npt.NDArray[np.float32]:
-        """The embedding of one photo, float32 [dim]."""
+        """The embedding of what is seen in one photo, float32 [dim]."""
         row = self.db.execute(
             "SELECT vector FROM embeddings WHERE photo_id = ?", [photo_id]
         ).fetchall()
         if not row:
             raise sqlite3.DatabaseError("an embedding is missing")
-        result: npt.NDArray[np.float32] = _matrix([row[0][0]], dim)[0]
+        result: npt.NDArray[np.float32] = matrix([row[0][0]], dim)[0]
         return result
+
+    @guarded
+    def searched(self, ids: Sequence[int], dim: int) -> npt.NDArray[np.float32]:
+        """What is searched of these photos, float32 [n, dim], as they are ordered in `ids`."""
+        found: dict[int, bytes] = {}
+        for part in _chunks([int(i) for i in ids]):
+            marks = ",".join("?" * len(part))
+            query = f"SELECT photo_id, vector FROM {self._searched()} WHERE photo_id IN ({marks})"
+            found.update(self.db.execute(query, part).fetchall())
+        if any(int(i) not in found for i in ids):
+            raise sqlite3.DatabaseError("an embedding is missing")
+        return matrix([found[int(i)] for i in ids], dim)
+
+    @guarded
+    def set_fusion(self, name: str) -> None:
+        """Note by what the photos are fused with their captions."""
+        with self.transaction():
+            self._set("fusion", name)
 
     @guarded
     def absent(self) -> npt.NDArray[np.int64]:
@@ -520,12 +551,3 @@ def _below(root_id: int, under: str) -> tuple[str, list[Any]]:
 
 def _chunks(values: list[Any]) -> Iterable[list[Any]]:
     return (values[i : i + _SQL_VARIABLES] for i in range(0, len(values), _SQL_VARIABLES))
-
-
-def _matrix(vectors: list[bytes], dim: int) -> npt.NDArray[np.float32]:
-    if any(not isinstance(v, bytes) or len(v) != 4 * dim for v in vectors):
-        raise sqlite3.DatabaseError("an embedding has the wrong size")
-    matrix = np.frombuffer(b"".join(vectors), "<f4").reshape(-1, dim).astype(np.float32)
-    if not np.isfinite(matrix).all():
-        raise sqlite3.DatabaseError("an embedding is not made of numbers")
-    return matrix

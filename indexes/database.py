@@ -23,7 +23,7 @@ from indexes.errors import (
 )
 
 FILENAME = "catalogue.db"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 # The one virtual table that a catalogue may have, see indexes.words. English endings are taken
 # off and accents ignored, in the text and in the query alike.
 FULL_TEXT = (

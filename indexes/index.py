@@ -196,6 +196,16 @@ class Index:
     def set_excluded(self, patterns: Sequence[str]) -> None:
         self.catalogue.set_setting("exclude", "\n".join(patterns))
 
+    def caption_lists(self) -> list[Path]:
+        """Files of captions that the user named."""
+        try:
+            return [Path(str(p)) for p in json.loads(self.catalogue.setting("captions", "[]"))]
+        except (ValueError, TypeError):
+            return []
+
+    def set_caption_lists(self, files: Sequence[Path]) -> None:
+        self.catalogue.set_setting("captions", json.dumps([str(file) for file in files]))
+
     # Vectors -----------------------------------------------------------------------------------
 
     def search(
@@ -225,9 +235,13 @@ class Index:
 
     def cosines(self, query: Floats, ids: Sequence[int]) -> Floats:
         """The cosines of these photos to `query`, float32 [n], as they are ordered in `ids`."""
-        rows = [self.catalogue.embedding(i, self.made.dim) for i in ids]
-        result: Floats = np.array(rows, np.float32).reshape(-1, self.made.dim) @ query
+        result: Floats = self.catalogue.searched(ids, self.made.dim) @ query
         return result
+
+    def set_fusion(self, name: str) -> None:
+        """Note by what the photos are fused with their captions."""
+        self.catalogue.set_fusion(name)
+        self.made = self.catalogue.made()
 
     def mean_cosine(self, query: Floats) -> float:
         """What cosine to `query`, float32 [dim], is usual: the mean, of a sample if many.

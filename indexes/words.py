@@ -94,6 +94,14 @@ class Words(Database):
         return rows
 
     @guarded
+    def texts(self) -> dict[int, tuple[str, ...]]:
+        """What is said of each present photo, each text once, by photo id."""
+        said: dict[int, dict[str, None]] = {}
+        for photo_id, text in self._said("f.photo_id IS NOT NULL", ()):
+            said.setdefault(photo_id, {})[text] = None
+        return {i: tuple(texts) for i, texts in said.items()}
+
+    @guarded
     def settle_words(self) -> None:
         """Bring the full-text table in line with files and captions: only what differs is written.
 

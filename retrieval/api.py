@@ -5,6 +5,7 @@ Everything here is short: it finds the index and hands over to the journeys.
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -153,7 +154,7 @@ class Photos:
 
     def embed(self, query: Query) -> npt.NDArray[np.float32]:
         """The vector that stands for a query, float32 [dim], of length one."""
-        return searching.query_vector(self._index, query.terms, self._need_encoder)
+        return searching.fused_query(self._index, query.terms, self._need_encoder).vector
 
     def status(self, look: bool = True) -> Status:
         """What is indexed, and with `look` what on disk differs from it."""
@@ -174,6 +175,32 @@ class Photos:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@dataclass(frozen=True)
+class Refused:
+    """What `refuse` did: the index, the name of the fusion, and how many photos it changed."""
+
+    folder: Path
+    fusion: str
+    photos: int
+
+
+def refuse(where: AnyPath | None = None) -> Refused:
+    """Fuse all photos of an index with their captions anew, by the fusion that its model has now.
+
+    Captions that changed since they were embedded wait for the next `index`. No photo or caption
+    is encoded. Raises RetrievalError.
+    """
+    from retrieval import fusing
+    from retrieval.fusion import load_fusion
+
+    folder = locate(where)
+    with lock(folder), Index.open(folder, writable=True) as opened:
+        fusion = load_fusion(opened.made.fingerprint, opened.made.dim)
+        count = fusing.refuse(opened, fusion)
+        opened.refresh()
+    return Refused(folder, fusion.name, count)
 
 
 def remove(paths: Sequence[AnyPath], where: AnyPath | None = None) -> int:

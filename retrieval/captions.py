@@ -1,9 +1,10 @@
 """Captions that lie beside photos: found and read when a folder is indexed.
 
-Looked for are `photo.txt` and `photo.jpg.txt` beside a photo, and lists of captions
-(`captions.jsonl` and CSV) in its folder or one above, up to the indexed folder; above that only
-where the indexed folder is the usual `images` of a data set. What a file says is not believed:
-sizes are bounded, links are not followed out of the folder, and control characters are dropped.
+Looked for are `photo.txt` and `photo.xmp`, or `photo.jpg.txt` and `photo.jpg.xmp`, beside a photo,
+and lists of captions (`captions.jsonl` and CSV) in its folder or one above, up to the indexed
+folder; above that only where the indexed folder is the usual `images` of a data set. Lists from
+anywhere else are named by the user. What a file says is not believed: sizes are bounded, links are
+not followed out of the folder, and control characters are dropped.
 """
 
 import os
@@ -16,6 +17,7 @@ from indexes.errors import DataSetError, PhotoError
 from indexes.words import Caption
 from retrieval.captioned.formats import LONGEST_CAPTION, Problem, Row, read_rows
 from retrieval.captioned.places import find_photos
+from retrieval.embedded import LARGEST, xmp_texts
 from retrieval.photos import open_inside, real_path
 
 LISTS = ("captions.jsonl", "metadata.jsonl", "captions.csv", "captions.txt")
@@ -32,10 +34,11 @@ class Found:
     notes: list[str] = field(default_factory=list)
 
 
-def read_captions(root: Path, photos: Iterable[str]) -> Found:
+def read_captions(root: Path, photos: Iterable[str], lists: Sequence[Path] = ()) -> Found:
     """What is said of `photos`, paths in an indexed folder, in their order.
 
-    root: the folder, without links. Never raises for what is wrong with a file.
+    root: the folder, without links; lists: more files of captions, which name photos by their path
+    in the folder or by their name alone. Never raises for what is wrong with a file.
     """
     found = Found()
     wanted = dict.fromkeys(photos)
@@ -49,6 +52,9 @@ def read_captions(root: Path, photos: Iterable[str]) -> Found:
             said[caption.path].append(caption)
     for file, origin in _lists(root, folders):
         for path, caption in _listed(file, origin, root, wanted, found.notes):
+            said[path].append(caption)
+    for file in lists:
+        for path, caption in _named(file, wanted, found.notes):
             said[path].append(caption)
     for path in wanted:
         unique = {caption.text: caption for caption in reversed(said.get(path, ()))}
@@ -69,24 +75,31 @@ def clean(text: str) -> str:
 def _sidecars(root: Path, folder: str, photos: Sequence[str], bad: list[str]) -> Iterator[Caption]:
     try:
         with os.scandir(root / folder if folder else root) as entries:
-            names = {e.name for e in entries if e.name.endswith(".txt") and e.is_file()}
+            names = {e.name for e in entries if e.name.endswith((".txt", ".xmp")) and e.is_file()}
     except OSError:
         return
     if not names:
         return
     for path in photos:
         name = path.rpartition("/")[2]
-        for text in dict.fromkeys((f"{name}.txt", f"{name.rpartition('.')[0]}.txt")):
+        stem = name.rpartition(".")[0]
+        for text in dict.fromkeys(
+            f"{of}{kind}" for kind in (".txt", ".xmp") for of in (name, stem)
+        ):
             if text not in names or (text in LISTS and name.rpartition(".")[0] == "captions"):
                 continue
             origin = f"{folder}/{text}" if folder else text
             try:
+                most = LARGEST if text.endswith(".xmp") else _LONGEST_SIDECAR
                 with open_inside(root, origin) as file:
-                    data = file.read(_LONGEST_SIDECAR + 1)
-                if len(data) > _LONGEST_SIDECAR:
-                    raise PhotoError(f"longer than {_LONGEST_SIDECAR:,} bytes")
-                lines = data.decode("utf-8-sig").splitlines()
-            except (OSError, PhotoError, UnicodeDecodeError) as error:
+                    data = file.read(most + 1)
+                if len(data) > most:
+                    raise PhotoError(f"longer than {most:,} bytes")
+                if text.endswith(".xmp"):
+                    lines = xmp_texts(data)
+                else:
+                    lines = data.decode("utf-8-sig").splitlines()
+            except (OSError, PhotoError, ValueError) as error:
                 bad.append(f"{origin!r} ({error})")
                 continue
             yield from (Caption(path, origin, line) for line in map(clean, lines) if line)
@@ -140,6 +153,31 @@ def _listed(
         inside = path.relative_to(root).as_posix()
         if inside in wanted:
             yield from ((inside, Caption(inside, origin, t)) for t in map(clean, row.captions) if t)
+
+
+def _named(file: Path, wanted: dict[str, None], notes: list[str]) -> Iterator[tuple[str, Caption]]:
+    """The captions of a list that lies anywhere: photos are known by path or, if only one has it,
+    by name."""
+    names: defaultdict[str, list[str]] = defaultdict(list)
+    for path in wanted:
+        names[path.rpartition("/")[2]].append(path)
+    wrong, first = 0, ""
+    try:
+        for row in read_rows(file):
+            if not isinstance(row, Row):
+                wrong, first = wrong + 1, first or f"{row.where}: {row.what}"
+                continue
+            found = [row.image] if row.image in wanted else names[row.image.rpartition("/")[2]]
+            if len(found) > 1:
+                wrong += 1
+                first = first or f"{len(found)} photos are called {row.image}"
+            elif found:
+                for text in filter(None, map(clean, row.captions)):
+                    yield found[0], Caption(found[0], str(file), text)
+    except (DataSetError, OSError) as error:
+        notes.append(f"No captions were taken from {file}: {error}")
+    if wrong:
+        notes.append(f"{wrong} entry(s) of {file} gave no caption, the first {first}.")
 
 
 def _is_file(path: Path) -> bool:

@@ -1,21 +1,43 @@
 """Fusion: how several embeddings become one.
 
-F = normalise(Σ weight_m · e_m) with weights that sum to one; here they are the user's. What is
-unwanted is subtracted after that. Which photos or words the embeddings stand for is not known here.
+F = normalise(Σ weight_m · e_m + residual), the weights from attention through a softmax: for a
+photo I with what is said of it T that is F = αI + βT, α + β = 1, and the same module joins the
+terms of a query. Untrained it is the plain normalised mean; where only photos or only words are
+present it is their weighted mean, whatever was trained. What is unwanted is subtracted after that.
+
+`attend` is written once for numpy and torch arrays, so that a search needs no torch and training
+learns exactly what a search computes.
 """
 
-from collections.abc import Sequence
-from typing import Any
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from indexes.errors import ModelError
 
-NAME = "mean"
+Floats = npt.NDArray[np.float32]
+Role = Literal["photo", "query"]
+
+MEAN = "mean"
+"""The name of the untrained fusion."""
+PHOTO, TEXT = 0, 1
+"""The kinds of embeddings that are told apart."""
 # How much of the unwanted is taken away. Subtracting all of it would leave the query pointing away
 # from the unwanted rather than towards the wanted.
 UNWANTED_STRENGTH = 0.5
+
+_PACKAGED = Path(__file__).parent / "weights"
+_FORMAT = "1"
+_LARGEST = 16 << 20  # bytes of a file of weights
+_MOST_PARAMETERS = 4_000_000
+_HIGHEST = 30.0  # of a score: its exponential stays a number
 
 
 def normalise(rows: npt.NDArray[np.floating[Any]]) -> Floats:
@@ -25,22 +47,278 @@ def normalise(rows: npt.NDArray[np.floating[Any]]) -> Floats:
     return result
 
 
-def fuse(rows: Floats, weights: Sequence[float]) -> Floats:
-    """The normalised weighted mean of unit rows.
+# The network -----------------------------------------------------------------------------------
 
-    rows: float32 [n, dim]; weights: n positive numbers. Returns float32 [dim], of length one.
+
+@dataclass(frozen=True)
+class Attention:
+    """The weights of one role, float32 arrays of numpy or torch; h and r are free.
+
+    An embedding is scored by how well it agrees with those of the other kind. centre, spread: []
+    bring that cosine to a common scale; cosine, beyond: [h]; kind: [2, h]; score: [h]. The residual
+    looks at both kinds, look: [2, dim, r]; bias: [r]; back: [r, dim]. With `score` and `back` zero
+    this is the mean.
     """
-    shares = np.asarray(weights, np.float32) / np.float32(sum(weights))
-    return normalise(shares @ rows)
+
+    centre: Any
+    spread: Any
+    cosine: Any
+    beyond: Any
+    kind: Any
+    score: Any
+    look: Any
+    bias: Any
+    back: Any
 
 
-def subtract(wanted: Floats, unwanted: Floats, weights: Sequence[float]) -> Floats:
-    """Turn a fused query away from unwanted directions.
+@dataclass(frozen=True)
+class Attended:
+    """What became of n items: `sums` [n, dim], before it is brought to length one; the weight of
+    each modality, [n] each, summing to one over those present; what the residual added, [n, dim],
+    None for nothing."""
+
+    sums: Any
+    weights: list[Any]
+    residual: Any
+
+
+def attend(
+    network: Attention | None,
+    rows: Sequence[Any],
+    kinds: Sequence[int],
+    present: Sequence[Any],
+    users: Sequence[float] | None = None,
+) -> Attended:
+    """Fuse any number of modalities, each for n items at once.
+
+    rows: [n, dim] unit rows a modality; kinds: PHOTO or TEXT for each; present: [n] of 1 and 0 for
+    each, what is not present is masked out of the softmax; users: weights that multiply the
+    attention. numpy or torch, differentiable in the latter.
+    """
+    means, there = [], []
+    for kind in (PHOTO, TEXT):
+        own = [m for m, k in enumerate(kinds) if k == kind]
+        count = sum(present[m] for m in own)
+        if own:
+            means.append(sum(rows[m] * present[m][:, None] for m in own) / _at_least_1(count))
+        else:
+            means.append(None)
+        there.append(count if own else 0 * present[0])
+    both = (there[PHOTO] > 0) * (there[TEXT] > 0) * 1.0
+    raw = []
+    for m, kind in enumerate(kinds):
+        weight = present[m] * (1.0 if users is None else users[m])
+        other = means[1 - kind]
+        if network is not None and other is not None:
+            agreement = ((rows[m] * other).sum(-1) - network.centre) / network.spread
+            above = (agreement + abs(agreement)) / 2
+            seen = agreement[:, None] * network.cosine + above[:, None] * network.beyond
+            score = _tanh(seen + network.kind[kind]) @ network.score
+            weight = weight * _exp(both * score.clip(-_HIGHEST, _HIGHEST))
+        raw.append(weight)
+    total = sum(raw)
+    weights = [weight / total for weight in raw]
+    sums = sum(w[:, None] * e for w, e in zip(weights, rows, strict=True))
+    if network is None or means[PHOTO] is None or means[TEXT] is None:
+        return Attended(sums, weights, None)
+    # Unit rows have elements of about 1 / √dim: the root brings them to the scale of tanh.
+    scale = float(rows[0].shape[1]) ** 0.5
+    seen = sum(means[kind] @ network.look[kind] for kind in (PHOTO, TEXT)) * scale + network.bias
+    residual = both[:, None] * (_tanh(seen) @ network.back)
+    return Attended(sums + residual, weights, residual)
+
+
+def _at_least_1(count: Any) -> Any:
+    return (count + (count == 0) * 1.0)[:, None]
+
+
+def _tanh(x: Any) -> Any:
+    return np.tanh(x) if isinstance(x, np.ndarray) else x.tanh()
+
+
+def _exp(x: Any) -> Any:
+    return np.exp(x) if isinstance(x, np.ndarray) else x.exp()
+
+
+# What is used ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FusedQuery:
+    """A query's vector, float32 [dim], of length one, and what each term is in it.
+
+    parts: float32 [terms, dim], one a term in the order given; together: float32 [dim], what
+    belongs to no term alone. `vector` is their sum.
+    """
+
+    vector: Floats
+    parts: Floats
+    together: Floats
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """What fuses for one model. name: of these weights, 'mean' if untrained; about: what they were
+    trained on and gave."""
+
+    name: str = MEAN
+    photo: Attention | None = None
+    query: Attention | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def photos(self, images: Floats, captions: Floats) -> tuple[Floats, Floats]:
+        """Photos fused with what is said of them.
+
+        images, captions: float32 [n, dim] unit rows. Returns unit rows, float32 [n, dim], and the
+        share α of the photo itself, float32 [n].
+        """
+        here = np.ones(len(images), np.float32)
+        found = attend(self.photo, [images, captions], (PHOTO, TEXT), [here, here])
+        return normalise(found.sums), np.asarray(found.weights[0], np.float32)
+
+    def terms(
+        self, rows: Floats, kinds: Sequence[int], weights: Sequence[float], wanted: Sequence[bool]
+    ) -> FusedQuery:
+        """The terms of a query as one vector.
+
+        rows: float32 [n, dim] unit rows, a term each; kinds: PHOTO or TEXT; weights: n positive
+        numbers that multiply the attention; wanted: what is not is subtracted, see `subtract`.
+        """
+        yes = [i for i, w in enumerate(wanted) if w]
+        no = [i for i, w in enumerate(wanted) if not w]
+        found = attend(
+            self.query,
+            [rows[i][None] for i in yes],
+            [kinds[i] for i in yes],
+            [np.ones(1, np.float32)] * len(yes),
+            [float(weights[i]) for i in yes],
+        )
+        length = max(float(np.linalg.norm(found.sums[0])), 1e-12)
+        parts = np.zeros_like(rows)
+        for i, weight in zip(yes, found.weights, strict=True):
+            parts[i] = weight[0] / length * rows[i]
+        extra = found.residual
+        together = np.zeros_like(rows[0]) if extra is None else (extra[0] / length).astype("f4")
+        vector = normalise(found.sums[0])
+        if no:
+            less = unwanted_parts(vector, rows[no], [weights[i] for i in no])
+            length = max(float(np.linalg.norm(vector - less.sum(0))), 1e-12)
+            vector = normalise(vector - less.sum(0))
+            parts[no] = -less
+            parts, together = parts / np.float32(length), together / np.float32(length)
+        return FusedQuery(vector, parts, together)
+
+
+def compose(fusion: Fusion, photos: Floats, texts: Floats) -> Floats:
+    """A query of an example photo and a text for each row, float32 [n, dim] unit rows, all."""
+    here = np.ones(len(photos), np.float32)
+    return normalise(attend(fusion.query, [photos, texts], (PHOTO, TEXT), [here, here]).sums)
+
+
+def unwanted_parts(wanted: Floats, unwanted: Floats, weights: Sequence[float]) -> Floats:
+    """What is taken off a fused query for each unwanted direction, float32 [n, dim].
 
     wanted: float32 [dim], of length one; unwanted: float32 [n, dim], unit rows; weights: n positive
     numbers. Only what an unwanted row has beyond the query is taken away, so that 'beach, not
-    people' still asks for a beach. Returns float32 [dim], of length one.
+    people' still asks for a beach.
     """
     beyond = unwanted - (unwanted @ wanted)[:, None] * wanted
     strength = UNWANTED_STRENGTH * np.asarray(weights, np.float32)
-    return normalise(wanted - strength @ beyond)
+    result: Floats = (strength[:, None] * beyond).astype(np.float32)
+    return result
+
+
+# On disk ---------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4)
+def load_fusion(fingerprint: str, dim: int) -> Fusion:
+    """What was trained for a model's weights: shipped with the package, else by the user, else the
+    mean. A file that cannot be read, or is for other weights, counts as none."""
+    for file in [*sorted(_PACKAGED.glob("*/fusion.safetensors")), own_file(fingerprint)]:
+        try:
+            fusion = read_fusion(file)
+        except ModelError:
+            continue
+        if fusion.about.get("fingerprint") == fingerprint and _dim(fusion) == dim:
+            return fusion
+    return Fusion()
+
+
+def own_file(fingerprint: str) -> Path:
+    """Where the user's own fusion for a model is kept."""
+    import platformdirs
+
+    name = fingerprint if fingerprint.isalnum() else "unknown"
+    folder = platformdirs.user_data_path("crossmodal-retrieval") / "fusion"
+    return folder / f"{name}.safetensors"
+
+
+def read_fusion(file: Path) -> Fusion:
+    """The fusion in a file; raises ModelError where it holds none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if file.stat().st_size > _LARGEST:
+            raise ValueError("it is too large")
+        with safe_open(file, framework="numpy") as opened:
+            meta = opened.metadata() or {}
+            arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        about = json.loads(meta["about"])
+        if meta["format"] != _FORMAT or not isinstance(about, dict):
+            raise ValueError("its format is not known")
+        photo, query = (_network(arrays, role) for role in ("photo", "query"))
+    except (OSError, SafetensorError, ValueError, KeyError, RecursionError) as error:
+        raise ModelError(
+            f"{file} holds no fusion ({error}). Make one with `retrieval train-fusion`."
+        ) from error
+    return Fusion(f"attention-{_digest(arrays)}", photo, query, about)
+
+
+def save_fusion(fusion: Fusion, file: Path) -> Fusion:
+    """Write a fusion as safetensors, in half precision; returns it as it is read back.
+
+    Written to a temporary name and renamed. Raises OSError.
+    """
+    from safetensors.numpy import save_file
+
+    arrays = {}
+    for role, network in (("photo", fusion.photo), ("query", fusion.query)):
+        for part in fields(Attention) if network is not None else ():
+            values = np.asarray(getattr(network, part.name))
+            arrays[f"{role}.{part.name}"] = np.ascontiguousarray(values, np.float16)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f"{file.name}.tmp")
+    save_file(arrays, temporary, {"format": _FORMAT, "about": json.dumps(dict(fusion.about))})
+    temporary.replace(file)
+    load_fusion.cache_clear()
+    return read_fusion(file)
+
+
+def _network(arrays: Mapping[str, npt.NDArray[Any]], role: str) -> Attention:
+    """The weights of a role, each of the shape that it has to have; raises ValueError."""
+    found = {p.name: np.asarray(arrays[f"{role}.{p.name}"], np.float32) for p in fields(Attention)}
+    if found["look"].ndim != 3 or found["score"].ndim != 1:
+        raise ValueError("an array has the wrong shape")
+    (_, dim, r), (h,) = found["look"].shape, found["score"].shape
+    shapes = {"centre": (), "spread": (), "cosine": (h,), "beyond": (h,), "kind": (2, h)}
+    shapes |= {"score": (h,), "look": (2, dim, r), "bias": (r,), "back": (r, dim)}
+    if any(found[name].shape != shape for name, shape in shapes.items()):
+        raise ValueError("an array has the wrong shape")
+    if sum(a.size for a in found.values()) > _MOST_PARAMETERS:
+        raise ValueError("it is too large")
+    if not all(np.isfinite(a).all() for a in found.values()) or not found["spread"] > 0:
+        raise ValueError("a weight is not a number")
+    return Attention(**found)
+
+
+def _dim(fusion: Fusion) -> int:
+    assert fusion.photo is not None
+    return int(fusion.photo.look.shape[1])
+
+
+def _digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    state = hashlib.sha256()
+    for name in sorted(arrays):
+        state.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
+    return state.hexdigest()[:12]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy.typing as npt
 
@@ -20,11 +20,13 @@ from indexes.catalogue import File, Made, Photo
 from indexes.errors import PhotoError, QueryError, RetrievalError
 from indexes.index import Index, Root, is_index, lock, successor
 from indexes.words import Caption
-from retrieval import fusion, scan
+from retrieval import scan
 from retrieval.encoders import Encoder, Say
 from retrieval.encoders.compute import Compute
+from retrieval.fusion import MEAN
 from retrieval.models import check_model, load_encoder, load_encoder_of
 from retrieval.photos import (
+    FORMATS,
     NO_PERMISSION,
     TOO_LARGE,
     UNREADABLE,
@@ -41,8 +43,9 @@ BATCH_SIZE = 32
 
 @dataclass
 class Report:
-    """What a run did. Counts are of files, but for `encoded` and `pruned` (photos).
-    `captioned` are the files that a caption was found for."""
+    """What a run did. Counts are of files, but for `encoded`, `pruned` and `fused` (photos).
+    `captioned` are the files that a caption was found for, `fused` the photos whose captions are
+    new or others than before."""
 
     added: int = 0
     updated: int = 0
@@ -54,6 +57,7 @@ class Report:
     encoded: int = 0
     pruned: int = 0
     captioned: int = 0
+    fused: int = 0
     seconds: float = 0.0
     reasons: list[tuple[str, str]] = field(default_factory=list)  # (path, reason), new ones
     notes: list[str] = field(default_factory=list)  # sentences on what was left out
@@ -66,11 +70,13 @@ class Report:
 
 @dataclass(frozen=True)
 class Progress:
-    """Told while a run goes on: files done of `total`, of which skipped."""
+    """Told while a run goes on: files (or photos whose captions are read) done of `total`, of
+    which skipped."""
 
     done: int
     total: int
     skipped: int
+    what: Literal["photos", "captions"] = "photos"
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,8 @@ class Options:
     exclude: shell patterns, None for those of the last run; workers: decoding threads, None for
     one a core; max_megapixels: larger photos are skipped, None to choose by free memory; prune:
     forget photos that are gone; rebuild: encode all again, needed to change the model; compute: by
-    which engine and device; batch_size: photos that are encoded and committed together.
+    which engine and device; batch_size: photos that are encoded and committed together; captions:
+    files that name photos and say what is in them, None for those of the last run.
     """
 
     exclude: Sequence[str] | None = None
@@ -90,6 +97,7 @@ class Options:
     rebuild: bool = False
     compute: Compute = field(default_factory=Compute)
     batch_size: int | None = None
+    captions: Sequence[Path] | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,7 @@ class _Read:
     hash: str = ""
     photo: Photo | None = None
     prepared: npt.NDArray[Any] | None = None
+    texts: tuple[str, ...] = ()
 
 
 def index_folders(
@@ -179,10 +188,14 @@ def _rebuild(
                 )
         encoder = load_encoder(model or old.made.model, say, options.compute)
         everything = [*(root.path for root in old.roots()), *folders]
-        exclude = old.excluded() if options.exclude is None else options.exclude
+        options = replace(
+            options,
+            exclude=old.excluded() if options.exclude is None else options.exclude,
+            captions=_there(old.caption_lists()) if options.captions is None else options.captions,
+        )
     with successor(folder, _made(encoder)) as new:
         loader = _Loader(new.made, None, encoder, options.compute, say)
-        report = _Run(new, loader, replace(options, exclude=exclude), progress).go(everything)
+        report = _Run(new, loader, options, progress).go(everything)
     with Index.open(folder, writable=True) as index:
         index.refresh()
     return report
@@ -198,6 +211,10 @@ def _pattern(text: str) -> str:
     return text.removeprefix("./").rstrip("/")
 
 
+def _there(files: Sequence[Path]) -> list[Path]:
+    return [file for file in files if file.is_file()]
+
+
 def _by_path(captions: Sequence[Caption]) -> dict[str, list[Caption]]:
     found: dict[str, list[Caption]] = {}
     for caption in captions:
@@ -206,7 +223,7 @@ def _by_path(captions: Sequence[Caption]) -> dict[str, list[Caption]]:
 
 
 def _made(encoder: Encoder) -> Made:
-    return Made(encoder.name, encoder.fingerprint, encoder.dim, fusion.NAME)
+    return Made(encoder.name, encoder.fingerprint, encoder.dim, MEAN)
 
 
 class _Loader:
@@ -250,6 +267,7 @@ class _Run:
         self.report = Report()
         self.workers = options.workers or max(os.cpu_count() or 1, 2)
         self.max_megapixels = options.max_megapixels or default_max_megapixels(self.workers)
+        self.said: dict[tuple[int, str], list[Caption]] = {}  # by files that say it themselves
         self.known: set[str] = set()  # hashes of photos that have an embedding
         self.gone: dict[int, set[str]] = {}  # by root, paths that are no longer there
         self.claimed: set[tuple[int, str]] = set()  # (root, path) that something moved away from
@@ -257,7 +275,7 @@ class _Run:
 
     def go(self, folders: Sequence[Path]) -> Report:
         """Do all of it, for these folders or all that the index knows."""
-        exclude = self._exclude()
+        exclude, lists = self._exclude(), self._lists()
         work: list[_Work] = []
         scopes = self._scopes(folders)
         for root, under in scopes:
@@ -266,7 +284,7 @@ class _Run:
             self.known = self.catalogue.hashes()
             self._encode(work)
         self.report.removed = sum(map(len, self.gone.values())) - len(self.claimed)
-        said = [(root, *self._captions(root, under)) for root, under in scopes]
+        said = [(root, *self._captions(root, under, lists)) for root, under in scopes]
         with self.catalogue.transaction():
             for root, changed, captions in said:
                 self.catalogue.put_captions(root.id, changed, captions)
@@ -275,10 +293,21 @@ class _Run:
             self.catalogue.settle()
             if self.options.prune:
                 self.report.pruned = self.catalogue.prune()
+        self._fuse()
         self.index.refresh()
         if self.encoder.loaded is not None:
             prepare_ranking(self.index, self.encoder.loaded)
         return self.report
+
+    def _fuse(self) -> None:
+        """Embed what is newly said of photos, and fuse them with it."""
+        # A search imports this module, but never fuses photos.
+        from retrieval.fusing import fuse_index
+
+        def told(done: int, total: int) -> None:
+            self.progress(Progress(done, total, 0, "captions"))
+
+        self.report.fused = fuse_index(self.index, self.encoder, told).embedded
 
     def _scopes(self, folders: Sequence[Path]) -> list[tuple[Root, str]]:
         """The roots to look through, each with the path in it to start from."""
@@ -310,6 +339,21 @@ class _Run:
         if self.options.exclude is not None:
             self.index.set_excluded([_pattern(text) for text in self.options.exclude])
         return self.index.excluded()
+
+    def _lists(self) -> list[Path]:
+        """The caption files of this run, where they can be read; they are kept for the next."""
+        if self.options.captions is not None:
+            for file in self.options.captions:
+                if not file.is_file():
+                    raise RetrievalError(f"There is no file {file}. Name a list of captions.")
+            self.index.set_caption_lists([file.absolute() for file in self.options.captions])
+        lists = self.index.caption_lists()
+        self.report.notes += [
+            f"The captions {file} are not there now; --captions '' asks for none any more."
+            for file in lists
+            if not file.is_file()
+        ]
+        return _there(lists)
 
     # What changed ------------------------------------------------------------------------------
 
@@ -344,7 +388,9 @@ class _Run:
         self._note(met)
         return work
 
-    def _captions(self, root: Root, under: str) -> tuple[set[str], list[Caption]]:
+    def _captions(
+        self, root: Root, under: str, lists: Sequence[Path]
+    ) -> tuple[set[str], list[Caption]]:
         """The photos of which something else is said than before, and what that is."""
         if root.id not in self.gone:
             return set(), []  # away: what is known of its photos stays
@@ -354,12 +400,19 @@ class _Run:
         files = self.catalogue.files(root.id, under)
         gone = self.gone[root.id]
         paths = [p for p, file in files.items() if file.photo_id and p not in gone]
-        found = read_captions(root.path, paths)
+        found = read_captions(root.path, paths, lists)
         self.report.notes += found.notes
         now, before = _by_path(found.captions), _by_path(self.catalogue.captions(root.id))
+        for path in paths:
+            # What a file says of itself was read with its photo, now or when it last changed.
+            own = self.said.get((root.id, path))
+            if own is None:
+                own = [caption for caption in before.get(path, ()) if caption.origin == path]
+            if own:
+                now[path] = [*now.get(path, ()), *own]
         self.report.captioned += len(now)
         changed = {path for path in paths if now.get(path) != before.get(path)}
-        return changed, [caption for caption in found.captions if caption.path in changed]
+        return changed, [caption for path in changed for caption in now.get(path, ())]
 
     def _to_read(self, file: File, found: scan.Found) -> bool:
         """Whether a known file changed, or failed for a reason that may be over."""
@@ -428,6 +481,8 @@ class _Run:
 
     def _read(self, work: _Work) -> _Read | None:
         """Read one file (in a thread); None where it vanished meanwhile."""
+        from retrieval.embedded import embedded_texts  # of which a search has no need
+
         if self.stop.is_set():
             return None
         found = work.found
@@ -440,14 +495,15 @@ class _Run:
                 file = File(found.path, state.st_size, state.st_mtime_ns)
                 with reading():
                     digest = content_hash(source)
+                texts = tuple(embedded_texts(source, FORMATS))
                 if digest in self.known:
-                    return _Read(work, file, digest)
+                    return _Read(work, file, digest, texts=texts)
                 encoder = self.encoder()  # its errors are not the photo's
                 pixels, facts = open_photo(
                     source, found.path, self.max_megapixels, encoder.image_size
                 )
             photo = Photo(hash=digest, **facts)
-            return _Read(work, file, digest, photo, encoder.prepare(pixels))
+            return _Read(work, file, digest, photo, encoder.prepare(pixels), texts)
         except FileNotFoundError:
             return None
         except PhotoError as error:
@@ -457,6 +513,8 @@ class _Run:
         """Encode what is new in a batch, and write the batch down in one transaction."""
         if not batch:
             return
+        from retrieval.captions import clean  # of which a search has no need
+
         ids = self.catalogue.photo_ids({read.hash for read in batch if read.hash})
         places = self.catalogue.photos(list(ids.values()))
         fresh = {r.hash: r for r in reversed(batch) if r.photo and r.hash not in ids}
@@ -473,6 +531,9 @@ class _Run:
             for read in batch:
                 photo_id = ids.get(read.hash)
                 where = places[photo_id][1] if photo_id in places else None
+                path = read.file.path
+                own = [Caption(path, path, t) for t in map(clean, read.texts) if t]
+                self.said[read.work.root.id, path] = own
                 self._count(read, photo_id, read is fresh.get(read.hash), where)
                 file = replace(read.file, photo_id=photo_id)
                 files.setdefault(read.work.root.id, []).append(file)

@@ -39,7 +39,37 @@ def as_row(hit: Hit) -> dict[str, Any]:
         "latitude": photo.latitude,
         "longitude": photo.longitude,
         "hash": photo.hash,
+        "why": None
+        if hit.why is None
+        else {
+            "photo_weight": _rounded(hit.why.photo),
+            "caption_weight": _rounded(None if hit.why.photo is None else 1 - hit.why.photo),
+            "terms": [_rounded(part) for part in hit.why.terms],
+            "together": _rounded(hit.why.together),
+        },
     }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
+
+
+def explanation(query: Query, hits: Sequence[Hit]) -> str:
+    """For each hit the weights of what is seen and what is said, and each term's part in words."""
+    lines = []
+    for hit in hits:
+        if hit.why is None:
+            continue
+        seen = hit.why.photo
+        weights = "no caption" if seen is None else f"photo {seen:.2f}, caption {1 - seen:.2f}"
+        parts = [
+            f"{'' if term.wanted else 'not '}{printable(term.value)} {part:+.3f}"
+            for term, part in zip(query.terms, hit.why.terms, strict=True)
+        ]
+        if abs(hit.why.together) >= 0.0005:
+            parts.append(f"together {hit.why.together:+.3f}")
+        lines.append(f"{hit.rank:>4}  {hit.score:.3f} = {', '.join(parts)}  ({weights})")
+    return "\n".join(lines)
 
 
 def render(hits: Sequence[Hit], form: Format, nul: bool = False) -> bytes:
@@ -64,6 +94,7 @@ def _as_csv(rows: Sequence[dict[str, Any]]) -> bytes:
     writer = csv.DictWriter(buffer, names)
     writer.writeheader()
     for row in rows:
+        row = {name: row[name] for name in names}
         writer.writerow({**row, "copies": "|".join(row["copies"])})
     return os.fsencode(buffer.getvalue())
 
@@ -136,7 +167,8 @@ def summary(report: Report) -> str:
     if report.encoded:
         lines[0] += f" ({report.photos_per_second:.0f} photos/s)"
     if report.captioned:
-        lines.append(f"captions beside {report.captioned} of them")
+        new = f", {report.fused} photos fused with new ones" if report.fused else ""
+        lines.append(f"captions for {report.captioned} of them{new}")
     for path, reason in report.reasons[:5]:
         lines.append(f"  skipped {printable(path)}: {reason}")
     if len(report.reasons) > 5:

@@ -39,7 +39,7 @@ warnings.filterwarnings("ignore", module="PIL")
 
 # Pillow reads far more, some of it dangerous (EPS starts Ghostscript) or decoded before its size is
 # known (ICO, ICNS).
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "HEIF", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "HEIF", "AVIF")
 # Reasons that can pass without the file changing: the index looks for them.
 NO_PERMISSION = "no permission to read it"
 UNREADABLE = "cannot be read just now"
@@ -123,7 +123,7 @@ def open_photo(
         if not file.read(1):
             raise PhotoError("empty")
         file.seek(0)
-        with Image.open(file, formats=_FORMATS) as image:
+        with Image.open(file, formats=FORMATS) as image:
             _check_size(image, max_megapixels)
             facts = _facts(image)
             image.draft("RGB", (2 * target, 2 * target))

@@ -18,10 +18,11 @@ from indexes.biases import Biases
 from indexes.catalogue import Filter, Photo
 from indexes.errors import QueryError
 from indexes.index import Index
-from retrieval import fusion, hybrid, relevance
+from retrieval import hybrid, relevance
 from retrieval import ranking as rankings
 from retrieval.bank import bank, bank_name, kept_bank
 from retrieval.encoders import Encoder
+from retrieval.fusion import PHOTO, TEXT, FusedQuery, load_fusion
 from retrieval.models import check_weights
 from retrieval.photos import content_hash, load_photo, photo_from_bytes, real_path
 from retrieval.query import Query, Term
@@ -37,7 +38,7 @@ class Hit:
     score: the cosine of query and photo, which the order need not follow (see
     `retrieval.ranking`); relevance: the probability that the photo matches the query, 0 to 1, None
     where that is not known (see `retrieval.relevance`); path: where it is; copies: other places
-    with the same content; photo: what is known of it.
+    with the same content; photo: what is known of it; why: how the score came about.
     """
 
     rank: int
@@ -46,6 +47,18 @@ class Hit:
     copies: tuple[Path, ...]
     photo: Photo
     relevance: float | None = None
+    why: "Why | None" = None
+
+
+@dataclass(frozen=True)
+class Why:
+    """How a score came about. photo: the weight α of what is seen in the photo, the rest is that of
+    what is said of it; None where nothing is said. terms: each term's part of the score, in the
+    order of the query; together: what belongs to no term alone. All parts sum to the score."""
+
+    photo: float | None
+    terms: tuple[float, ...]
+    together: float
 
 
 def search(
@@ -62,12 +75,13 @@ def search(
     chosen = rankings.ranking(ranking, index.catalogue.has_captions())
     if any(term.kind == "photo" and term.wanted for term in query.terms):
         chosen = rankings.RANKINGS["plain"]  # the bank is of texts, whose cosines are lower
-    vector = query_vector(index, query.terms, encoder, chosen)
+    fused = fused_query(index, query.terms, encoder, chosen)
+    vector = fused.vector
     within = _filter(index, query)
     if chosen.expansion:
         first = index.search(vector, chosen.expansion, within)
-        rows = [index.catalogue.embedding(i, index.made.dim) for i, _ in first]
-        vector = rankings.expand(vector, np.array(rows)) if rows else vector
+        rows = index.catalogue.searched([i for i, _ in first], index.made.dim)
+        vector = rankings.expand(vector, rows) if len(rows) else vector
     bias = _bias(index, chosen, encoder, vector, needed=ranking != "auto")
     count = max(k, hybrid.CANDIDATES) if chosen.words else k
     found = index.search(vector, count, within, bias, query.min_score)
@@ -75,17 +89,18 @@ def search(
     if chosen.words:
         by_words = hybrid.found_by_words(index, query, within, needed=ranking != "auto")
         found = hybrid.join(index, query, vector, bias, found, by_words)[:k]
-    hits = _hits(index, found)
+    hits = _hits(index, found, None if chosen.expansion else fused)
     if chosen.templates or chosen.expansion:
         return hits  # relevance is known for the cosines of the words alone
     rated = _with_relevance(index, query, vector, within, hits)
-    if not by_words:
-        return rated
     # Nor is it known for a photo that was found by what is said of it.
     said = index.catalogue.photos([i for i, _ in found if i in by_words])
     hashes = {photo.hash for photo, _ in said.values()}
     pairs = zip(hits, rated, strict=True)
-    return [hit if hit.photo.hash in hashes else known for hit, known in pairs]
+    return [
+        hit if hit.photo.hash in hashes or (hit.why and hit.why.photo is not None) else known
+        for hit, known in pairs
+    ]
 
 
 class _NoBankError(Exception):
@@ -150,7 +165,7 @@ def similar(index: Index, photo: str, k: int, encoder: Callable[[], Encoder]) ->
     _check_k(k)
     itself = _indexed(index, photo)
     if itself is None:
-        vector = query_vector(index, (Term("photo", photo),), encoder)
+        vector = fused_query(index, (Term("photo", photo),), encoder).vector
     else:
         vector = index.catalogue.embedding(itself, index.made.dim)
     found = index.search(vector, k + 1)
@@ -162,23 +177,20 @@ def _check_k(k: int) -> None:
         raise QueryError(f"k is {k}; ask for at least one photo, as in `-k 10`.")
 
 
-def query_vector(
+def fused_query(
     index: Index,
     terms: Sequence[Term],
     encoder: Callable[[], Encoder],
     ranking: Ranking = rankings.RANKINGS["plain"],
-) -> Floats:
-    """The one vector that stands for all terms, float32 [dim], of length one.
+) -> FusedQuery:
+    """The one vector that stands for all terms, and what each is in it.
 
     ranking: whether texts are put into templates is up to it.
     """
     rows = _term_rows(index, terms, encoder, ranking)
-    wanted = [i for i, term in enumerate(terms) if term.wanted]
-    unwanted = [i for i, term in enumerate(terms) if not term.wanted]
-    vector = fusion.fuse(rows[wanted], [terms[i].weight for i in wanted])
-    if unwanted:
-        vector = fusion.subtract(vector, rows[unwanted], [terms[i].weight for i in unwanted])
-    return vector
+    fusion = load_fusion(index.made.fingerprint, index.made.dim)
+    kinds = [PHOTO if term.kind == "photo" else TEXT for term in terms]
+    return fusion.terms(rows, kinds, [t.weight for t in terms], [t.wanted for t in terms])
 
 
 def _term_rows(
@@ -273,9 +285,20 @@ def _folder(index: Index, folder: Path) -> tuple[int, str]:
     )
 
 
-def _hits(index: Index, found: Sequence[tuple[int, float]]) -> list[Hit]:
+def _hits(
+    index: Index, found: Sequence[tuple[int, float]], fused: FusedQuery | None = None
+) -> list[Hit]:
+    """What was found, with where it is; fused: the query, where the scores are its cosines."""
     roots = {root.id: root.path for root in index.roots()}
-    photos = index.catalogue.photos([i for i, _ in found])
+    ids = [i for i, _ in found]
+    photos = index.catalogue.photos(ids)
+    shares = index.catalogue.shares(ids)
+    why: dict[int, Why] = {}
+    if fused is not None and ids:
+        rows = index.catalogue.searched(ids, index.made.dim)
+        parts, together = rows @ fused.parts.T, rows @ fused.together
+        for i, terms, rest in zip(ids, parts.tolist(), together.tolist(), strict=True):
+            why[i] = Why(shares.get(i), tuple(terms), rest)
     hits: list[Hit] = []
     for photo_id, score in found:
         if photo_id not in photos:
@@ -289,5 +312,6 @@ def _hits(index: Index, found: Sequence[tuple[int, float]]) -> list[Hit]:
         # A folder may be away while a copy of the photo is not. (exists: an error is a no)
         paths.sort(key=lambda path: not os.path.exists(path))  # noqa: PTH110
         if paths:
-            hits.append(Hit(len(hits) + 1, score, paths[0], tuple(paths[1:]), photo))
+            rank = len(hits) + 1
+            hits.append(Hit(rank, score, paths[0], tuple(paths[1:]), photo, why=why.get(photo_id)))
     return hits

@@ -179,7 +179,7 @@ def test_a_search_finds_by_what_is_said_of_photos_too(run: Run, few_indexed: Pat
     found = run(*ask, cwd=few_indexed)
     assert found.names.index("chelsea.png") <= 1 < before
     nnn = run(*ask, "--ranking", "nnn", cwd=few_indexed).names
-    assert nnn.index("chelsea.png") == before
+    assert nnn.index("chelsea.png") <= 1  # it is fused with what is said of it
     assert run(*ask, "--in", "coffee.png", cwd=few_indexed).names == ["coffee.png"]
     plain = run(*ask, "--ranking", "plain", cwd=few_indexed).json
     scores = {hit["path"]: hit["score"] for hit in plain}

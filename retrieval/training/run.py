@@ -66,7 +66,7 @@ def train(
         )
     if (out / "model.safetensors").exists() and not (out / "training").exists():
         raise RetrievalError(f"{out} holds a model already. Name another folder with --out.")
-    learn, held = _sets(dataset, split, held_out, images, skip_bad, seed, say)
+    learn, held = learn_and_held(dataset, split, held_out, images, skip_bad, seed, say)
     say(
         f"{learn.name}: learning from {len(learn.photos):,} photos, measured on "
         f"{len(held.photos):,} others"
@@ -111,7 +111,7 @@ def train(
     return Trained(out, first, best, len(log.epochs) - 1, curve if drawn else None)
 
 
-def _sets(
+def learn_and_held(
     dataset: Path,
     split: str | None,
     held_out: str | None,

@@ -1,4 +1,5 @@
-"""Embeddings of captioned photos, kept between benchmarks so that a second run takes seconds.
+"""Embeddings of captioned photos, kept between runs so that a second benchmark or training takes
+seconds.
 
 There is one index for each model's weights in the user's cache folder: photos are known in it by
 their content, as in any index, and captions by their text in a database beside it. The folder can
@@ -8,10 +9,10 @@ be deleted at any time.
 import os
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,13 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
-import retrieval
 from indexes.catalogue import Made, Photo
-from indexes.errors import PhotoError, StorageError
+from indexes.errors import DataSetError, PhotoError, StorageError
 from indexes.index import Index, delete, is_index, lock
-from retrieval import fusion
-from retrieval.captioned import CaptionedPhoto
+from retrieval import __version__
+from retrieval.captioned import CaptionedPhoto, CaptionedSet
 from retrieval.encoders import Encoder
+from retrieval.fusion import MEAN
 from retrieval.photos import content_hash, default_max_megapixels, open_photo, reading
 
 Floats = npt.NDArray[np.float32]
@@ -142,6 +143,27 @@ class Kept:
         return found
 
 
+def without(
+    captioned: CaptionedSet, wrong: Mapping[int, str], skip_bad: bool, say: Callable[[str], None]
+) -> CaptionedSet:
+    """The set without the photos that cannot be read, `wrong` as `Kept.photos` tells it.
+
+    Raises DataSetError unless they are to be skipped.
+    """
+    if not wrong:
+        return captioned
+    place, why = next(iter(wrong.items()))
+    first = f"{captioned.photos[place].name}: {why}"
+    if not skip_bad or len(wrong) == len(captioned.photos):
+        raise DataSetError(
+            f"{len(wrong)} of the {len(captioned.photos):,} photos of {captioned.name} cannot be "
+            f"read, the first {first}. Put them right, or add --skip-bad to go on without them."
+        )
+    say(f"Left out {len(wrong)} photos that cannot be read, the first {first}.")
+    kept = tuple(photo for i, photo in enumerate(captioned.photos) if i not in wrong)
+    return replace(captioned, photos=kept)
+
+
 @contextmanager
 def keep(encoder: Encoder, progress: Progress, rebuild: bool = False) -> Iterator[Kept]:
     """Open what is kept for an encoder's weights. rebuild: forget it first.
@@ -151,14 +173,14 @@ def keep(encoder: Encoder, progress: Progress, rebuild: bool = False) -> Iterato
     import platformdirs
 
     # Another version may read photos in another way.
-    name = f"{encoder.fingerprint}-{retrieval.__version__}"
+    name = f"{encoder.fingerprint}-{__version__}"
     folder = platformdirs.user_cache_path("crossmodal-retrieval") / "benchmarks" / name
     if rebuild and is_index(folder):
         delete(folder)
         (folder / "texts.db").unlink(missing_ok=True)
     with lock(folder):
         if not is_index(folder):
-            made = Made(encoder.name, encoder.fingerprint, encoder.dim, fusion.NAME)
+            made = Made(encoder.name, encoder.fingerprint, encoder.dim, MEAN)
             Index.create(folder, made).close()
         with Index.open(folder, writable=True) as index:
             yield Kept(index, encoder, progress)

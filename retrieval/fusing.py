@@ -1,0 +1,82 @@
+"""Photos of an index fused with what is said of them.
+
+Changes an index, whose lock the caller holds. A caption that changed is embedded again, the photo
+is not; another fusion needs neither.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from blake3 import blake3
+
+from indexes.index import Index
+from retrieval.encoders import Encoder
+from retrieval.fusion import Fusion, load_fusion, normalise
+
+Floats = npt.NDArray[np.float32]
+
+_AT_ONCE = 64  # photos whose captions are embedded and committed together
+
+
+@dataclass(frozen=True)
+class Fused:
+    """What a run did: photos whose captions were embedded, and photos that were fused."""
+
+    embedded: int
+    fused: int
+
+
+def fuse_index(
+    index: Index,
+    encoder: Callable[[], Encoder],
+    told: Callable[[int, int], None] = lambda *_: None,
+) -> Fused:
+    """Bring all photos in line with their captions and with the fusion of the index's model.
+
+    encoder: called only if a caption has to be embedded. told: captions done, of how many photos.
+    """
+    catalogue = index.catalogue
+    before = catalogue.digests()
+    said = catalogue.texts()
+    digests = {i: _digest(texts) for i, texts in said.items()}
+    gone = [i for i in before if i not in digests]
+    if gone:
+        # Of a photo that is away for now, what was said stays.
+        away = set(catalogue.absent().tolist())
+        catalogue.drop_said([i for i in gone if i not in away])
+    changed = [i for i, digest in digests.items() if before.get(i) != digest]
+    for start in range(0, len(changed), _AT_ONCE):
+        part = changed[start : start + _AT_ONCE]
+        rows = _embed(encoder(), [said[i] for i in part])
+        catalogue.put_said(part, [digests[i] for i in part], rows)
+        told(start + len(part), len(changed))
+    return Fused(len(changed), refuse(index, load_fusion(index.made.fingerprint, index.made.dim)))
+
+
+def refuse(index: Index, fusion: Fusion) -> int:
+    """Fuse by `fusion` what is not fused by it yet, without any encoder; returns how many."""
+    catalogue, count, last = index.catalogue, 0, 0
+    same = index.made.fusion == fusion.name
+    with catalogue.transaction():
+        while True:
+            ids, images, captions = catalogue.pairs(index.made.dim, last, unfused=same)
+            if not ids:
+                break
+            catalogue.put_fused(ids, *fusion.photos(images, captions))
+            count, last = count + len(ids), ids[-1]
+        if not same:
+            index.set_fusion(fusion.name)
+    return count
+
+
+def _embed(encoder: Encoder, said: Sequence[Sequence[str]]) -> Floats:
+    """The normalised mean of the embeddings of each photo's captions, float32 [n, dim]."""
+    rows = encoder.encode_texts([text for texts in said for text in texts])
+    ends = np.cumsum([len(texts) for texts in said])[:-1]
+    return normalise(np.stack([part.mean(0) for part in np.split(rows, ends)]))
+
+
+def _digest(texts: Sequence[str]) -> bytes:
+    return blake3("\0".join(texts).encode("utf-8", "surrogatepass")).digest()

@@ -1,0 +1,154 @@
+"""`retrieval train-fusion`: from a captioned photo set and a model to the fusion of that model.
+
+Photos and captions are embedded once and kept, as for benchmarks; what is learned is `fusion`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes.errors import DataSetError, StorageError
+from retrieval import fusion
+from retrieval.captioned import CaptionedSet
+from retrieval.composed import composed_queries
+from retrieval.kept import Kept, keep, without
+from retrieval.models import load_encoder
+from retrieval.training.fusion_cases import Captioned
+from retrieval.training.run import learn_and_held
+
+if TYPE_CHECKING:
+    from retrieval.training.fusion import Material, Step
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+AskedRows = tuple[Ints, Ints, Floats]
+Tell = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class TrainedFusion:
+    """What came of a run. before, after: R@1 in percent on the held-out photos over all cases of
+    captions, by the mean and by what was trained."""
+
+    file: Path
+    fusion: fusion.Fusion
+    before: float
+    after: float
+    curve: Path | None
+
+
+def train_fusion(
+    dataset: Path,
+    model: str = "auto",
+    out: Path | None = None,
+    split: str | None = None,
+    held_out: str | None = None,
+    images: Path | None = None,
+    skip_bad: bool = False,
+    seed: int = 0,
+    say: Callable[[str], None] = lambda _: None,
+    told: Tell = lambda *_: None,
+) -> TrainedFusion:
+    """Train the fusion of `model` on a captioned photo set, whose photos have two captions or more.
+
+    out: the file, by default where searches with this model look for it. The other arguments are
+    as for `retrieval.training.run.train`. Raises RetrievalError.
+    """
+    learn, held = learn_and_held(dataset, split, held_out, images, skip_bad, seed, say)
+    encoder = load_encoder(model, say)
+    file = out or fusion.own_file(encoder.fingerprint)
+    say(
+        f"{learn.name}: learning from {len(learn.photos):,} photos, measured on "
+        f"{len(held.photos):,} others, model {encoder.name}"
+    )
+    from retrieval.training import fusion as training
+
+    with keep(encoder, told) as kept:
+        learned = material(learn, kept, seed, 2, skip_bad, say)
+        held_too = material(held, kept, seed, 1, skip_bad, say)
+
+    def after(step: training.Step) -> None:
+        if step.epoch < 0:
+            say(f"The mean, as a {step.role}: {step.recall:.1f}")
+        elif step.epoch % 5 == 4:
+            say(f"Epoch {step.epoch + 1}: loss {step.loss:.3f}, recall {step.recall:.1f}")
+
+    found, log = training.train_fusion(
+        encoder.fingerprint, learned, held_too, seed=seed, after=after
+    )
+    try:
+        saved = fusion.save_fusion(found, file)
+        curve = file.with_suffix(".png")
+        drawn = draw(log, curve)
+    except OSError as error:
+        raise StorageError(
+            f"{file} cannot be written ({error.strerror}). Name another place with --out."
+        ) from error
+    photo = [step.recall for step in log if step.role == "photo"]
+    return TrainedFusion(file, saved, photo[0], max(photo), curve if drawn else None)
+
+
+def material(
+    captioned: CaptionedSet,
+    kept: Kept,
+    seed: int,
+    draws: int,
+    skip_bad: bool,
+    say: Callable[[str], None],
+) -> Material:
+    """A captioned set as what a fusion learns from; draws: composed queries a photo."""
+    from retrieval.training.fusion import Asked, Material
+
+    rows, parts, used = captioned_of(captioned, kept, skip_bad, say)
+    return Material(parts, rows, Asked(*asked_of(used, kept, seed, draws)))
+
+
+def captioned_of(
+    captioned: CaptionedSet, kept: Kept, skip_bad: bool, say: Callable[[str], None]
+) -> tuple[Floats, Captioned, CaptionedSet]:
+    """The embeddings of all photos, of those with captions to store and to ask, and the photos."""
+    photos, wrong = kept.photos(captioned.photos)
+    used = without(captioned, wrong, skip_bad, say)
+    texts = kept.texts(used.captions)
+    return photos.rows, Captioned.of(photos.rows, texts.rows, used.owners), used
+
+
+def asked_of(captioned: CaptionedSet, kept: Kept, seed: int, draws: int) -> AskedRows:
+    """Composed queries: positions of examples and targets among the photos, and the texts' rows."""
+    asked = composed_queries([photo.captions for photo in captioned.photos], seed, draws)
+    if not asked.texts:
+        raise DataSetError(
+            f"{captioned.name} gives no composed query: the captions of its photos share no words."
+        )
+    return asked.examples, asked.targets, kept.texts(asked.texts).rows
+
+
+def draw(log: Sequence[Step], file: Path) -> bool:
+    """The curve as a PNG; False where matplotlib, an extra, is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    figure = Figure(figsize=(10, 4), layout="constrained", dpi=120)
+    for panel, role, what in zip(
+        figure.subplots(1, 2),
+        ("photo", "query"),
+        ("photos with captions: held-out R@1", "composed queries: held-out (R@1 + R@10) / 2"),
+        strict=True,
+    ):
+        steps = [step for step in log if step.role == role]
+        panel.plot([s.epoch + 1 for s in steps], [s.recall for s in steps], "-", color="#4477aa")
+        panel.axhline(steps[0].recall, color="#777777", linestyle=":", label="the mean")
+        panel.set_title(what + ", %")
+        panel.set_xlabel("epoch")
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(alpha=0.3)
+        panel.legend(frameon=False)
+    figure.savefig(file)
+    return True
