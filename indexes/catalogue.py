@@ -426,14 +426,22 @@ class Catalogue(Words, Said):
     @guarded
     def searched(self, ids: Sequence[int], dim: int) -> npt.NDArray[np.float32]:
         """What is searched of these photos, float32 [n, dim], as they are ordered in `ids`."""
+        return self._rows(self._searched(), ids, dim)
+
+    @guarded
+    def seen(self, ids: Sequence[int], dim: int) -> npt.NDArray[np.float32]:
+        """The embeddings of what is seen in these photos, float32 [n, dim], in their order."""
+        return self._rows("embeddings", ids, dim)
+
+    def _rows(self, table: str, ids: Sequence[int], dim: int) -> npt.NDArray[np.float32]:
         found: dict[int, bytes] = {}
-        for part in _chunks([int(i) for i in ids]):
+        for part in _chunks(list(ids)):
             marks = ",".join("?" * len(part))
-            query = f"SELECT photo_id, vector FROM {self._searched()} WHERE photo_id IN ({marks})"
+            query = f"SELECT photo_id, vector FROM {table} WHERE photo_id IN ({marks})"
             found.update(self.db.execute(query, part).fetchall())
-        if any(int(i) not in found for i in ids):
+        if any(i not in found for i in ids):
             raise sqlite3.DatabaseError("an embedding is missing")
-        return matrix([found[int(i)] for i in ids], dim)
+        return matrix([found[i] for i in ids], dim)
 
     @guarded
     def set_fusion(self, name: str) -> None:

@@ -100,7 +100,8 @@ class Index:
             shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed
             staging.mkdir(parents=True)
             try:
-                Catalogue.create(staging, made).close()
+                with Catalogue.create(staging, made) as catalogue:
+                    catalogue.checkpoint()  # only the one file is moved, so all has to be in it
                 _put_catalogue(staging, folder)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)

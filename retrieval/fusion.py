@@ -155,6 +155,11 @@ class FusedQuery:
     parts: Floats
     together: Floats
 
+    @classmethod
+    def one(cls, row: Floats) -> "FusedQuery":
+        """A query of one term, which is its row."""
+        return cls(row, row[None], np.zeros_like(row))
+
 
 @dataclass(frozen=True)
 class Fusion:
@@ -233,9 +238,9 @@ def unwanted_parts(wanted: Floats, unwanted: Floats, weights: Sequence[float]) -
 
 @lru_cache(maxsize=4)
 def load_fusion(fingerprint: str, dim: int) -> Fusion:
-    """What was trained for a model's weights: shipped with the package, else by the user, else the
+    """What was trained for a model's weights: by the user, else shipped with the package, else the
     mean. A file that cannot be read, or is for other weights, counts as none."""
-    for file in [*sorted(_PACKAGED.glob("*/fusion.safetensors")), own_file(fingerprint)]:
+    for file in [own_file(fingerprint), *sorted(_PACKAGED.glob("*/fusion.safetensors"))]:
         try:
             fusion = read_fusion(file)
         except ModelError:
@@ -286,7 +291,7 @@ def save_fusion(fusion: Fusion, file: Path) -> Fusion:
     for role, network in (("photo", fusion.photo), ("query", fusion.query)):
         for part in fields(Attention) if network is not None else ():
             values = np.asarray(getattr(network, part.name))
-            arrays[f"{role}.{part.name}"] = np.ascontiguousarray(values, np.float16)
+            arrays[f"{role}.{part.name}"] = np.array(values, np.float16, order="C")
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f"{file.name}.tmp")
     save_file(arrays, temporary, {"format": _FORMAT, "about": json.dumps(dict(fusion.about))})

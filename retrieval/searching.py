@@ -23,6 +23,7 @@ from retrieval import ranking as rankings
 from retrieval.bank import bank, bank_name, kept_bank
 from retrieval.encoders import Encoder
 from retrieval.fusion import PHOTO, TEXT, FusedQuery, load_fusion
+from retrieval.hybrid import CANDIDATES
 from retrieval.models import check_weights
 from retrieval.photos import content_hash, load_photo, photo_from_bytes, real_path
 from retrieval.query import Query, Term
@@ -83,7 +84,9 @@ def search(
         rows = index.catalogue.searched([i for i, _ in first], index.made.dim)
         vector = rankings.expand(vector, rows) if len(rows) else vector
     bias = _bias(index, chosen, encoder, vector, needed=ranking != "auto")
-    count = max(k, hybrid.CANDIDATES) if chosen.words else k
+    if not any(term.kind == "text" for term in query.terms):
+        return _like(index, fused, within, k, query.min_score)
+    count = max(k, CANDIDATES) if chosen.words else k
     found = index.search(vector, count, within, bias, query.min_score)
     by_words: dict[int, float] = {}
     if chosen.words:
@@ -168,8 +171,32 @@ def similar(index: Index, photo: str, k: int, encoder: Callable[[], Encoder]) ->
         vector = fused_query(index, (Term("photo", photo),), encoder).vector
     else:
         vector = index.catalogue.embedding(itself, index.made.dim)
-    found = index.search(vector, k + 1)
-    return _hits(index, [(i, score) for i, score in found if i != itself][:k])
+    hits = _like(index, FusedQuery.one(vector), Filter(), k + 1, None, itself)
+    return hits[:k]
+
+
+def _like(
+    index: Index,
+    query: FusedQuery,
+    within: Filter,
+    k: int,
+    lowest: float | None,
+    itself: int | None = None,
+) -> list[Hit]:
+    """The photos that look most like a query of photos alone, by the cosines of what is seen.
+
+    What is said of a photo has a say in whether it is among those that are looked at, but photos
+    that are alike are alike whatever is said of them. itself: one to leave out.
+    """
+    found = index.search(query.vector, max(k, CANDIDATES), within)
+    ids = np.array([i for i, _ in found if i != itself], np.int64)
+    rows = index.catalogue.seen(ids.tolist(), index.made.dim)
+    scores = rows @ query.vector
+    order = np.lexsort((ids, -scores))[:k]
+    kept = [(int(ids[i]), float(scores[i])) for i in order]
+    return _hits(
+        index, [(i, s) for i, s in kept if lowest is None or s >= lowest], query, seen=True
+    )
 
 
 def _check_k(k: int) -> None:
@@ -286,16 +313,23 @@ def _folder(index: Index, folder: Path) -> tuple[int, str]:
 
 
 def _hits(
-    index: Index, found: Sequence[tuple[int, float]], fused: FusedQuery | None = None
+    index: Index,
+    found: Sequence[tuple[int, float]],
+    fused: FusedQuery | None = None,
+    seen: bool = False,
 ) -> list[Hit]:
-    """What was found, with where it is; fused: the query, where the scores are its cosines."""
+    """What was found, with where it is.
+
+    fused: the query, where the scores are its cosines; seen: to what is seen alone.
+    """
     roots = {root.id: root.path for root in index.roots()}
     ids = [i for i, _ in found]
     photos = index.catalogue.photos(ids)
-    shares = index.catalogue.shares(ids)
+    shares = {} if seen else index.catalogue.shares(ids)
     why: dict[int, Why] = {}
     if fused is not None and ids:
-        rows = index.catalogue.searched(ids, index.made.dim)
+        rows_of = index.catalogue.seen if seen else index.catalogue.searched
+        rows = rows_of(ids, index.made.dim)
         parts, together = rows @ fused.parts.T, rows @ fused.together
         for i, terms, rest in zip(ids, parts.tolist(), together.tolist(), strict=True):
             why[i] = Why(shares.get(i), tuple(terms), rest)

@@ -214,8 +214,8 @@ def test_nothing_that_is_typed_is_taken_as_search_syntax(few_indexed: Path, text
 
 def as_format_1(folder: Path) -> None:
     with sqlite3.connect(folder / ".retrieval" / "catalogue.db") as db:
-        db.execute("DROP TABLE captions")
-        db.execute("DROP TABLE words")
+        for table in ("fused", "said", "captions", "words"):
+            db.execute(f"DROP TABLE {table}")
         db.execute("PRAGMA user_version=1")
     db.close()
 

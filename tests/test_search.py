@@ -44,7 +44,7 @@ def test_hits_are_ranked_by_cosine_and_counted_by_k(run: Run, indexed: Path) -> 
 def test_the_scores_are_those_of_exact_search(indexed: Path) -> None:
     """The hits equal a brute-force product with the stored embeddings, made without FAISS."""
     from indexes.index import Index
-    from retrieval.searching import query_vector
+    from retrieval.searching import fused_query
 
     with retrieval.open(indexed) as opened:
         vector = opened.embed(retrieval.Query((retrieval.Term("text", "a cat"),)))
@@ -53,7 +53,7 @@ def test_the_scores_are_those_of_exact_search(indexed: Path) -> None:
         ids, rows = index.catalogue.embeddings(index.made.dim)
         assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
         expected = sorted(rows @ vector, reverse=True)
-        assert query_vector is not None and len(ids) == 20
+        assert fused_query is not None and len(ids) == 20
     assert np.allclose([hit.score for hit in hits], expected, atol=1e-6)
 
 
