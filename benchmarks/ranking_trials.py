@@ -26,6 +26,7 @@ from indexes.errors import DataSetError
 from retrieval import bank, words
 from retrieval.captioned import CaptionedSet, read_captioned
 from retrieval.evaluation import Ranks, compare, rank, summarise
+from retrieval.fusion import Fusion, load_fusion
 from retrieval.kept import Kept, keep
 from retrieval.models import load_encoder
 from retrieval.ranking import (
@@ -79,7 +80,8 @@ def main() -> None:
         for name in chosen.datasets:
             data = _embed(_read(name), kept)
             print(f"\n{data.name}: {len(data.photos):,} photos, {len(data.texts):,} captions\n")
-            tables = [_vectors(data, banks, kept), _words(data, banks["generic"][1])]
+            fusion = load_fusion(encoder.fingerprint, encoder.dim)
+            tables = [_vectors(data, banks, kept), _words(data, banks["generic"][1], fusion)]
             tables += [_tuned(data, banks["generic"][1])] if chosen.tune else []
             for lines in tables:
                 print("\n".join(lines), flush=True)
@@ -164,8 +166,9 @@ def _recall_on(half: npt.NDArray[np.bool_], run: tuple[str, Ranks]) -> float:
 # Words -------------------------------------------------------------------------------------------
 
 
-def _words(data: Embedded, rows: Floats) -> Iterator[str]:
-    """Fusion with full-text search: one caption of each photo stored, the others asked."""
+def _words(data: Embedded, rows: Floats, fusion: Fusion) -> Iterator[str]:
+    """With full-text search: one caption of each photo stored, the others asked; photos by what is
+    seen alone, and fused with the caption as they are in an index."""
     stored = np.unique(data.owners, return_index=True)[1]
     asked = np.setdiff1d(np.arange(len(data.owners)), stored)
     owners, n = data.owners[asked], len(data.photos)
@@ -179,27 +182,29 @@ def _words(data: Embedded, rows: Floats) -> Iterator[str]:
             expression = words.match_expression([data.captions[query]])
             for photo, score in table.find(db, expression, n) if expression else ():
                 found[line, photo] = score
-    cosines = data.texts[asked] @ data.photos.T
-    bias = nnn_bias(data.photos, rows)
-    nnn = cosines - bias
 
     def ranks(scores: Floats) -> Ranks:
         return rank(lambda part: scores[part], owners, np.arange(n))
 
-    plain = ranks(cosines)
-    means = cosines.mean(1, keepdims=True)
-    zero = means - bias.mean()
-    usual = bias.mean() / NNN_STRENGTH - means
+    plain = ranks(data.texts[asked] @ data.photos.T)
     yield "One caption of each photo stored and searched in full text, the others asked:\n"
     yield _HEAD
-    yield _row("plain", "–", plain, plain)
-    yield _row("nnn", "generic", ranks(nnn), plain)
+    fused, _ = fusion.photos(data.photos, data.texts[stored])
+    for what, gallery in (("photos", data.photos), ("fused", fused)):
+        cosines = data.texts[asked] @ gallery.T
+        bias = nnn_bias(gallery, rows)
+        nnn = cosines - bias
+        means = cosines.mean(1, keepdims=True)
+        zero, usual = means - bias.mean(), bias.mean() / NNN_STRENGTH - means
+        yield _row(f"{what}, plain", "–", plain if what == "photos" else ranks(cosines), plain)
+        yield _row(f"{what}, nnn", "generic", ranks(nnn), plain)
+        both = words.reciprocal_rank_fusion(nnn, found)
+        yield _row(f"{what}, reciprocal rank", "generic", ranks(both), plain)
+        for share in sorted({0.05, 0.1, 0.2, 0.3, 0.4, words.WORDS_SHARE}):
+            both = words.convex(nnn, found, zero, usual, share)
+            chosen = " (hybrid)" if share == words.WORDS_SHARE else ""
+            yield _row(f"{what}, convex, share {share}{chosen}", "generic", ranks(both), plain)
     yield _row("words alone", "–", ranks(found + np.float32(1e-6) * cosines), plain)
-    yield _row("reciprocal rank", "generic", ranks(words.reciprocal_rank_fusion(nnn, found)), plain)
-    for share in sorted({0.2, 0.3, words.WORDS_SHARE, 0.5, 0.6}):
-        fused = words.convex(nnn, found, zero, usual, share)
-        chosen = " (hybrid)" if share == words.WORDS_SHARE else ""
-        yield _row(f"convex, share {share}{chosen}", "generic", ranks(fused), plain)
 
 
 # Embeddings ------------------------------------------------------------------------------------

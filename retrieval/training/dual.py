@@ -20,9 +20,7 @@ from indexes.native import load_torch
 from retrieval.encoders.mini import FORMAT, MiniEncoder, read_tensors
 from retrieval.encoders.mini_image import ImageHead, ImageTower
 from retrieval.encoders.mini_text import EPSILON, Int8Matrix
-from retrieval.training.mini_features import imagenet_names
-from retrieval.training.mini_heads import TextHead
-from retrieval.training.mini_towers import int8_rows
+from retrieval.training.mini_towers import imagenet_names, int8_rows
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +33,24 @@ else:
 
 Arrays = dict[str, NDArray[Any]]
 _LAYER_MATRICES = ("qkv.weight", "out.weight", "up.weight", "down.weight")
+
+
+class TextHead(nn.Module):
+    """normalise(s + W2 gelu(W1 s + b1) + b2): starts close to the sentence vector s itself."""
+
+    def __init__(self, width: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, hidden)
+        self.down = nn.Linear(hidden, width)
+        self.dropout = dropout
+        nn.init.uniform_(self.up.weight, -4 / width**0.5, 4 / width**0.5)
+        nn.init.normal_(self.down.weight, std=0.002)
+
+    def forward(self, sentence: Tensor) -> Tensor:
+        """(B, width) -> (B, width), unit rows."""
+        hidden = functional.gelu(self.up(sentence))
+        moved = self.down(functional.dropout(hidden, self.dropout, self.training))
+        return functional.normalize(sentence + moved, dim=1)
 
 
 class TextLayer(nn.Module):

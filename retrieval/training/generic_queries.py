@@ -92,7 +92,7 @@ def compose(count: int, classes: list[str], seed: int) -> list[str]:
 def main() -> None:
     """Write the sentences, a line each, and their embeddings."""
     from retrieval.encoders.mini import MiniEncoder
-    from retrieval.training.mini_features import imagenet_names
+    from retrieval.training.mini_towers import imagenet_names
 
     sentences = compose(COUNT, imagenet_names(), SEED)
     bank.QUERIES.write_text("\n".join(sentences) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The frozen towers of `mini`, made from the published weights for the packaged file.
+"""The towers of `mini` as they were published, in the form of the packaged file.
 
 Batch normalisation is folded into the convolutions, and the text tower's matrices become 8-bit
 rows with a scale each. Nothing is trained here.
@@ -98,6 +98,14 @@ def text_arrays(folder: Path) -> Arrays:
         arrays |= _plain(f"{ours}.norm2", state, f"{theirs}.output.LayerNorm")
         number += 1
     return arrays
+
+
+def imagenet_names() -> list[str]:
+    """A short English name for each of the ImageNet classifier's 1,000 classes."""
+    from timm.data.imagenet_info import ImageNetInfo
+
+    info = ImageNetInfo()
+    return [info.index_to_description(i, detailed=False).split(",")[0] for i in range(1000)]
 
 
 def int8_rows(name: str, matrix: NDArray[np.floating[Any]]) -> Arrays:
