@@ -33,7 +33,8 @@ def recall(
         typer.Argument(
             metavar="DATASET",
             help="A folder with captions.jsonl, Karpathy's dataset_*.json, COCO's "
-            "captions_*.json, Flickr's *.token.txt, a CSV of image and caption, a WebDataset tar.",
+            "captions_*.json, Flickr's *.token.txt, a CSV of image and caption, a WebDataset tar, "
+            "an indexed folder with captions.",
         ),
     ],
     split: Annotated[

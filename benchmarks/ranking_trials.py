@@ -178,10 +178,13 @@ def _words(data: Embedded, rows: Floats, fusion: Fusion) -> Iterator[str]:
         db.execute(FULL_TEXT)
         table.put(db, ((i, data.captions[s], "") for i, s in enumerate(stored)))
         found = np.zeros((len(asked), n), np.float32)
+        shares = np.empty((len(asked), 1), np.float32)
         for line, query in enumerate(asked):
             expression = words.match_expression([data.captions[query]])
             for photo, score in table.find(db, expression, n) if expression else ():
                 found[line, photo] = score
+            every = words.match_expression([data.captions[query]], every=True)
+            shares[line] = words.share(len(table.find(db, every, n)) if every else 0, n)
 
     def ranks(scores: Floats) -> Ranks:
         return rank(lambda part: scores[part], owners, np.arange(n))
@@ -200,10 +203,11 @@ def _words(data: Embedded, rows: Floats, fusion: Fusion) -> Iterator[str]:
         yield _row(f"{what}, nnn", "generic", ranks(nnn), plain)
         both = words.reciprocal_rank_fusion(nnn, found)
         yield _row(f"{what}, reciprocal rank", "generic", ranks(both), plain)
-        for share in sorted({0.05, 0.1, 0.2, 0.3, 0.4, words.WORDS_SHARE}):
+        for share in (0.05, 0.1, 0.2, 0.3, 0.4):
             both = words.convex(nnn, found, zero, usual, share)
-            chosen = " (hybrid)" if share == words.WORDS_SHARE else ""
-            yield _row(f"{what}, convex, share {share}{chosen}", "generic", ranks(both), plain)
+            yield _row(f"{what}, convex, share {share}", "generic", ranks(both), plain)
+        both = words.convex(nnn, found, zero, usual, shares)
+        yield _row(f"{what}, hybrid", "generic", ranks(both), plain)
     yield _row("words alone", "–", ranks(found + np.float32(1e-6) * cosines), plain)
 
 

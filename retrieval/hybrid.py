@@ -4,6 +4,7 @@ Both are read from an index; how their scores are joined is in `retrieval.words`
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +27,16 @@ _NO_WORDS = (
 )
 
 
-def found_by_words(index: Index, query: Query, within: Filter, needed: bool) -> dict[int, float]:
-    """The photos that full-text search finds, by id, with their BM25.
+@dataclass(frozen=True)
+class ByWords:
+    """The photos that full-text search finds, by id, with their BM25, and how much say it has."""
+
+    scores: Mapping[int, float]
+    share: float
+
+
+def found_by_words(index: Index, query: Query, within: Filter, needed: bool) -> ByWords:
+    """What full-text search finds.
 
     needed: whether to raise QueryError where there is no full-text search.
     """
@@ -36,7 +45,13 @@ def found_by_words(index: Index, query: Query, within: Filter, needed: bool) -> 
     texts = [term.value for term in query.terms if term.wanted and term.kind == "text"]
     most = CANDIDATES if within == Filter() else _CANDIDATES_BEFORE_FILTER
     found = dict(index.catalogue.find_words(words.match_expression(texts), most))
-    return {i: found[i] for i in index.may_be_found(list(found), within)[:CANDIDATES]}
+    photos = index.catalogue.counts()["photos"]
+    limit = int(max(words.RARE_PHOTOS, words.RARE_SHARE_OF_PHOTOS * photos)) + 1
+    every = index.catalogue.find_words(words.match_expression(texts, every=True), limit)
+    return ByWords(
+        {i: found[i] for i in index.may_be_found(list(found), within)[:CANDIDATES]},
+        words.share(len(every), photos),
+    )
 
 
 def join(
@@ -45,11 +60,11 @@ def join(
     vector: Floats,
     bias: Biases | None,
     nearest: Sequence[tuple[int, float]],
-    by_words: Mapping[int, float],
+    by_words: ByWords,
 ) -> list[tuple[int, float]]:
     """The nearest photos and those that words find, in one order, with their cosines."""
     cosines = dict(nearest)
-    others = [i for i in by_words if i not in cosines]
+    others = [i for i in by_words.scores if i not in cosines]
     cosines.update(zip(others, index.cosines(vector, others).tolist(), strict=True))
     if query.min_score is not None:
         cosines = {i: score for i, score in cosines.items() if score >= query.min_score}
@@ -62,6 +77,6 @@ def join(
         mean = float(bias.values.mean())  # what the queries of the bank that fit a photo best give
         usual = mean / NNN_STRENGTH - zero
         scores, zero = scores - bias.of(ids), zero - mean
-    said = np.array([by_words.get(i, 0.0) for i in cosines], np.float32)
-    fused = words.convex(scores, said, zero, usual)
+    said = np.array([by_words.scores.get(i, 0.0) for i in cosines], np.float32)
+    fused = words.convex(scores, said, zero, usual, by_words.share)
     return [(int(i), cosines[int(i)]) for i in ids[np.lexsort((ids, -fused))]]

@@ -132,6 +132,8 @@ def verdict(query: Query, hits: Sequence[Hit], shown: Sequence[Hit], level: Leve
     if hits and not known and level != "all":
         if calibrated_text(query) is None:
             return ["Relevance is only known where one text is asked for: all hits are shown."]
+        if all(hit.why is not None and hit.why.photo is not None for hit in hits):
+            return ["Relevance is not known for photos with captions: all hits are shown."]
         return [
             "Relevance was not fitted for the model of this index: all hits are shown. "
             "`python -m retrieval.training.relevance --help` tells how to fit it."

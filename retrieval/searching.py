@@ -22,7 +22,7 @@ from retrieval import hybrid, relevance
 from retrieval import ranking as rankings
 from retrieval.bank import bank, bank_name, kept_bank
 from retrieval.encoders import Encoder
-from retrieval.fusion import PHOTO, TEXT, FusedQuery, load_fusion
+from retrieval.fusion import PHOTO, TEXT, FusedQuery, Fusion, load_fusion
 from retrieval.hybrid import CANDIDATES
 from retrieval.models import check_weights
 from retrieval.photos import content_hash, load_photo, photo_from_bytes, real_path
@@ -88,7 +88,7 @@ def search(
         return _like(index, fused, within, k, query.min_score)
     count = max(k, CANDIDATES) if chosen.words else k
     found = index.search(vector, count, within, bias, query.min_score)
-    by_words: dict[int, float] = {}
+    by_words = hybrid.ByWords({}, 0.0)
     if chosen.words:
         by_words = hybrid.found_by_words(index, query, within, needed=ranking != "auto")
         found = hybrid.join(index, query, vector, bias, found, by_words)[:k]
@@ -97,7 +97,7 @@ def search(
         return hits  # relevance is known for the cosines of the words alone
     rated = _with_relevance(index, query, vector, within, hits)
     # Nor is it known for a photo that was found by what is said of it.
-    said = index.catalogue.photos([i for i, _ in found if i in by_words])
+    said = index.catalogue.photos([i for i, _ in found if i in by_words.scores])
     hashes = {photo.hash for photo, _ in said.values()}
     pairs = zip(hits, rated, strict=True)
     return [
@@ -215,8 +215,9 @@ def fused_query(
     ranking: whether texts are put into templates is up to it.
     """
     rows = _term_rows(index, terms, encoder, ranking)
-    fusion = load_fusion(index.made.fingerprint, index.made.dim)
     kinds = [PHOTO if term.kind == "photo" else TEXT for term in terms]
+    mixed = len({kind for kind, term in zip(kinds, terms, strict=True) if term.wanted}) > 1
+    fusion = load_fusion(index.made.fingerprint, index.made.dim) if mixed else Fusion()
     return fusion.terms(rows, kinds, [t.weight for t in terms], [t.wanted for t in terms])
 
 

@@ -12,8 +12,11 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
-# Chosen on flickr8k's val, one caption stored and four asked (benchmarks/ranking_trials.py).
-WORDS_SHARE = 0.4
+# Chosen on flickr8k's val, one caption stored and four asked (benchmarks/ranking_trials.py). The
+# captions are in the vectors, too, so words have little to add, but for those that hardly any photo
+# has: names, numbers, rare things, of which a model knows little.
+WORDS_SHARE, RARE_SHARE = 0.05, 0.4
+RARE_PHOTOS, RARE_SHARE_OF_PHOTOS = 10, 0.01
 RECIPROCAL_CONSTANT = 60
 
 _TINY = 1e-6
@@ -26,15 +29,21 @@ EMPTY_WORDS = frozenset(
 ) - {"two"}
 
 
-def match_expression(texts: Sequence[str]) -> str:
-    """What a user typed as an FTS5 expression: any of its words, none taken as syntax.
+def match_expression(texts: Sequence[str], every: bool = False) -> str:
+    """What a user typed as an FTS5 expression: any of its words, or all, none taken as syntax.
 
     Returns '' where no word is left to look for.
     """
     words = [word for text in texts for word in _WORD.findall(text)]
     telling = [word for word in words if word.lower() not in EMPTY_WORDS]
     chosen = dict.fromkeys((telling or words)[:_LONGEST_QUERY])
-    return " OR ".join(f'"{word}"' for word in chosen)
+    return (" AND " if every else " OR ").join(f'"{word}"' for word in chosen)
+
+
+def share(found: int, photos: int) -> float:
+    """How much say full-text search has where `found` of `photos` have every word of the query."""
+    rare = 0 < found <= max(RARE_PHOTOS, RARE_SHARE_OF_PHOTOS * photos)
+    return RARE_SHARE if rare else WORDS_SHARE
 
 
 def convex(
@@ -42,7 +51,7 @@ def convex(
     words: Floats,
     zero: float | Floats,
     usual: float | Floats,
-    share: float = WORDS_SHARE,
+    share: float | Floats = WORDS_SHARE,
 ) -> Floats:
     """(1 - share) · scores + share · words, each brought to the scale 0 to 1 first.
 

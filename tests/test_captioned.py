@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import retrieval
 from indexes.errors import DataSetError, RetrievalError
 from retrieval.captioned import CaptionedSet, read_captioned
 from tests.conftest import shared
@@ -385,3 +386,30 @@ def test_whatever_is_in_a_file_the_answer_is_a_sentence(
 def test_the_shared_sets_are_read_whole() -> None:
     assert len(read_captioned(shared("flickr8k"), "val").captions) == 5000
     assert len(read_captioned(shared("coco_cc")).photos) == 150
+
+
+def test_an_indexed_folder_is_a_set_of_its_own_captions(few: Path) -> None:
+    retrieval.index(few, model="mini")
+    with pytest.raises(retrieval.DataSetError, match="holds no captions"):
+        read_captioned(few)
+    (few / "chelsea.txt").write_text("a cat\na tabby cat")
+    (few / "sub").mkdir()
+    (few / "coffee.png").rename(few / "sub" / "coffee.png")
+    (few / "sub" / "coffee.txt").write_text("an espresso")
+    (few / "copy.png").write_bytes((few / "chelsea.png").read_bytes())
+    (few / "copy.txt").write_text("a copy")
+    retrieval.index(few)
+    for where in (few, few / ".retrieval"):
+        found = read_captioned(where)
+        assert found.name == few.name
+        assert {p.name: p.captions for p in found.photos} == {
+            "chelsea.png": ("a cat", "a tabby cat"),
+            "sub/coffee.png": ("an espresso",),
+        }
+        for photo in found.photos:
+            with photo.open() as file:
+                assert file.read(4) == b"\x89PNG"
+    (few / "sub" / "coffee.png").unlink()
+    with pytest.raises(retrieval.DataSetError, match="--skip-bad"):
+        read_captioned(few)
+    assert len(read_captioned(few, skip_bad=True).photos) == 1

@@ -12,9 +12,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 from indexes.errors import DataSetError, PhotoError
+from indexes.index import FOLDER_NAME
 from retrieval.captioned import tar
 from retrieval.captioned.formats import Problem, Row, read_rows
-from retrieval.captioned.places import find_caption_file, find_photos, find_shards, in_folder
+from retrieval.captioned.indexed import find_index, read_index
+from retrieval.captioned.places import (
+    find_caption_file,
+    find_photos,
+    find_shards,
+    holds_captions,
+    in_folder,
+)
 from retrieval.photos import open_inside
 
 ALL = "all"
@@ -79,11 +87,14 @@ def read_captioned(
 
     where: a folder with `captions.jsonl`, Karpathy's `dataset_*.json`, COCO's `captions_*.json`,
     Flickr's `*.token.txt`, a CSV with a column for image and caption, a WebDataset tar or a folder
-    of such tars. split: a split's name, several joined by +, or 'all'. images: the folder of the
-    photos, if it is not in a usual place beside the captions. skip_bad: leave out what is wrong
-    and `say` how much that was, instead of raising.
+    of such tars, or an indexed folder with captions. split: a split's name, several joined by +,
+    or 'all'. images: the folder of the photos, if it is not in a usual place beside the captions.
+    skip_bad: leave out what is wrong and `say` how much that was, instead of raising.
     Raises DataSetError, with file, line and remedy.
     """
+    index = find_index(where)
+    if index is not None and (index == where or not holds_captions(where)):
+        return _chosen(*_read_indexed(where, index, images), split, skip_bad, say)
     read = _read_tars if find_shards(where) else _read_text
     return _chosen(*read(where, images), split, skip_bad, say)
 
@@ -124,6 +135,28 @@ def _read_text(where: Path, images: Path | None) -> Read:
 
     name = file.stem if file is where else where.resolve().name
     return name, {row.split for row in good if row.split}, photos
+
+
+def _read_indexed(where: Path, index: Path, images: Path | None) -> Read:
+    if images is not None:
+        raise DataSetError(f"The index {index} knows where its photos are. Leave --images out.")
+    found = [
+        CaptionedPhoto(path, captions, None, folder, path)
+        for folder, path, captions in read_index(index)
+    ]
+    if not found:
+        raise DataSetError(
+            f"The index {index} holds no captions. Put captions.jsonl beside the photos, or name a "
+            "list with `retrieval index --captions FILE`."
+        )
+
+    def photos(wanted: set[str] | None) -> Iterator[Found]:
+        for photo in found:
+            wrong = in_folder(photo.folder, photo.path)
+            yield Problem(f"{index}", wrong) if wrong else photo
+
+    name = (where.parent if where.name == FOLDER_NAME else where).resolve().name
+    return name, set(), photos
 
 
 def _read_tars(where: Path, images: Path | None) -> Read:

@@ -49,6 +49,12 @@ def find_shards(where: Path) -> list[tuple[Path, str | None]]:
     ]
 
 
+def holds_captions(folder: Path) -> bool:
+    """Whether a folder has a file of captions, or tars, by their names."""
+    names = (*_CAPTION_FILES, "*.tar", "*/*.tar")
+    return folder.is_dir() and any(next(folder.glob(name), None) for name in names)
+
+
 def find_caption_file(where: Path) -> Path:
     """The file with the captions; raises DataSetError where there is none or several."""
     if where.is_file():
