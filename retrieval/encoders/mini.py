@@ -126,6 +126,12 @@ class MiniEncoder:
         device = torch_device(self._compute, self._say) if self._compute.device == "cuda" else "cpu"
         return ImageEncoder(tensors, self._config["image"], device)
 
+    def torch_module(self) -> Any:
+        """The image tower as a torch module: uint8 [n, size, size, 3] to unit rows."""
+        from retrieval.encoders.mini_image import ImageEncoder
+
+        return ImageEncoder(read_tensors(self._weights, "image."), self._config["image"]).module
+
 
 def read_tensors(path: Path, prefix: str) -> dict[str, NDArray[Any]]:
     """The tensors of a safetensors file whose names start with `prefix`, which is taken off.
