@@ -54,7 +54,7 @@ class MiniEncoder:
         self.dim: int = self._config["dim"]
         self.image_size: int = self._config["image"]["size"]
         try:
-            self.fingerprint = blake3(self._weights.read_bytes()).hexdigest()[:16]
+            self.fingerprint = blake3().update_mmap(self._weights).hexdigest()[:16]
         except OSError as error:
             raise ModelError(_remedy(self._weights, error)) from error
         tokenizer = _read_tokenizer(folder / "tokenizer.json")
