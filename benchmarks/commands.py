@@ -20,6 +20,10 @@ PlotOption = Annotated[
     Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw a chart, too.")
 ]
 
+ModelOption = Annotated[
+    str, typer.Option("--model", metavar="M", help="As `retrieval index --model` takes it.")
+]
+
 
 @app.callback()
 def benchmark() -> None:
@@ -179,6 +183,75 @@ def fusion(
     say(json.dumps(benchmark.as_json(fused), indent=2) if as_json else benchmark.as_table(fused))
     if plot is not None:
         plots.fusion(fused, plot)
+        talk(f"Chart: {plot}")
+
+
+@app.command()
+def throughput(
+    model: ModelOption = "mini",
+    engine: Annotated[
+        Literal["auto", "torch", "openvino"], typer.Option(help="As `retrieval index` takes it.")
+    ] = "auto",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="As `retrieval index` takes it.")
+    ] = "auto",
+    megapixels: Annotated[
+        list[float] | None,
+        typer.Option(min=0.01, max=200, help="A size (repeatable). Default: 0.2, 2 and 12."),
+    ] = None,
+    photos: Annotated[int, typer.Option(min=32, help="How many of the smallest size.")] = 256,
+    repeats: Annotated[int, typer.Option(min=1, help="How often; the median counts.")] = 3,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that decode. Default: one a core.")
+    ] = None,
+    sources: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="DIR", help="JPEG photos to make them from."),
+    ] = None,
+    peers: Annotated[bool, typer.Option(help="Measure how other programs do it, too.")] = True,
+    as_json: JsonOption = False,
+    plot: PlotOption = None,
+) -> None:
+    """Photos a second: decoding, encoding, all of an index run, and other programs' ways."""
+    from benchmarks import plots
+    from benchmarks import throughput as benchmark
+    from retrieval import Compute
+
+    plots.check(plot)
+    found = benchmark.measure(
+        model,
+        Compute(engine, device),
+        sorted(megapixels or benchmark.MEGAPIXELS),
+        photos,
+        repeats,
+        workers,
+        sources,
+        peers,
+        talk,
+    )
+    say(json.dumps(benchmark.as_json(found), indent=2) if as_json else benchmark.as_table(found))
+    if plot is not None:
+        plots.throughput(found, plot)
+        talk(f"Chart: {plot}")
+
+
+@app.command()
+def startup(
+    model: ModelOption = "mini",
+    photos: Annotated[int, typer.Option(min=1, help="How many the index holds.")] = 7000,
+    repeats: Annotated[int, typer.Option(min=1, help="How often; the median counts.")] = 5,
+    as_json: JsonOption = False,
+    plot: PlotOption = None,
+) -> None:
+    """Seconds and memory of a search from a cold start, and of a query in a running process."""
+    from benchmarks import plots
+    from benchmarks import startup as benchmark
+
+    plots.check(plot)
+    found = benchmark.measure(model, photos, repeats)
+    say(json.dumps(benchmark.as_json(found), indent=2) if as_json else benchmark.as_table(found))
+    if plot is not None:
+        plots.startup(found, plot)
         talk(f"Chart: {plot}")
 
 

@@ -20,11 +20,12 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Ran:
-    """One process: wall seconds, peak resident MiB, and what it printed."""
+    """One process: wall seconds, peak resident MiB, what it printed, and processor seconds."""
 
     seconds: float
     mebibytes: float
     out: str
+    cpu: float
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def run(*arguments: str) -> Ran:
     if process.returncode:
         raise RuntimeError(f"retrieval {' '.join(arguments)}: {text}")
     scale = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes there
-    return Ran(seconds, usage.ru_maxrss / scale, text)
+    return Ran(seconds, usage.ru_maxrss / scale, text, usage.ru_utime + usage.ru_stime)
 
 
 def measure(folder: Path, model: str, repeats: int = 5) -> Figures:

@@ -1,13 +1,19 @@
 """Charts of what was measured, as PNG files. Needs matplotlib, which is an extra."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from benchmarks.fusion import Fused
-from benchmarks.recall import Run
-from benchmarks.search import Measurement
 from indexes.errors import QueryError, StorageError
+
+if TYPE_CHECKING:
+    from benchmarks.fusion import Fused
+    from benchmarks.recall import Run
+    from benchmarks.search import Measurement
+    from benchmarks.startup import Startup
+    from benchmarks.throughput import Throughput
 
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#777777")
 
@@ -99,6 +105,37 @@ def search(measurement: Measurement, file: Path) -> None:
         panel.set_xlabel("vectors")
     times.legend(frameon=False, fontsize=8, loc="upper left")
     figure.suptitle(f"Search by kind of index, {measurement.dim} numbers a vector")
+    _save(figure, file)
+
+
+def throughput(found: Throughput, file: Path) -> None:
+    """Photos a second of every way, a panel a size."""
+    sizes = sorted({speed.megapixels for speed in found.speeds})
+    figure, panels = _figure(len(sizes))
+    for size, panel in zip(sizes, panels, strict=True):
+        speeds = [speed for speed in found.speeds if speed.megapixels == size]
+        colours = [_COLOURS[i % len(_COLOURS)] for i in range(len(speeds))]
+        bars = panel.bar(range(len(speeds)), [s.photos_per_second for s in speeds], color=colours)
+        panel.bar_label(bars, [f"{s.photos_per_second:.0f}" for s in speeds], fontsize=8)
+        names = [speed.way.replace(", ", ",\n") for speed in speeds]
+        panel.set_xticks(range(len(speeds)), names, fontsize=7)
+        panel.set_title(f"{size:g} megapixels")
+        panel.set_ylabel("photos a second")
+    figure.suptitle(f"{found.model}, engine {found.engine}, {found.machine}")
+    _save(figure, file)
+
+
+def startup(found: Startup, file: Path) -> None:
+    """Seconds of a search and of --help, and what its imports take."""
+    figure, (whole, parts) = _figure(2)
+    bars = whole.bar(["search", "--help"], [found.search_seconds, found.help_seconds])
+    whole.bar_label(bars, fmt="%.2f")
+    whole.set_ylabel("seconds from a cold start")
+    names = [name for name, _ in found.imports]
+    parts.bar(range(len(names)), [1000 * seconds for _, seconds in found.imports])
+    parts.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
+    parts.set_ylabel("milliseconds to import")
+    figure.suptitle(f"{found.photos:,} photos, {found.model}, {found.machine}")
     _save(figure, file)
 
 

@@ -25,7 +25,7 @@ AnyPath = str | os.PathLike[str]
 def index(
     *folders: AnyPath,
     index: AnyPath | None = None,
-    model: str | None = None,
+    model: str | Encoder | None = None,
     options: indexing.Options = indexing.Options(),
     progress: Callable[[indexing.Progress], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
@@ -33,8 +33,8 @@ def index(
     """Index folders of photos, or bring an index up to date with them.
 
     folders: none means all that the index knows. index: where it is kept, by default `.retrieval`
-    in the first folder. model: see `load_encoder`; by default the one that made the index.
-    progress is told after every batch, say is told sentences about the model.
+    in the first folder. model: see `load_encoder`, or what it gave; by default the one that made
+    the index. progress is told after every batch, say is told sentences about the model.
     Raises RetrievalError; what was committed until then stays.
     """
     paths = [Path(folder).expanduser() for folder in folders]

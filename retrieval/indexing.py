@@ -24,7 +24,7 @@ from retrieval import scan
 from retrieval.encoders import Encoder, Say
 from retrieval.encoders.compute import Compute
 from retrieval.fusion import MEAN
-from retrieval.models import check_model, load_encoder, load_encoder_of
+from retrieval.models import check_model, check_weights, load_encoder, load_encoder_of
 from retrieval.photos import (
     FORMATS,
     NO_PERMISSION,
@@ -124,14 +124,15 @@ class _Read:
 def index_folders(
     folder: Path,
     folders: Sequence[Path] = (),
-    model: str | None = None,
+    model: str | Encoder | None = None,
     options: Options = Options(),
     progress: Callable[[Progress], None] = lambda _: None,
     say: Say = lambda _: None,
 ) -> Report:
     """Bring the index in `folder` up to date with `folders`, or with all that it knows.
 
-    model: as `load_encoder` takes it; None for the model that made the index, `auto` for a new one.
+    model: as `load_encoder` takes it, or what it gave; None for the model that made the index,
+    `auto` for a new one.
     progress is told after every batch; say is told what a user should know of the model.
     Raises RetrievalError: what was committed before stays.
     """
@@ -150,7 +151,7 @@ def index_folders(
 def _update(
     folder: Path,
     folders: Sequence[Path],
-    model: str | None,
+    model: str | Encoder | None,
     options: Options,
     progress: Callable[[Progress], None],
     say: Say,
@@ -158,7 +159,7 @@ def _update(
     """Bring the index up to date, or make it where there is none."""
     loaded: Encoder | None = None
     if not is_index(folder):
-        loaded = load_encoder(model or "auto", say, options.compute)
+        loaded = _load(model or "auto", options, say)
         Index.create(folder, _made(loaded)).close()
     with Index.open(folder, writable=True) as index:
         return _Run(
@@ -169,7 +170,7 @@ def _update(
 def _rebuild(
     folder: Path,
     folders: Sequence[Path],
-    model: str | None,
+    model: str | Encoder | None,
     options: Options,
     progress: Callable[[Progress], None],
     say: Say,
@@ -186,7 +187,7 @@ def _rebuild(
                     "would forget its photos. Bring it back, or forget them first with "
                     f"`retrieval remove {root.path}`."
                 )
-        encoder = load_encoder(model or old.made.model, say, options.compute)
+        encoder = _load(model or old.made.model, options, say)
         everything = [*(root.path for root in old.roots()), *folders]
         options = replace(
             options,
@@ -226,18 +227,30 @@ def _made(encoder: Encoder) -> Made:
     return Made(encoder.name, encoder.fingerprint, encoder.dim, MEAN)
 
 
+def _load(model: str | Encoder, options: Options, say: Say) -> Encoder:
+    return load_encoder(model, say, options.compute) if isinstance(model, str) else model
+
+
 class _Loader:
     """The encoder of an index, loaded when the first photo needs it (from any thread)."""
 
     def __init__(
-        self, made: Made, model: str | None, loaded: Encoder | None, compute: Compute, say: Say
+        self,
+        made: Made,
+        model: str | Encoder | None,
+        loaded: Encoder | None,
+        compute: Compute,
+        say: Say,
     ) -> None:
         self._compute, self._say = compute, say
         self._lock = threading.Lock()
         self._encoder = loaded
         self._made = made
-        if model is not None:
+        if isinstance(model, str):
             check_model(made, model)
+        elif model is not None:
+            check_weights(made, model)
+            self._encoder = model
 
     @property
     def loaded(self) -> Encoder | None:

@@ -91,8 +91,9 @@ def reading() -> Iterator[None]:
 
 def real_path(root: Path, path: str) -> Path | None:
     """Where `path` in `root` (itself without links) really is; None if that is outside."""
-    real = (root / path).resolve()
-    return real if real.is_relative_to(root) else None
+    real, place = os.path.realpath(root / path), str(root)
+    inside = real == place or real.startswith(place.rstrip(os.sep) + os.sep)
+    return Path(real) if inside else None
 
 
 def open_inside(root: Path, path: str) -> BinaryIO:

@@ -54,7 +54,7 @@ class MiniEncoder:
         self.dim: int = self._config["dim"]
         self.image_size: int = self._config["image"]["size"]
         try:
-            self.fingerprint = blake3(self._weights.read_bytes()).hexdigest()[:16]
+            self.fingerprint = blake3().update_mmap(self._weights).hexdigest()[:16]
         except OSError as error:
             raise ModelError(_remedy(self._weights, error)) from error
         tokenizer = _read_tokenizer(folder / "tokenizer.json")
@@ -123,6 +123,12 @@ class MiniEncoder:
         # A graphics card is used only when asked for: decoding is slower than this model.
         device = torch_device(self._compute, self._say) if self._compute.device == "cuda" else "cpu"
         return ImageEncoder(tensors, self._config["image"], device)
+
+    def torch_module(self) -> Any:
+        """The image tower as a torch module: uint8 [n, size, size, 3] to unit rows."""
+        from retrieval.encoders.mini_image import ImageEncoder
+
+        return ImageEncoder(read_tensors(self._weights, "image."), self._config["image"]).module
 
 
 def squash(photo: Image.Image, size: int) -> Image.Image:

@@ -133,11 +133,27 @@ class ImageHead(nn.Module):
         if self.query is not None:
             attention = self.query(grid).softmax(1)  # (B, cells, queries)
             views = torch.cat([views, attention.transpose(1, 2) @ grid], 1)
-        views = functional.layer_norm(views, views.shape[-1:]).flatten(1)
+        views = functional.layer_norm(views, (self.classifier.in_features,)).flatten(1)
         out = self.linear(functional.dropout(views, self.dropout, self.training))
         seen = (self.classifier(mean) * self.log_sharpness.exp()).softmax(1) @ concepts
         row: Tensor = out + self.gate * functional.normalize(seen, dim=1)
         return functional.normalize(row, dim=1)
+
+
+class ImageRows(nn.Module):
+    """Tower and head in one: photos to embeddings."""
+
+    concepts: Tensor
+
+    def __init__(self, tower: ImageTower, head: ImageHead, concepts: Tensor) -> None:
+        super().__init__()
+        self.tower, self.head = tower, head
+        self.register_buffer("concepts", concepts)
+
+    def forward(self, photos: Tensor) -> Tensor:
+        """(B, S, S, 3) uint8 -> (B, dim), unit rows."""
+        rows: Tensor = self.head(self.tower(photos).flatten(1, 2).float(), self.concepts)
+        return rows
 
 
 class ImageEncoder:
@@ -152,19 +168,19 @@ class ImageEncoder:
         are as far as cosine 0.983 from these.
         Raises KeyError or RuntimeError where the weights are not of this shape.
         """
-        self._device = device
-        self._tower = build_tower(shape, below(weights, "tower.")).to(device)
+        tower = build_tower(shape, below(weights, "tower."))
         head = below(weights, "head.")
         classifier, concepts = (
             torch.from_numpy(Int8Matrix(head.pop(name), head.pop(f"{name}.scale")).whole())
             for name in ("classifier.weight", "concepts")
         )
-        self._concepts = concepts.to(device)
         state = {name: torch.from_numpy(value).float() for name, value in head.items()}
         with torch.device("meta"):
             module = ImageHead(shape["top"], shape["queries"], concepts.shape[1], len(classifier))
         module.load_state_dict(state | {"classifier.weight": classifier}, assign=True)
-        self._head = module.requires_grad_(False).eval().to(device)
+        rows = ImageRows(tower, module, concepts)
+        self.module = rows.requires_grad_(False).eval().to(device)
+        self._device = device
 
     def encode(self, photos: np.ndarray) -> np.ndarray:
         """uint8 [n, S, S, 3] -> float32 [n, dim], unit rows."""
@@ -173,8 +189,7 @@ class ImageEncoder:
         with torch.inference_mode():
             for start in range(0, len(photos), batch):
                 some = torch.from_numpy(photos[start : start + batch]).to(self._device)
-                grid = self._tower(some)
-                rows.append(self._head(grid.flatten(1, 2).float(), self._concepts))
+                rows.append(self.module(some))
             result: np.ndarray = torch.cat(rows).cpu().numpy()
         return result
 

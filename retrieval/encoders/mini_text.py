@@ -1,7 +1,8 @@
 """The text tower of `mini`: MiniLM (6 layers, 384 wide) computed in plain numpy.
 
 A search from the command line encodes one short query, and importing a deep-learning library
-takes longer than that; numpy does it in milliseconds. For long lists of captions see `encode`.
+takes longer than that; numpy does it in milliseconds. Lists of texts are cut into batches, one a
+core: threads inside a product of matrices this small wait for one another more than they work.
 """
 
 from __future__ import annotations
@@ -9,16 +10,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 from tokenizers import Tokenizer
 
 Floats = NDArray[np.float32]
 
-_ROWS_IN_CACHE = 64  # of the widest layer: the passes over them stay in the processor's cache
 EPSILON = 1e-12  # of the layer normalisations, as BERT was trained
+_IN_CACHE = 1 << 15  # numbers, whose intermediate results stay in a core's cache
 
 
 class Int8Matrix:
@@ -39,6 +42,13 @@ class Int8Matrix:
     def whole(self) -> Floats:
         """The whole matrix, float32 [rows, columns]."""
         return self.rows(np.arange(len(self.codes)))
+
+    def transposed(self) -> Floats:
+        """The whole matrix, float32 [columns, rows], laid out for rows that multiply it.
+
+        From the left, a few rows are multiplied by it twice as fast as by a transposed view.
+        """
+        return np.multiply(np.ascontiguousarray(self.codes.T), self.scales, dtype=np.float32)
 
 
 class TextEncoder:
@@ -91,30 +101,25 @@ class TextTower:
         while f"layers.{len(self._layers)}.qkv.weight" in weights:
             self._layers.append(_layer(weights, f"layers.{len(self._layers)}."))
 
-    def encode(self, texts: Sequence[str], batch: int = 64) -> Floats:
+    def encode(self, texts: Sequence[str], batch: int = 32) -> Floats:
         """Unit sentence vectors, float32 [n, 384]; texts past the longest length are cut.
 
-        Texts are sorted by length first, so that a batch carries little padding. Batches go side by
-        side, a core each: half of the work is in passes that one matrix product cannot share out.
+        Texts are sorted by length first, so that a batch carries little padding.
         """
-        width = self._places.shape[1]
-        result = np.empty((len(texts), width), np.float32)
+        result = np.empty((len(texts), self._places.shape[1]), np.float32)
         tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
+        batches = [order[start : start + batch] for start in range(0, len(order), batch)]
 
-        def work(chosen: Sequence[int]) -> None:
+        def forward(chosen: Sequence[int]) -> None:
             result[chosen] = self._forward([tokens[i] for i in chosen])
 
-        if len(order) <= batch:
-            if order:
-                work(order)
-            return result
-        from threadpoolctl import threadpool_limits
-
-        parts = [order[start : start + batch] for start in range(0, len(order), batch)]
-        with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
-            for _ in pool.map(work, reversed(parts)):  # the longest first, to end together
-                pass
+        with _blas().limit(limits=1, user_api="blas"):
+            if len(batches) == 1:
+                forward(batches[0])
+            else:
+                with ThreadPoolExecutor(os.cpu_count()) as pool:
+                    list(pool.map(forward, reversed(batches)))  # the longest first
         return result
 
     def _forward(self, tokens: Sequence[Sequence[int]]) -> Floats:
@@ -145,9 +150,7 @@ class TextTower:
         seen = (attention @ v).transpose(0, 2, 1, 3).reshape(b * t, c)
         flat = flat + (seen @ layer["out.weight"] + layer["out.bias"])
         flat = _normalised(flat, layer["norm1.weight"], layer["norm1.bias"])
-        wide: Floats = flat @ layer["up.weight"] + layer["up.bias"]
-        for start in range(0, len(wide), _ROWS_IN_CACHE):
-            wide[start : start + _ROWS_IN_CACHE] = gelu(wide[start : start + _ROWS_IN_CACHE])
+        wide = gelu(flat @ layer["up.weight"] + layer["up.bias"])
         flat = flat + (wide @ layer["down.weight"] + layer["down.bias"])
         return _normalised(flat, layer["norm2.weight"], layer["norm2.bias"]).reshape(b, t, c)
 
@@ -162,17 +165,35 @@ def gelu(x: Floats) -> Floats:
 
     The error function is Abramowitz and Stegun's 7.1.26, off by at most 1.5e-7.
     """
-    z = np.abs(x) * np.float32(np.sqrt(0.5))
-    t = 1.0 / (1.0 + np.float32(0.3275911) * z)
-    poly = np.full_like(t, 1.061405429)
+    result = np.empty(x.shape, np.float32)
+    flat, out = np.ascontiguousarray(x).reshape(-1), result.reshape(-1)
+    for start in range(0, flat.size, _IN_CACHE):
+        _gelu(flat[start : start + _IN_CACHE], out[start : start + _IN_CACHE])
+    return result
+
+
+def _gelu(x: Floats, out: Floats) -> None:
+    z = np.abs(x)
+    z *= np.float32(np.sqrt(0.5))
+    t = np.float32(0.3275911) * z
+    t += np.float32(1.0)
+    np.reciprocal(t, out=t)
+    poly = np.float32(1.061405429) * t
     for factor in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
-        poly *= t
         poly += np.float32(factor)
-    poly *= t
+        poly *= t
     np.multiply(z, -z, out=z)
     poly *= np.exp(z, out=z)  # 1 - erf(|x| / sqrt 2), twice the tail beyond |x|
     poly *= np.float32(0.5)
-    return np.asarray(np.where(x >= 0, x - x * poly, x * poly), np.float32)
+    poly *= np.abs(x)  # what x loses where it is positive, and all that is left where it is not
+    np.maximum(x, np.float32(0.0), out=out)
+    out -= poly
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """The libraries that multiply numpy's matrices, found once."""
+    return ThreadpoolController()
 
 
 def _layer(weights: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, Floats]:
@@ -180,7 +201,7 @@ def _layer(weights: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, Floats
     layer: dict[str, Floats] = {}
     for name in ("qkv", "out", "up", "down"):
         key = f"{prefix}{name}.weight"
-        layer[f"{name}.weight"] = Int8Matrix(weights[key], weights[f"{key}.scale"]).whole().T
+        layer[f"{name}.weight"] = Int8Matrix(weights[key], weights[f"{key}.scale"]).transposed()
         layer[f"{name}.bias"] = weights[f"{prefix}{name}.bias"].astype(np.float32)
     for name in ("norm1", "norm2"):
         layer[f"{name}.weight"], layer[f"{name}.bias"] = _pair(weights, f"{prefix}{name}")

@@ -85,7 +85,7 @@ class OpenClipEncoder:
 
             if self._compute.engine == "auto" and not converted.gains():
                 return None
-            return converted.convert(_image_rows(self.model), self.image_size)
+            return converted.convert(image_rows(self.model), self.image_size)
 
         return with_openvino(self._compute, graph, self._say) if self.device == "cpu" else None
 
@@ -100,7 +100,7 @@ class OpenClipEncoder:
         return result
 
 
-def _image_rows(model: Any) -> Any:
+def image_rows(model: Any) -> Any:
     """A module from prepared photos, float32 [n, 3, S, S], to unit rows, float32 [n, dim]."""
     torch = load_torch()
 

@@ -1,0 +1,109 @@
+"""How other programs embed photos, in their essence, with the same weights as ours.
+
+clip-retrieval: batches decoded ahead in full size, a torch module in eager mode. rclip: the model
+exported to ONNX, sixteen threads that decode ahead. Neither lets the decoder scale down, and both
+leave all the rest out that an index needs: hashes, metadata, a catalogue.
+"""
+
+import warnings
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from indexes.native import load_torch
+from retrieval.encoders import Encoder
+from retrieval.encoders.mini import MiniEncoder
+from retrieval.encoders.openclip import OpenClipEncoder, image_rows
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A way to embed photos. encode: prepared photos, stacked, to rows."""
+
+    name: str
+    encode: Callable[[Array], Array]
+    batch: int
+    threads: int
+
+
+def torch_eager(encoder: Encoder) -> Peer:
+    """As clip-retrieval does it: a batch at a time, decoded by four workers."""
+    torch = load_torch()
+    module = _module(encoder)
+
+    def encode(photos: Array) -> Array:
+        with torch.inference_mode():
+            rows: Array = module(torch.from_numpy(photos)).numpy()
+        return rows
+
+    return Peer("torch eager, as clip-retrieval", encode, 32, 4)
+
+
+def onnx_runtime(encoder: Encoder, folder: Path) -> Peer | None:
+    """As rclip does it; None where ONNX Runtime is not installed. The model is put in `folder`."""
+    if find_spec("onnxruntime") is None or find_spec("onnx") is None:
+        return None
+    import onnxruntime
+
+    torch = load_torch()
+    file = folder / "model.onnx"
+    example = encoder.prepare(Image.effect_noise((600, 400), 90).convert("RGB"))
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _module(encoder),
+            (torch.from_numpy(np.stack([example] * 2)),),
+            file,
+            input_names=["photos"],
+            dynamic_axes={"photos": {0: "n"}},
+            dynamo=False,  # the newer exporter takes minutes
+        )
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+
+    def encode(photos: Array) -> Array:
+        rows: Array = session.run(None, {"photos": photos})[0]
+        return rows
+
+    return Peer("ONNX Runtime, as rclip", encode, 8, 16)
+
+
+def embed(peer: Peer, encoder: Encoder, paths: Sequence[Path]) -> Array:
+    """All photos embedded by a peer, decoded ahead: float32 [n, dim]."""
+
+    def read(path: Path) -> Array:
+        with Image.open(path) as photo:
+            return encoder.prepare(photo.convert("RGB"))
+
+    rows: list[Array] = []
+    batch: list[Array] = []
+    window: deque[Future[Array]] = deque()
+    todo = iter(paths)
+    with ThreadPoolExecutor(peer.threads) as pool:
+        for _ in paths:
+            while len(window) < 2 * peer.batch and (path := next(todo, None)) is not None:
+                window.append(pool.submit(read, path))
+            batch.append(window.popleft().result())
+            if len(batch) == peer.batch:
+                rows.append(peer.encode(np.stack(batch)))
+                batch = []
+        if batch:
+            rows.append(peer.encode(np.stack(batch)))
+    return np.concatenate(rows)
+
+
+def _module(encoder: Encoder) -> Any:
+    """Prepared photos to unit rows, as a torch module."""
+    if isinstance(encoder, MiniEncoder):
+        return encoder.torch_module()
+    assert isinstance(encoder, OpenClipEncoder)
+    return image_rows(encoder.model.cpu())

@@ -1,0 +1,73 @@
+"""The benchmarks of speed: not how fast, but that they measure what they say."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import peers, sample_photos
+from retrieval.encoders.mini import MiniEncoder
+from retrieval.photos import load_photo
+from tests.conftest import Run
+
+
+@pytest.mark.parametrize("megapixels", [0.2, 2.0])
+def test_sample_photos_have_the_size_and_are_all_different(
+    tmp_path: Path, megapixels: float
+) -> None:
+    paths = sample_photos.make(tmp_path, megapixels, 20)
+    sizes = [Image.open(path).size for path in paths]
+    assert [w * h / 1e6 for w, h in sizes] == pytest.approx([megapixels] * 20, rel=0.02)
+    assert len({path.read_bytes() for path in paths}) == 20
+
+
+def test_sample_photos_can_be_made_from_a_folder(originals: Path, tmp_path: Path) -> None:
+    (path,) = sample_photos.make(tmp_path, 0.1, 1, originals)
+    assert load_photo(path, 100).mode == "RGB"
+
+
+def test_a_peer_gives_the_embeddings_that_the_engine_gives(tmp_path: Path) -> None:
+    encoder = MiniEncoder()
+    paths = sample_photos.make(tmp_path / "photos", 0.1, 9)
+    ours = encoder.encode_images([encoder.prepare(load_photo(path, 256)) for path in paths])
+    found = [peers.torch_eager(encoder), peers.onnx_runtime(encoder, tmp_path)]
+    for peer in filter(None, found):
+        rows = peers.embed(peer, encoder, paths)
+        assert np.sum(rows * ours, axis=1).min() > 0.999, peer.name
+
+
+def test_throughput_tells_every_way(run: Run, tmp_path: Path) -> None:
+    chart = tmp_path / "chart.png"
+    told = run(
+        *("benchmark", "throughput", "--megapixels", 0.1, "--photos", 32, "--repeats", 1),
+        *("--no-peers", "--json", "--plot", chart),
+    )
+    speeds = {speed["way"]: speed for speed in told.json["speeds"]}
+    assert set(speeds) == {"decode", "encode", "index"}
+    assert all(speed["photos_per_second"] > 0 and speed["cpu"] > 0 for speed in speeds.values())
+    slower = min(speeds[way]["photos_per_second"] for way in ("decode", "encode"))
+    share = speeds["index"]["photos_per_second"] / slower
+    assert told.json["of_the_slower"]["0.1"] == pytest.approx(share)
+    assert Image.open(chart).format == "PNG"
+
+
+def test_without_onnx_runtime_its_peer_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert peers.onnx_runtime(MiniEncoder(), tmp_path) is None
+
+
+def test_startup_measures_a_search_without_torch(run: Run, tmp_path: Path) -> None:
+    chart = tmp_path / "chart.png"
+    told = run(
+        *("benchmark", "startup", "--photos", 50, "--repeats", 1, "--json", "--plot", chart)
+    ).json
+    assert told["photos"] == 50 and told["model"] == "mini"
+    assert told["torch"] is False, "a search by words with mini imports no torch"
+    assert 0 < told["query_seconds"] < told["search_seconds"]
+    assert Image.open(chart).format == "PNG"
