@@ -185,3 +185,13 @@ def test_rankings_are_compared_and_the_default_ones_order_is_that_of_a_search(
     assert told[1]["text_to_image"] == told[2]["text_to_image"]
     for one in told:  # photos as queries are ranked plainly
         assert one["image_to_text"]["R@1"] == told[0]["image_to_text"]["R@1"]
+
+
+def test_things_are_right_where_two_captions_name_them() -> None:
+    from benchmarks.objects import average_precision, right
+
+    captions = [["a cat", "two Cats"], ["a cat", "a dog"], ["a catalogue", "catalogues"]]
+    assert right("cat", captions).tolist() == [True, False, False]
+    scores = np.array([0.1, 0.9, 0.5], np.float32)
+    found = np.array([True, True, False])
+    assert average_precision(scores, found) == pytest.approx(100 * (1 + 2 / 3) / 2)

@@ -160,14 +160,19 @@ class DualEncoder(nn.Module):
         del stored["image.head.concepts"], stored["image.head.concepts.scale"]
         return cls(config, whole(stored), tokenizer)
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, gate: float = 1.0) -> None:
         """Write model.safetensors, config.json and tokenizer.json: matrices of texts and classes as
-        int8 rows, the rest as float16 (the text tower's vectors as float32)."""
+        int8 rows, the rest as float16 (the text tower's vectors as float32).
+
+        gate: what the share of the classifier is multiplied with.
+        """
         with torch.inference_mode():
             concepts = self.concepts(self.class_sentences()).float().cpu().numpy()
         tensors: Arrays = dict(int8_rows("image.head.concepts", concepts))
         for name, parameter in self.state_dict().items():
             value = parameter.detach().float().cpu().numpy()
+            if name == "image.head.gate":
+                value = value * np.float32(gate)
             if (
                 name == "text.tower.words"
                 or name == "image.head.classifier.weight"

@@ -1,6 +1,6 @@
-"""What a training run is told: every hyper-parameter, with the value that `mini` was made by.
+"""What a training run is told: its hyper-parameters. docs/mini.md has those of `mini` itself.
 
-Chosen on Flickr8k's validation photos alone; docs/mini.md says what else was tried.
+The defaults were chosen on Flickr8k's validation photos.
 """
 
 from __future__ import annotations
@@ -52,6 +52,9 @@ class Recipe:
     """Share of a batch that is near neighbours of the rest: hard negatives."""
     class_loss: float = 0.3
     """Weight of agreeing with the ImageNet classifier about its classes' texts."""
+    gate: float = 1.0
+    """What the share of the classifier is multiplied with in the model that is written: above 1 it
+    keeps more of what photos show that no caption named, at a small cost on such captions."""
     keep_loss: float = 1.0
     """Weight of keeping texts as near to each other as the untrained tower has them."""
     crop: float = 0.5

@@ -215,7 +215,7 @@ class Trainer:
         took = round(time.perf_counter() - started, 1)
         log.epochs.append(Epoch(epoch, round(loss, 4), text_to_photo, photo_to_text, took))
         if log.best is log.epochs[-1]:
-            self.average.write(self.out)
+            self.average.write(self.out, self.recipe.gate)
         self._checkpoint(log)
         self.after(log.epochs[-1])
 

@@ -1,0 +1,72 @@
+"""What a model knows of things that its training captions may lack: queries that name one thing.
+
+    python -m benchmarks.objects DATASET [--split S] [--model mini]
+
+Asked are the names of COCO's categories and of a few places, bare and in two sentences. A photo is
+right where two of its captions name the thing. In percent: mean average precision over all photos,
+and R@1.
+"""
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from retrieval.captioned import read_captioned
+from retrieval.kept import keep, without
+from retrieval.models import load_encoder
+
+NAMES = """person|bicycle|car|motorcycle|airplane|bus|train|truck|boat|traffic light|fire hydrant
+stop sign|bench|bird|cat|dog|horse|sheep|cow|elephant|bear|zebra|giraffe|backpack|umbrella|tie
+suitcase|frisbee|skis|snowboard|kite|baseball|bat|skateboard|surfboard|tennis|bottle|wine glass|cup
+fork|knife|spoon|bowl|banana|apple|sandwich|orange|broccoli|carrot|hot dog|pizza|donut|cake|chair
+couch|bed|table|toilet|tv|laptop|mouse|remote|keyboard|cell phone|microwave|oven|toaster|sink
+refrigerator|book|clock|vase|scissors|teddy bear|beach|snow|kitchen|bathroom|street""".replace(
+    "\n", "|"
+).split("|")
+SENTENCES = ("{}", "a {}", "a photo of a {}")
+
+
+def right(name: str, captions: Sequence[Sequence[str]]) -> npt.NDArray[np.bool_]:
+    """Of which photos two captions name the thing, or its plural: bool [photos]."""
+    word = re.compile(rf"\b{re.escape(name)}s?\b", re.IGNORECASE)
+    return np.array([sum(bool(word.search(c)) for c in some) >= 2 for some in captions])
+
+
+def average_precision(scores: npt.NDArray[np.float32], relevant: npt.NDArray[np.bool_]) -> float:
+    """The mean precision at each right photo, in percent."""
+    found = relevant[np.argsort(-scores, kind="stable")]
+    precision = np.cumsum(found) / np.arange(1, len(found) + 1)
+    return float(100 * precision[found].mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--split", default="all")
+    parser.add_argument("--model", default="mini")
+    chosen = parser.parse_args()
+    encoder = load_encoder(chosen.model)
+    whole = read_captioned(chosen.dataset, chosen.split)
+    with keep(encoder, lambda *_: None) as kept:
+        photos, wrong = kept.photos(whole.photos)
+        used = without(whole, wrong, False, print)
+        captions = [photo.captions for photo in used.photos]
+        relevant = {name: r for name in NAMES if (r := right(name, captions)).any()}
+        print(f"{len(relevant)} things in {len(captions):,} photos, {encoder.name}, in percent")
+        for sentence in SENTENCES:
+            queries = kept.texts([sentence.format(name) for name in relevant]).rows
+            scores = queries @ photos.rows.T
+            pairs = list(zip(scores, relevant.values(), strict=True))
+            precision = np.mean([average_precision(s, r) for s, r in pairs])
+            first = 100 * np.mean([r[s.argmax()] for s, r in pairs])
+            print(f"{sentence.format('THING'):<20} mAP {precision:5.1f}   R@1 {first:5.1f}")
+
+
+if __name__ == "__main__":
+    main()
