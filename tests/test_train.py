@@ -64,9 +64,23 @@ def test_pairs_that_fit_have_the_lower_loss() -> None:
     assert losses.kept_nearness(other, rows).item() > 0.1
 
 
-def test_a_trained_model_indexes_and_searches(run: Run, few: Path, tmp_path: Path) -> None:
-    data, out = shared("coco_cc"), tmp_path / "my-model"
-    trained = run("train", data, "--out", out, "--epochs", 1, "--set", "views=1")
+@pytest.fixture
+def some(tmp_path: Path) -> tuple[Path, Path]:
+    """A list of 40 real photos with two captions each, and the folder of the photos."""
+    data = shared("coco_cc")
+    lines = [json.loads(line) for line in (data / "captions.jsonl").read_text().splitlines()[:40]]
+    listed = tmp_path / "captions.jsonl"
+    few = [{"image": line["image"], "captions": line["captions"][:2]} for line in lines]
+    listed.write_text("\n".join(map(json.dumps, few)))
+    return listed, data / "images"
+
+
+def test_a_trained_model_indexes_and_searches(
+    run: Run, few: Path, some: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "my-model"
+    ask = ("train", some[0], "--images", some[1], "--out", out, "--set", "views=1", "--epochs")
+    trained = run(*ask, 1)
     assert trained.code == 0, trained.talk
     assert "R@1" in trained.out and f"--model {out}" in trained.out
     assert (out / "training" / "curve.png").stat().st_size > 5000
@@ -79,24 +93,26 @@ def test_a_trained_model_indexes_and_searches(run: Run, few: Path, tmp_path: Pat
     )
     found = run("search", "a close-up of a cat", "-k", 1, "-f", "json", cwd=few)
     assert found.names == ["chelsea.png"]
-    again = run("train", data, "--out", out, "--epochs", 2, "--set", "views=1")
+    again = run(*ask, 2)
     assert again.code == 1 and "other settings" in again.talk
     out.rename(tmp_path / "elsewhere")
     gone = run("search", "a cat", cwd=few)
     assert gone.code == 1 and "not there any more" in gone.talk
 
 
-def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path: Path) -> None:
-    data = shared("coco_cc")
+def test_a_run_that_was_stopped_ends_like_one_that_was_not(
+    some: tuple[Path, Path], tmp_path: Path
+) -> None:
+    data, images = some
 
     def stop(what: str, done: int, total: int) -> None:
         if what == "Epoch 2":
             raise KeyboardInterrupt
 
-    train(data, tmp_path / "whole", recipe=QUICK)
+    train(data, tmp_path / "whole", recipe=QUICK, images=images)
     with pytest.raises(KeyboardInterrupt):
-        train(data, tmp_path / "stopped", recipe=QUICK, told=stop)
-    train(data, tmp_path / "stopped", recipe=QUICK)
+        train(data, tmp_path / "stopped", recipe=QUICK, images=images, told=stop)
+    train(data, tmp_path / "stopped", recipe=QUICK, images=images)
     names = ("whole", "stopped")
     whole, stopped = (
         torch.load(tmp_path / name / "training" / "checkpoint.pt", weights_only=True)
