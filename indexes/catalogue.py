@@ -238,8 +238,7 @@ class Catalogue(Words, Said):
                 "UPDATE OR REPLACE files SET root_id = ?, path = ? WHERE id = ?",
                 [(outer, stored(f"{prefix}/{_loaded(path)}"), i) for i, path in rows],
             )
-            # What is said of them is read again by the run that does this.
-            self.db.execute("DELETE FROM captions WHERE root_id = ?", [inner])
+            self.absorb_captions(inner, outer, prefix)
             self.db.execute("DELETE FROM roots WHERE id = ?", [inner])
 
     # Files and photos --------------------------------------------------------------------------

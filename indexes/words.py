@@ -83,6 +83,21 @@ class Words(Database):
             )
             self.db.conn.executemany("INSERT INTO captions VALUES (?, ?, ?, ?, ?)", rows)
 
+    def absorb_captions(self, inner: int, outer: int, prefix: str) -> None:
+        """Keep what the files of root `inner` say of themselves as they become files of `outer`.
+
+        What other files say of them is read again by the run that does this.
+        """
+        own = self.db.execute(
+            "SELECT path, position, text FROM captions WHERE root_id = ? AND origin = path", [inner]
+        ).fetchall()
+        self.db.execute("DELETE FROM captions WHERE root_id = ?", [inner])
+        moved = [(stored(f"{prefix}/{os.fsdecode(path)}"), at, text) for path, at, text in own]
+        self.db.conn.executemany(
+            "INSERT OR REPLACE INTO captions VALUES (?, ?, ?, ?, ?)",
+            [(outer, path, at, path, text) for path, at, text in moved],
+        )
+
     def _said(self, which: str, arguments: Sequence[int]) -> list[tuple[int, str]]:
         """(photo id, caption) for the present files that fit an SQL condition."""
         rows: list[tuple[int, str]] = self.db.execute(

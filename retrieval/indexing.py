@@ -23,7 +23,7 @@ from indexes.words import Caption
 from retrieval import scan
 from retrieval.encoders import Encoder, Say
 from retrieval.encoders.compute import Compute
-from retrieval.fusion import MEAN
+from retrieval.fusion import load_fusion
 from retrieval.models import check_model, check_weights, load_encoder, load_encoder_of
 from retrieval.photos import (
     FORMATS,
@@ -224,7 +224,8 @@ def _by_path(captions: Sequence[Caption]) -> dict[str, list[Caption]]:
 
 
 def _made(encoder: Encoder) -> Made:
-    return Made(encoder.name, encoder.fingerprint, encoder.dim, MEAN)
+    name = load_fusion(encoder.fingerprint, encoder.dim).name
+    return Made(encoder.name, encoder.fingerprint, encoder.dim, name)
 
 
 def _load(model: str | Encoder, options: Options, say: Say) -> Encoder:

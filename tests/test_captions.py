@@ -280,6 +280,22 @@ def test_what_a_file_says_of_itself_is_a_caption(few: Path) -> None:
     assert captions(few) == {}
 
 
+def test_a_folder_around_keeps_what_files_say_of_themselves(few: Path) -> None:
+    (few / "inner").mkdir()
+    photo = Image.open(few / "china.jpg")
+    exif = photo.getexif()
+    exif[0x010E] = "a temple"
+    photo.save(few / "inner" / "temple.jpg", exif=exif)
+    (few / "inner" / "temple.txt").write_text("Beijing")
+    where = few.parent / "index"
+    retrieval.index(few / "inner", index=where, model="mini")
+    retrieval.index(few, index=where)
+    with Index.open(where) as index:
+        (root,) = index.roots()
+        said = [(c.path, c.text) for c in index.catalogue.captions(root.id)]
+    assert said == [("inner/temple.jpg", "Beijing"), ("inner/temple.jpg", "a temple")]
+
+
 def test_an_xmp_file_beside_a_photo_is_read(few: Path) -> None:
     (few / "china.xmp").write_text(XMP.format(text="a temple"))
     (few / "chelsea.png.xmp").write_text(XMP.format(text="a cat &amp; more"))
