@@ -90,6 +90,7 @@ class Catalogue(Words, Said):
         """Make an empty catalogue in `folder`, which has to exist."""
         catalogue = cls._new(folder)
         catalogue._create_tables(made)
+        catalogue._use_wal()
         return catalogue
 
     @classmethod

@@ -85,15 +85,22 @@ class Database:
 
     @classmethod
     def _new(cls, folder: Path) -> Self:
-        """An empty database in `folder`, which has to exist; `_stamp` makes it one of ours."""
+        """An empty database in `folder`, which has to exist.
+
+        `_stamp` makes it one of ours and `_use_wal` turns on the log, once the tables are there: in
+        the log they would take twice the room.
+        """
         try:
             connection = sqlite3.connect(folder / FILENAME, timeout=_BUSY_SECONDS)
             database = cls(folder, connection)
             database._pragmas()
-            connection.execute("PRAGMA journal_mode=WAL")
         except sqlite3.Error as error:
             raise explain(error, folder) from error
         return database
+
+    @guarded
+    def _use_wal(self) -> None:
+        self.db.execute("PRAGMA journal_mode=WAL").fetchall()
 
     def _stamp(self) -> None:
         self.db.execute(f"PRAGMA application_id={APPLICATION_ID}")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import retrieval
 from indexes.errors import ModelError
@@ -15,7 +16,7 @@ from indexes.native import load_torch
 from retrieval import fusion
 from retrieval.composed import composed_queries, related
 from retrieval.fusion import PHOTO, TEXT, Attention, Fusion, attend, normalise
-from tests.conftest import Run
+from tests.conftest import Run, shared
 
 torch = load_torch()
 DIM = 12
@@ -353,3 +354,25 @@ def test_the_benchmark_and_the_training_of_a_small_set(
     out = tmp_path / "own.safetensors"
     trained = run("train-fusion", folder, "--model", "mini", "--out", out, "--quiet")
     assert trained.code == 1 and "photos to learn from" in trained.talk  # 18 are too few
+
+
+def test_a_fusion_is_trained_from_the_command_line(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "own.safetensors"
+    ask = ("train-fusion", shared("coco_cc"), "--model", "mini", "--out", out)
+    trained = run(*ask)
+    assert trained.code == 0 and f"The fusion in {out}" in trained.out
+    assert "learning from 39 photos, measured on 111 others" in trained.talk
+    made = fusion.read_fusion(out)
+    with retrieval.open(_indexed(tmp_path)) as photos:
+        assert made.about["fingerprint"] == photos.status(look=False).made.fingerprint
+    assert made.about["photos"] == 39
+    assert Image.open(out.with_suffix(".png")).format == "PNG"
+    again = run(*ask, "--quiet")
+    assert again.code == 0 and again.talk == ""
+    assert fusion.read_fusion(out).name == made.name  # the same seed gives the same fusion
+
+
+def _indexed(folder: Path) -> Path:
+    (folder / "empty").mkdir()
+    retrieval.index(folder / "empty", model="mini")
+    return folder / "empty"
