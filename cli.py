@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from benchmarks.commands import ImagesOption, SkipBadOption
 from benchmarks.commands import app as benchmark
 from benchmarks.terminal import say, talk, telling
 
@@ -63,6 +64,14 @@ ModelOption = Annotated[
         help="mini, base, better, best, multilingual, ARCH:WEIGHTS, ARCH:CHECKPOINT_FILE, "
         "hf-hub:ORG/MODEL or auto. Default: the index's own; auto for a new index.",
     ),
+]
+LearnOption = Annotated[
+    str | None,
+    typer.Option("--split", metavar="S", help="Learn from it. Default: train, else all."),
+]
+HeldOutOption = Annotated[
+    str | None,
+    typer.Option(metavar="S", help="Measure on it. Default: val, else a tenth of the photos."),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 
@@ -339,20 +348,10 @@ def train(
         typer.Option(help="What learns: a minute, an hour, or a GPU's work for 6,000 photos."),
     ] = "heads",
     epochs: Annotated[int, typer.Option(min=1, help="At most so many times over all photos.")] = 16,
-    split: Annotated[
-        str | None, typer.Option(metavar="S", help="Learn from it. Default: train, else all.")
-    ] = None,
-    held_out: Annotated[
-        str | None,
-        typer.Option(metavar="S", help="Measure on it. Default: val, else a tenth of the photos."),
-    ] = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="The photos, if not in a usual place beside captions."),
-    ] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Go on without what is wrong in the data set.")
-    ] = False,
+    split: LearnOption = None,
+    held_out: HeldOutOption = None,
+    images: ImagesOption = None,
+    skip_bad: SkipBadOption = False,
     texts: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="More texts, a line each, whose meaning is to be kept."),
@@ -407,20 +406,10 @@ def train_fusion(
         Path | None,
         typer.Option("--out", metavar="FILE", help="Default: where searches look for it."),
     ] = None,
-    split: Annotated[
-        str | None, typer.Option(metavar="S", help="Learn from it. Default: train, else all.")
-    ] = None,
-    held_out: Annotated[
-        str | None,
-        typer.Option(metavar="S", help="Measure on it. Default: val, else a tenth of the photos."),
-    ] = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="The photos, if not in a usual place beside captions."),
-    ] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Go on without what is wrong in the data set.")
-    ] = False,
+    split: LearnOption = None,
+    held_out: HeldOutOption = None,
+    images: ImagesOption = None,
+    skip_bad: SkipBadOption = False,
     seed: Annotated[int, typer.Option(help="The same seed gives the same fusion.")] = 0,
     quiet: QuietOption = False,
 ) -> None:

@@ -15,6 +15,16 @@ from benchmarks.terminal import say, talk, telling
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
+SplitOption = Annotated[
+    str, typer.Option(metavar="S", help="A split of it, several joined by +, or all.")
+]
+ImagesOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="The photos, if not in a usual place beside captions."),
+]
+SkipBadOption = Annotated[
+    bool, typer.Option("--skip-bad", help="Go on without what is wrong in the data set.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PlotOption = Annotated[
     Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw a chart, too.")
@@ -41,9 +51,7 @@ def recall(
             "an indexed folder with captions.",
         ),
     ],
-    split: Annotated[
-        str, typer.Option(metavar="S", help="A split of it, several joined by +, or all.")
-    ] = "all",
+    split: SplitOption = "all",
     model: Annotated[
         list[str] | None,
         typer.Option(metavar="M", help="As `retrieval index --model` (repeatable). Default: auto."),
@@ -54,13 +62,8 @@ def recall(
     direction: Annotated[
         Literal["both", "text-to-image", "image-to-text"], typer.Option(help="What is a query.")
     ] = "both",
-    images: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="The photos, if not in a usual place beside captions."),
-    ] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Go on without what is wrong in the data set.")
-    ] = False,
+    images: ImagesOption = None,
+    skip_bad: SkipBadOption = False,
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Encode again what was kept from earlier runs.")
     ] = False,
@@ -103,9 +106,7 @@ def search(
             metavar="DATASET", help="Captioned photos, as for `recall`; jittered to every size."
         ),
     ],
-    split: Annotated[
-        str, typer.Option(metavar="S", help="A split of it, several joined by +, or all.")
-    ] = "all",
+    split: SplitOption = "all",
     sizes: Annotated[
         str, typer.Option(metavar="N,N…", help="How many vectors: from 100 to 100M.")
     ] = "10k,100k,1M",
@@ -149,17 +150,10 @@ def fusion(
             metavar="DATASET", help="Photos with two captions or more, as for `recall`."
         ),
     ],
-    split: Annotated[
-        str, typer.Option(metavar="S", help="A split of it, several joined by +, or all.")
-    ] = "all",
+    split: SplitOption = "all",
     model: Annotated[str, typer.Option(metavar="M", help="As `retrieval index --model`.")] = "auto",
-    images: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="The photos, if not in a usual place beside captions."),
-    ] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Go on without what is wrong in the data set.")
-    ] = False,
+    images: ImagesOption = None,
+    skip_bad: SkipBadOption = False,
     as_json: JsonOption = False,
     plot: PlotOption = None,
 ) -> None:

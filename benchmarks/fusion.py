@@ -29,6 +29,7 @@ from retrieval.models import load_encoder
 from retrieval.training.fusion_cases import (
     ALPHAS,
     CASES,
+    Asked,
     Captioned,
     best_alpha,
     make_case,
@@ -70,11 +71,11 @@ class Fused:
 
 @dataclass(frozen=True)
 class _Embedded:
-    """A set as embeddings, and composed queries of it by seed: examples, targets, texts."""
+    """A set as embeddings, and composed queries of it, by seed."""
 
     images: Floats
     captioned: Captioned
-    composed: Sequence[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Floats]]
+    composed: Sequence[Asked]
 
 
 def measure(
@@ -135,8 +136,13 @@ def _alphas(embedded: _Embedded) -> dict[str, float]:
     for alpha in ALPHAS:
         scores.append(
             sum(
-                recall_at(k, slerp(embedded.images[a], texts, alpha), embedded.images, b)
-                for a, b, texts in embedded.composed
+                recall_at(
+                    k,
+                    slerp(embedded.images[asked.examples], asked.texts, alpha),
+                    embedded.images,
+                    asked.targets,
+                )
+                for asked in embedded.composed
                 for k in (1, 10)
             )
         )
@@ -167,8 +173,8 @@ def _photos(name: str, captioned: Captioned, fusion: Fusion, alpha: float) -> di
 
 def _composed(embedded: _Embedded, fusion: Fusion, alpha: float) -> dict[str, Method]:
     ranks: dict[str, list[Ranks]] = {}
-    for examples, targets, texts in embedded.composed:
-        photos = embedded.images[examples]
+    for asked in embedded.composed:
+        photos, texts = embedded.images[asked.examples], asked.texts
         queries = {
             "text_only": texts,
             "photo_only": photos,
@@ -177,7 +183,7 @@ def _composed(embedded: _Embedded, fusion: Fusion, alpha: float) -> dict[str, Me
             "attention": compose(fusion, photos, texts),
         }
         for method, rows in queries.items():
-            ranks.setdefault(method, []).append(_ranks(rows, embedded.images, targets))
+            ranks.setdefault(method, []).append(_ranks(rows, embedded.images, asked.targets))
     return _methods(ranks, "slerp", {})
 
 

@@ -16,11 +16,9 @@ from typing import Any, Self, cast
 import numpy as np
 import numpy.typing as npt
 
-from indexes.database import FORMAT_VERSION, guarded
+from indexes.database import FORMAT_VERSION, chunks, guarded
 from indexes.said import Said, matrix
 from indexes.words import Words, stored
-
-_SQL_VARIABLES = 30_000  # SQLite allows 32,766 in one statement
 
 
 @dataclass(frozen=True)
@@ -259,7 +257,7 @@ class Catalogue(Words, Said):
     def photo_ids(self, hashes: Iterable[str]) -> dict[str, int]:
         """The ids of those of the hashes that have an embedding."""
         found: dict[str, int] = {}
-        for part in _chunks(list(hashes)):
+        for part in chunks(list(hashes)):
             marks = ",".join("?" * len(part))
             found.update(
                 self.db.execute(
@@ -405,7 +403,7 @@ class Catalogue(Words, Said):
             drawn = np.random.default_rng(seed).integers(first, last + 1, count)
             ids = np.unique(np.concatenate([drawn, [first, last]])).tolist()
             found: list[bytes] = []
-            for part in _chunks(ids):
+            for part in chunks(ids):
                 marks = ",".join("?" * len(part))
                 query = f"SELECT vector FROM {self._searched()} WHERE photo_id IN ({marks})"
                 found += [vector for (vector,) in self.db.execute(query, part).fetchall()]
@@ -435,7 +433,7 @@ class Catalogue(Words, Said):
 
     def _rows(self, table: str, ids: Sequence[int], dim: int) -> npt.NDArray[np.float32]:
         found: dict[int, bytes] = {}
-        for part in _chunks(list(ids)):
+        for part in chunks(list(ids)):
             marks = ",".join("?" * len(part))
             query = f"SELECT photo_id, vector FROM {table} WHERE photo_id IN ({marks})"
             found.update(self.db.execute(query, part).fetchall())
@@ -485,7 +483,7 @@ class Catalogue(Words, Said):
     def photos(self, ids: Sequence[int]) -> dict[int, tuple[Photo, list[tuple[int, str]]]]:
         """Photos by id, each with the places (root id, path) where it is now."""
         found: dict[int, tuple[Photo, list[tuple[int, str]]]] = {}
-        for part in _chunks([int(i) for i in ids]):
+        for part in chunks([int(i) for i in ids]):
             marks = ",".join("?" * len(part))
             for i, *values in self.db.execute(
                 "SELECT id, hash, width, height, format, taken, camera, latitude, longitude "
@@ -555,7 +553,3 @@ def _below(root_id: int, under: str) -> tuple[str, list[Any]]:
         condition += " OR (f.path >= ? AND f.path < ?)"
         arguments += [os.fsencode(f"{under}/"), os.fsencode(f"{under}0")]
     return condition + ")", arguments
-
-
-def _chunks(values: list[Any]) -> Iterable[list[Any]]:
-    return (values[i : i + _SQL_VARIABLES] for i in range(0, len(values), _SQL_VARIABLES))

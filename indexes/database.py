@@ -6,7 +6,7 @@ Knows the format's number and mark, and how SQLite fails; what the tables mean i
 import functools
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -32,6 +32,7 @@ FULL_TEXT = (
 )
 APPLICATION_ID = 0x52455456  # "RETV": says what the file is
 _BUSY_SECONDS = 30.0
+_SQL_VARIABLES = 30_000  # SQLite allows 32,766 in one statement
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")
@@ -76,6 +77,11 @@ def explain(error: sqlite3.Error, folder: Path) -> RetrievalError:
     )
 
 
+def chunks(values: list[Any]) -> Iterable[list[Any]]:
+    """The values in parts that one statement can take."""
+    return (values[i : i + _SQL_VARIABLES] for i in range(0, len(values), _SQL_VARIABLES))
+
+
 class Database:
     """An open database file in the folder of an index."""
 
@@ -97,6 +103,10 @@ class Database:
         except sqlite3.Error as error:
             raise explain(error, folder) from error
         return database
+
+    def _has(self, table: str) -> bool:
+        row = self.db.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", [table]).fetchone()
+        return row is not None
 
     @guarded
     def _use_wal(self) -> None:

@@ -64,6 +64,11 @@ def is_index(folder: Path) -> bool:
     return (folder / FILENAME).is_file()
 
 
+def index_at(where: Path) -> Path | None:
+    """The index that `where` is, or that the folder `where` keeps; None if there is none."""
+    return next(filter(is_index, (where, where / FOLDER_NAME)), None)
+
+
 def find(start: Path) -> Path | None:
     """The index that `start` or the nearest folder above it keeps in `.retrieval`."""
     for folder in (start, *start.parents):
@@ -297,12 +302,16 @@ class Index:
         held and mean are of the whole index whatever the filter, which may leave too few photos to
         tell what is usual. The mean cosine of 2,000 sampled photos is off by about 0.002.
         """
-        held = sum(part.ntotal for part in self._vectors())
-        if chosen == Filter():
-            searched = held - len(self.catalogue.absent())
-        else:
-            searched = len(self.catalogue.allowed(chosen))
+        held = self._held()
+        searched = self.present() if chosen == Filter() else len(self.catalogue.allowed(chosen))
         return Surroundings(held, self.mean_cosine(query), searched)
+
+    def _held(self) -> int:
+        return sum(part.ntotal for part in self._vectors())
+
+    def present(self) -> int:
+        """How many photos can be found."""
+        return self._held() - len(self.catalogue.absent())
 
     def _vectors(self) -> list[Any]:
         """The vector file and, as a second part, what the catalogue has beyond it.

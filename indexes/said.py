@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from indexes.database import Database, guarded
+from indexes.database import Database, chunks, guarded
 
 Floats = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
 
 _AT_ONCE = 10_000
 
@@ -37,12 +36,9 @@ class Said(Database):
         row = {"key": "generation", "value": secrets.token_hex(8)}
         self.db.table("meta").upsert(row, pk="key")
 
-    def _has_fused(self) -> bool:
-        return bool(self.db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'fused'").fetchone())
-
     def _searched(self) -> str:
         """What is searched, as an SQL table of photo_id and vector."""
-        if not self._has_fused():  # of an older format, which is read as it is
+        if not self._has("fused"):  # of an older format, which is read as it is
             return "(SELECT photo_id, vector FROM embeddings)"
         return (
             "(SELECT e.photo_id, coalesce(f.vector, e.vector) AS vector FROM embeddings e "
@@ -110,11 +106,14 @@ class Said(Database):
     @guarded
     def shares(self, ids: Sequence[int]) -> dict[int, float]:
         """The photo's own share in its fused embedding, for those of the photos that have one."""
-        if not self._has_fused():
+        if not self._has("fused"):
             return {}
-        marks = ",".join("?" * len(ids))
-        query = f"SELECT photo_id, share FROM fused WHERE photo_id IN ({marks})"  # noqa: S608
-        return {int(i): float(share) for i, share in self.db.execute(query, list(ids)).fetchall()}
+        found: dict[int, float] = {}
+        for part in chunks(list(ids)):
+            marks = ",".join("?" * len(part))
+            query = f"SELECT photo_id, share FROM fused WHERE photo_id IN ({marks})"  # noqa: S608
+            found.update(self.db.execute(query, part).fetchall())
+        return found
 
 
 def matrix(vectors: Sequence[Any], dim: int) -> Floats:

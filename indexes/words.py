@@ -54,10 +54,6 @@ class Words(Database):
         """Whether there is full-text search: SQLite can, and the index is of a format that does."""
         return self._has("words") and has_full_text(self.db.conn)
 
-    def _has(self, table: str) -> bool:
-        row = self.db.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", [table]).fetchone()
-        return row is not None
-
     @guarded
     def captions(self, root_id: int) -> list[Caption]:
         """All captions of files in a root, in order."""

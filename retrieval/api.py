@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexes.errors import IndexMissingError, QueryError
-from indexes.index import FOLDER_NAME, Index, find, is_index, lock
+from indexes.index import FOLDER_NAME, Index, find, index_at, is_index, lock
 from retrieval import indexing, searching
 from retrieval.encoders import Encoder
 from retrieval.query import Query, Term, parse_date
@@ -40,7 +40,11 @@ def index(
     paths = [Path(folder).expanduser() for folder in folders]
     if index is not None:
         # Without folders the index has to be there; with them it may be about to be made.
-        where = (_named(index) or Path(index).expanduser()) if paths else locate(index)
+        where = (
+            (index_at(Path(index).expanduser()) or Path(index).expanduser())
+            if paths
+            else locate(index)
+        )
     elif paths:
         where = paths[0] / FOLDER_NAME
         above = find(paths[0].absolute().parent)
@@ -70,19 +74,13 @@ def locate(where: AnyPath | None = None) -> Path:
                 "or say where it is with --index."
             )
         return found
-    index = _named(named)
+    index = index_at(Path(named).expanduser())
     if index is None:
         raise IndexMissingError(
             f"There is no index in {named}. Make one with "
             f"`retrieval index FOLDER --index {named}`, naming the folder of your photos."
         )
     return index
-
-
-def _named(where: AnyPath) -> Path | None:
-    """The index that `where` is, or that a folder of photos keeps; None if there is none."""
-    folder = Path(where).expanduser()
-    return next(filter(is_index, (folder, folder / FOLDER_NAME)), None)
 
 
 def open(where: AnyPath | None = None) -> "Photos":

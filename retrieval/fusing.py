@@ -5,7 +5,6 @@ is not; another fusion needs neither.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -20,20 +19,14 @@ Floats = npt.NDArray[np.float32]
 _AT_ONCE = 64  # photos whose captions are embedded and committed together
 
 
-@dataclass(frozen=True)
-class Fused:
-    """What a run did: photos whose captions were embedded, and photos that were fused."""
-
-    embedded: int
-    fused: int
-
-
 def fuse_index(
     index: Index,
     encoder: Callable[[], Encoder],
     told: Callable[[int, int], None] = lambda *_: None,
-) -> Fused:
+) -> int:
     """Bring all photos in line with their captions and with the fusion of the index's model.
+
+    Returns how many photos' captions were embedded.
 
     encoder: called only if a caption has to be embedded. told: captions done, of how many photos.
     """
@@ -52,7 +45,8 @@ def fuse_index(
         rows = _embed(encoder(), [said[i] for i in part])
         catalogue.put_said(part, [digests[i] for i in part], rows)
         told(start + len(part), len(changed))
-    return Fused(len(changed), refuse(index, load_fusion(index.made.fingerprint, index.made.dim)))
+    refuse(index, load_fusion(index.made.fingerprint, index.made.dim))
+    return len(changed)
 
 
 def refuse(index: Index, fusion: Fusion) -> int:

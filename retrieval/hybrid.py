@@ -45,9 +45,9 @@ def found_by_words(index: Index, query: Query, within: Filter, needed: bool) -> 
     texts = [term.value for term in query.terms if term.wanted and term.kind == "text"]
     most = CANDIDATES if within == Filter() else _CANDIDATES_BEFORE_FILTER
     found = dict(index.catalogue.find_words(words.match_expression(texts), most))
-    photos = index.catalogue.counts()["photos"]
-    limit = int(max(words.RARE_PHOTOS, words.RARE_SHARE_OF_PHOTOS * photos)) + 1
-    every = index.catalogue.find_words(words.match_expression(texts, every=True), limit)
+    photos = index.present()
+    expression = words.match_expression(texts, every=True)
+    every = index.catalogue.find_words(expression, words.few(photos) + 1)
     return ByWords(
         {i: found[i] for i in index.may_be_found(list(found), within)[:CANDIDATES]},
         words.share(len(every), photos),

@@ -321,7 +321,7 @@ class _Run:
         def told(done: int, total: int) -> None:
             self.progress(Progress(done, total, 0, "captions"))
 
-        self.report.fused = fuse_index(self.index, self.encoder, told).embedded
+        self.report.fused = fuse_index(self.index, self.encoder, told)
 
     def _scopes(self, folders: Sequence[Path]) -> list[tuple[Root, str]]:
         """The roots to look through, each with the path in it to start from."""

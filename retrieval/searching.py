@@ -171,8 +171,7 @@ def similar(index: Index, photo: str, k: int, encoder: Callable[[], Encoder]) ->
         vector = fused_query(index, (Term("photo", photo),), encoder).vector
     else:
         vector = index.catalogue.embedding(itself, index.made.dim)
-    hits = _like(index, FusedQuery.one(vector), Filter(), k + 1, None, itself)
-    return hits[:k]
+    return _like(index, FusedQuery.one(vector), Filter(), k, None, itself)
 
 
 def _like(
@@ -188,7 +187,7 @@ def _like(
     What is said of a photo has a say in whether it is among those that are looked at, but photos
     that are alike are alike whatever is said of them. itself: one to leave out.
     """
-    found = index.search(query.vector, max(k, CANDIDATES), within)
+    found = index.search(query.vector, max(k + 1, CANDIDATES), within)
     ids = np.array([i for i, _ in found if i != itself], np.int64)
     rows = index.catalogue.seen(ids.tolist(), index.made.dim)
     scores = rows @ query.vector

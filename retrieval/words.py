@@ -42,8 +42,12 @@ def match_expression(texts: Sequence[str], every: bool = False) -> str:
 
 def share(found: int, photos: int) -> float:
     """How much say full-text search has where `found` of `photos` have every word of the query."""
-    rare = 0 < found <= max(RARE_PHOTOS, RARE_SHARE_OF_PHOTOS * photos)
-    return RARE_SHARE if rare else WORDS_SHARE
+    return RARE_SHARE if 0 < found <= few(photos) else WORDS_SHARE
+
+
+def few(photos: int) -> int:
+    """How many of so many photos are hardly any."""
+    return int(max(RARE_PHOTOS, RARE_SHARE_OF_PHOTOS * photos))
 
 
 def convex(

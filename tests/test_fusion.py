@@ -172,8 +172,8 @@ def test_composed_queries_ask_for_what_the_example_is_not() -> None:
 
 def test_a_trained_fusion_distrusts_captions_that_do_not_fit() -> None:
     """Photos and texts that mean the same are near each other; a third of the texts is swapped."""
-    from retrieval.training.fusion import Asked, FusionRecipe, Material, train_fusion
-    from retrieval.training.fusion_cases import Captioned, make_case, recall_at
+    from retrieval.training.fusion import FusionRecipe, train_fusion
+    from retrieval.training.fusion_cases import Asked, Captioned, Material, make_case, recall_at
 
     def material(seed: int, n: int) -> Material:
         random = np.random.default_rng(seed)

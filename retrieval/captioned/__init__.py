@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from indexes.errors import DataSetError, PhotoError
-from indexes.index import FOLDER_NAME
+from indexes.index import FOLDER_NAME, index_at
 from retrieval.captioned import tar
 from retrieval.captioned.formats import Problem, Row, read_rows
-from retrieval.captioned.indexed import find_index, read_index
+from retrieval.captioned.indexed import read_index
 from retrieval.captioned.places import (
     find_caption_file,
     find_photos,
@@ -92,7 +92,7 @@ def read_captioned(
     skip_bad: leave out what is wrong and `say` how much that was, instead of raising.
     Raises DataSetError, with file, line and remedy.
     """
-    index = find_index(where)
+    index = index_at(where)
     if index is not None and (index == where or not holds_captions(where)):
         return _chosen(*_read_indexed(where, index, images), split, skip_bad, say)
     read = _read_tars if find_shards(where) else _read_text

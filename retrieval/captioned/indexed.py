@@ -3,12 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from indexes.index import FOLDER_NAME, Index, is_index
-
-
-def find_index(where: Path) -> Path | None:
-    """The index that `where` is, or that the folder `where` keeps."""
-    return next(filter(is_index, (where, where / FOLDER_NAME)), None)
+from indexes.index import Index
 
 
 def read_index(index: Path) -> Iterator[tuple[Path, str, tuple[str, ...]]]:

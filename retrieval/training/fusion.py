@@ -25,6 +25,7 @@ from retrieval.training.fusion_cases import (
     MISSING,
     SWAPPED,
     Captioned,
+    Material,
     best_alpha,
     make_case,
     recall_at,
@@ -62,25 +63,6 @@ class FusionRecipe:
     """q of the loss (1 - p^q) / q, between cross-entropy (0) and the error itself (1), for photos:
     what is swapped cannot be found and must not rule."""
     temperature: float = 0.05
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Composed queries: positions in the images, int64 [n] each, and embeddings of the texts."""
-
-    examples: Ints
-    targets: Ints
-    texts: Floats
-
-
-@dataclass(frozen=True)
-class Material:
-    """What is learned from, or measured on."""
-
-    captioned: Captioned
-    images: Floats
-    """Of all photos, which `composed` counts by, float32 [n, dim]."""
-    composed: Asked
 
 
 @dataclass(frozen=True)

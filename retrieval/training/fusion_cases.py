@@ -46,6 +46,25 @@ class Captioned:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """Composed queries: positions in the images, int64 [n] each, and embeddings of the texts."""
+
+    examples: Ints
+    targets: Ints
+    texts: Floats
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is learned from, or measured on."""
+
+    captioned: Captioned
+    images: Floats
+    """Of all photos, which `composed` counts by, float32 [n, dim]."""
+    composed: Asked
+
+
+@dataclass(frozen=True)
 class Case:
     """Photos with what is stored of them, and the queries. images, stored: float32 [n, dim];
     has: bool [n], whether something is stored; queries: float32 [q, dim]; owners: int64 [q]."""

@@ -19,15 +19,13 @@ from retrieval.captioned import CaptionedSet
 from retrieval.composed import composed_queries
 from retrieval.kept import Kept, keep, without
 from retrieval.models import load_encoder
-from retrieval.training.fusion_cases import Captioned
+from retrieval.training.fusion_cases import Asked, Captioned, Material
 from retrieval.training.run import learn_and_held
 
 if TYPE_CHECKING:
-    from retrieval.training.fusion import Material, Step
+    from retrieval.training.fusion import Step
 
 Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
-AskedRows = tuple[Ints, Ints, Floats]
 Tell = Callable[[str, int, int], None]
 
 
@@ -103,10 +101,8 @@ def material(
     say: Callable[[str], None],
 ) -> Material:
     """A captioned set as what a fusion learns from; draws: composed queries a photo."""
-    from retrieval.training.fusion import Asked, Material
-
     rows, parts, used = captioned_of(captioned, kept, skip_bad, say)
-    return Material(parts, rows, Asked(*asked_of(used, kept, seed, draws)))
+    return Material(parts, rows, asked_of(used, kept, seed, draws))
 
 
 def captioned_of(
@@ -119,14 +115,14 @@ def captioned_of(
     return photos.rows, Captioned.of(photos.rows, texts.rows, used.owners), used
 
 
-def asked_of(captioned: CaptionedSet, kept: Kept, seed: int, draws: int) -> AskedRows:
-    """Composed queries: positions of examples and targets among the photos, and the texts' rows."""
+def asked_of(captioned: CaptionedSet, kept: Kept, seed: int, draws: int) -> Asked:
+    """Composed queries of a captioned set, their texts embedded."""
     asked = composed_queries([photo.captions for photo in captioned.photos], seed, draws)
     if not asked.texts:
         raise DataSetError(
             f"{captioned.name} gives no composed query: the captions of its photos share no words."
         )
-    return asked.examples, asked.targets, kept.texts(asked.texts).rows
+    return Asked(asked.examples, asked.targets, kept.texts(asked.texts).rows)
 
 
 def draw(log: Sequence[Step], file: Path) -> bool:
