@@ -163,7 +163,7 @@ class Catalogue(Words, Said):
         self.db.table("meta").upsert({"key": key, "value": value}, pk="key")
 
     def _get(self, key: str, default: str | None = None) -> str:
-        row = self.db.execute("SELECT value FROM meta WHERE key = ?", [key]).fetchone()
+        row = self.conn.execute("SELECT value FROM meta WHERE key = ?", [key]).fetchone()
         if row is None and default is None:
             raise sqlite3.DatabaseError(f"its entry '{key}' is missing")
         return str(row[0]) if row else str(default)
@@ -197,14 +197,14 @@ class Catalogue(Words, Said):
     @guarded
     def version(self) -> int:
         """A number that changes whenever another connection has committed something."""
-        return int(self.db.execute("PRAGMA data_version").fetchone()[0])
+        return int(self.conn.execute("PRAGMA data_version").fetchone()[0])
 
     # Roots -------------------------------------------------------------------------------------
 
     @guarded
     def roots(self) -> list[tuple[int, str, str]]:
         """(id, path relative to the index, absolute path) of every indexed folder."""
-        rows = self.db.execute("SELECT id, relative, absolute FROM roots ORDER BY id").fetchall()
+        rows = self.conn.execute("SELECT id, relative, absolute FROM roots ORDER BY id").fetchall()
         return [
             (int(i), os.fsdecode(relative), os.fsdecode(absolute)) for i, relative, absolute in rows
         ]
@@ -230,10 +230,10 @@ class Catalogue(Words, Said):
     def absorb_root(self, inner: int, outer: int, prefix: str) -> None:
         """Make the files of root `inner` files of `outer`, found there under `prefix`."""
         with self.transaction():
-            rows = self.db.execute(
+            rows = self.conn.execute(
                 "SELECT id, path FROM files WHERE root_id = ?", [inner]
             ).fetchall()
-            self.db.conn.executemany(
+            self.conn.executemany(
                 "UPDATE OR REPLACE files SET root_id = ?, path = ? WHERE id = ?",
                 [(outer, stored(f"{prefix}/{_loaded(path)}"), i) for i, path in rows],
             )
@@ -246,7 +246,7 @@ class Catalogue(Words, Said):
     def files(self, root_id: int, under: str = "") -> dict[str, File]:
         """Every file known in a root (below `under`, if given) by its path in it."""
         where, arguments = _below(root_id, under)
-        rows = self.db.execute(
+        rows = self.conn.execute(
             f"SELECT path, bytes, mtime_ns, photo_id, reason, present FROM files f WHERE {where}",
             arguments,
         ).fetchall()
@@ -260,7 +260,7 @@ class Catalogue(Words, Said):
         for part in chunks(list(hashes)):
             marks = ",".join("?" * len(part))
             found.update(
-                self.db.execute(
+                self.conn.execute(
                     "SELECT p.hash, p.id FROM photos p JOIN embeddings e ON e.photo_id = p.id "
                     f"WHERE p.hash IN ({marks})",
                     part,
@@ -271,7 +271,7 @@ class Catalogue(Words, Said):
     @guarded
     def hashes(self) -> set[str]:
         """The hashes of all photos, those that are gone from disk included."""
-        return {h for (h,) in self.db.execute("SELECT hash FROM photos").fetchall()}
+        return {h for (h,) in self.conn.execute("SELECT hash FROM photos").fetchall()}
 
     @guarded
     def add_photos(self, photos: Sequence[Photo], rows: npt.NDArray[np.float32]) -> list[int]:
@@ -291,7 +291,7 @@ class Catalogue(Words, Said):
     def put_files(self, root_id: int, files: Iterable[File]) -> None:
         """Insert or replace what is known of these files."""
         with self.transaction():
-            self.db.conn.executemany(
+            self.conn.executemany(
                 "INSERT INTO files (root_id, path, bytes, mtime_ns, photo_id, reason, present) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (root_id, path) DO UPDATE SET "
                 "bytes = excluded.bytes, mtime_ns = excluded.mtime_ns, "
@@ -307,7 +307,7 @@ class Catalogue(Words, Said):
     def mark_gone(self, root_id: int, paths: Iterable[str]) -> None:
         """These files are no longer on disk. What is known of their photos stays."""
         with self.transaction():
-            self.db.conn.executemany(
+            self.conn.executemany(
                 "UPDATE files SET present = 0 WHERE root_id = ? AND path = ?",
                 [(root_id, stored(path)) for path in paths],
             )
@@ -316,7 +316,7 @@ class Catalogue(Words, Said):
     def mark_present(self, photo_ids: Sequence[int]) -> None:
         """Bring `photos.present` of these photos in line with their files."""
         with self.transaction():
-            self.db.conn.executemany(
+            self.conn.executemany(
                 "UPDATE photos SET present = EXISTS "
                 "(SELECT 1 FROM files f WHERE f.photo_id = photos.id AND f.present) WHERE id = ?",
                 [(photo_id,) for photo_id in photo_ids],
@@ -376,7 +376,7 @@ class Catalogue(Words, Said):
 
         Fused with captions where there are some.
         """
-        cursor = self.db.execute(
+        cursor = self.conn.execute(
             f"SELECT photo_id, vector FROM {self._searched()} WHERE photo_id > ? ORDER BY photo_id",
             [after],
         )
@@ -387,33 +387,9 @@ class Catalogue(Words, Said):
         return np.concatenate(ids), np.concatenate(parts)
 
     @guarded
-    def sample(self, dim: int, count: int, seed: int = 0) -> npt.NDArray[np.float32]:
-        """About `count` rows of what is searched, drawn at random, float32 [n, dim].
-
-        All where there are fewer.
-
-        One row of zeros where there are none.
-        """
-        first, last = self.db.execute(
-            "SELECT coalesce(min(photo_id), 0), coalesce(max(photo_id), 0) FROM embeddings"
-        ).fetchone()
-        if last - first < count:
-            _, rows = self.embeddings(dim)
-        else:  # ids that were forgotten since are gaps, and only make the sample smaller
-            drawn = np.random.default_rng(seed).integers(first, last + 1, count)
-            ids = np.unique(np.concatenate([drawn, [first, last]])).tolist()
-            found: list[bytes] = []
-            for part in chunks(ids):
-                marks = ",".join("?" * len(part))
-                query = f"SELECT vector FROM {self._searched()} WHERE photo_id IN ({marks})"
-                found += [vector for (vector,) in self.db.execute(query, part).fetchall()]
-            rows = matrix(found, dim)
-        return rows if len(rows) else np.zeros((1, dim), np.float32)
-
-    @guarded
     def embedding(self, photo_id: int, dim: int) -> npt.NDArray[np.float32]:
         """The embedding of what is seen in one photo, float32 [dim]."""
-        row = self.db.execute(
+        row = self.conn.execute(
             "SELECT vector FROM embeddings WHERE photo_id = ?", [photo_id]
         ).fetchall()
         if not row:
@@ -436,7 +412,7 @@ class Catalogue(Words, Said):
         for part in chunks(list(ids)):
             marks = ",".join("?" * len(part))
             query = f"SELECT photo_id, vector FROM {table} WHERE photo_id IN ({marks})"
-            found.update(self.db.execute(query, part).fetchall())
+            found.update(self.conn.execute(query, part).fetchall())
         if any(i not in found for i in ids):
             raise sqlite3.DatabaseError("an embedding is missing")
         return matrix([found[i] for i in ids], dim)
@@ -450,7 +426,7 @@ class Catalogue(Words, Said):
     @guarded
     def absent(self) -> npt.NDArray[np.int64]:
         """The ids of the photos that are gone from disk, int64 [n]; quick where they are few."""
-        rows = self.db.execute("SELECT id FROM photos WHERE present = 0").fetchall()
+        rows = self.conn.execute("SELECT id FROM photos WHERE present = 0").fetchall()
         return np.array([i for (i,) in rows], np.int64)
 
     @guarded
@@ -472,7 +448,7 @@ class Catalogue(Words, Said):
         if chosen.before:
             conditions.append(f"{taken} < ?")
             arguments.append(chosen.before)
-        rows = self.db.execute(
+        rows = self.conn.execute(
             "SELECT DISTINCT f.photo_id FROM files f JOIN photos p ON p.id = f.photo_id WHERE "
             + " AND ".join(conditions),
             arguments,
@@ -485,13 +461,13 @@ class Catalogue(Words, Said):
         found: dict[int, tuple[Photo, list[tuple[int, str]]]] = {}
         for part in chunks([int(i) for i in ids]):
             marks = ",".join("?" * len(part))
-            for i, *values in self.db.execute(
+            for i, *values in self.conn.execute(
                 "SELECT id, hash, width, height, format, taken, camera, latitude, longitude "
                 f"FROM photos WHERE id IN ({marks})",
                 part,
             ).fetchall():
                 found[i] = (Photo(*values), [])
-            for i, root_id, path in self.db.execute(
+            for i, root_id, path in self.conn.execute(
                 "SELECT photo_id, root_id, path FROM files WHERE present AND "
                 f"photo_id IN ({marks}) ORDER BY root_id, path",
                 part,
@@ -502,7 +478,7 @@ class Catalogue(Words, Said):
     @guarded
     def file(self, root_id: int, path: str) -> File | None:
         """What is known of one file."""
-        row = self.db.execute(
+        row = self.conn.execute(
             "SELECT path, bytes, mtime_ns, photo_id, reason, present FROM files "
             "WHERE root_id = ? AND path = ?",
             [root_id, stored(path)],
@@ -513,13 +489,15 @@ class Catalogue(Words, Said):
     def knows(self, root_id: int, under: str) -> bool:
         """Whether any file at or below a path was seen, gone ones included."""
         where, arguments = _below(root_id, under)
-        row = self.db.execute(f"SELECT 1 FROM files f WHERE {where} LIMIT 1", arguments).fetchone()
+        row = self.conn.execute(
+            f"SELECT 1 FROM files f WHERE {where} LIMIT 1", arguments
+        ).fetchone()
         return row is not None
 
     @guarded
     def counts(self) -> dict[str, int]:
         """How many photos are present and absent, and files are photos and skipped."""
-        one = self.db.execute(
+        one = self.conn.execute(
             "SELECT (SELECT count(*) FROM photos WHERE present), "
             "(SELECT count(*) FROM photos WHERE NOT present), "
             "(SELECT count(*) FROM files WHERE present AND photo_id IS NOT NULL), "
@@ -530,7 +508,7 @@ class Catalogue(Words, Said):
     @guarded
     def skipped(self) -> list[tuple[int, str, str]]:
         """(root id, path, reason) of every file that could not be used."""
-        rows = self.db.execute(
+        rows = self.conn.execute(
             "SELECT root_id, path, reason FROM files WHERE present AND reason IS NOT NULL "
             "ORDER BY root_id, path"
         ).fetchall()

@@ -9,10 +9,8 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 from urllib.parse import quote
-
-import sqlite_utils
 
 from indexes.errors import (
     IndexBusyError,
@@ -21,6 +19,9 @@ from indexes.errors import (
     RetrievalError,
     StorageError,
 )
+
+if TYPE_CHECKING:
+    import sqlite_utils
 
 FILENAME = "catalogue.db"
 FORMAT_VERSION = 3
@@ -87,7 +88,14 @@ class Database:
 
     def __init__(self, folder: Path, connection: sqlite3.Connection) -> None:
         self.folder = folder
-        self.db = sqlite_utils.Database(connection, execute_plugins=False)
+        self.conn = connection
+
+    @functools.cached_property
+    def db(self) -> "sqlite_utils.Database":
+        """The same connection, for what writes: importing it would slow down every search."""
+        import sqlite_utils
+
+        return sqlite_utils.Database(self.conn, execute_plugins=False)
 
     @classmethod
     def _new(cls, folder: Path) -> Self:
@@ -105,16 +113,16 @@ class Database:
         return database
 
     def _has(self, table: str) -> bool:
-        row = self.db.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", [table]).fetchone()
+        row = self.conn.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", [table]).fetchone()
         return row is not None
 
     @guarded
     def _use_wal(self) -> None:
-        self.db.execute("PRAGMA journal_mode=WAL").fetchall()
+        self.conn.execute("PRAGMA journal_mode=WAL").fetchall()
 
     def _stamp(self) -> None:
-        self.db.execute(f"PRAGMA application_id={APPLICATION_ID}")
-        self.db.execute(f"PRAGMA user_version={FORMAT_VERSION}")
+        self.conn.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        self.conn.execute(f"PRAGMA user_version={FORMAT_VERSION}")
 
     @classmethod
     def open(cls, folder: Path, writable: bool = False) -> Self:
@@ -153,22 +161,22 @@ class Database:
 
     def _pragmas(self) -> None:
         # A catalogue may come from somebody else: its schema must not run functions on our behalf.
-        self.db.execute("PRAGMA trusted_schema=OFF")
-        self.db.execute("PRAGMA cell_size_check=ON")
-        self.db.execute("PRAGMA foreign_keys=ON")
-        self.db.execute("PRAGMA synchronous=NORMAL")
+        self.conn.execute("PRAGMA trusted_schema=OFF")
+        self.conn.execute("PRAGMA cell_size_check=ON")
+        self.conn.execute("PRAGMA foreign_keys=ON")
+        self.conn.execute("PRAGMA synchronous=NORMAL")
 
     def _check_format(self) -> None:
-        (application,) = self.db.execute("PRAGMA application_id").fetchone()
-        (version,) = self.db.execute("PRAGMA user_version").fetchone()
+        (application,) = self.conn.execute("PRAGMA application_id").fetchone()
+        (version,) = self.conn.execute("PRAGMA user_version").fetchone()
         if application != APPLICATION_ID:
             raise sqlite3.DatabaseError("it is not a catalogue of retrieval")
-        if self.db.execute(
+        if self.conn.execute(
             "SELECT 1 FROM sqlite_schema WHERE type IN ('view', 'trigger') LIMIT 1"
         ).fetchone():
             raise sqlite3.DatabaseError("it holds views or triggers, which no index has")
         virtual = "SELECT sql FROM sqlite_schema WHERE sql LIKE 'CREATE VIRTUAL%'"
-        if any(sql != FULL_TEXT for (sql,) in self.db.execute(virtual).fetchall()):
+        if any(sql != FULL_TEXT for (sql,) in self.conn.execute(virtual).fetchall()):
             raise sqlite3.DatabaseError("it holds a virtual table that no index has")
         if version > FORMAT_VERSION:
             raise IndexDamagedError(
@@ -180,12 +188,12 @@ class Database:
     @property
     def format(self) -> int:
         """The number of the format that the file is in; at most FORMAT_VERSION."""
-        return int(self.db.execute("PRAGMA user_version").fetchone()[0])
+        return int(self.conn.execute("PRAGMA user_version").fetchone()[0])
 
     @guarded
     def checkpoint(self) -> None:
         """Bring all that was committed into the one file, and empty the log beside it."""
-        self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def __enter__(self) -> Self:
         return self
@@ -194,7 +202,7 @@ class Database:
         self.close()
 
     def close(self) -> None:
-        self.db.conn.close()
+        self.conn.close()
 
     def transaction(self) -> AbstractContextManager[Any]:
         """All or nothing; nested ones join the outer one."""

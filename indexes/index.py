@@ -254,9 +254,9 @@ class Index:
 
         That of 2,000 sampled photos is off by about 0.002.
         """
-        self._vectors()  # notices what other processes changed
+        parts = self._vectors()  # notices what other processes changed
         if self._average is None:
-            self._average = self.catalogue.sample(self.made.dim, _SAMPLE).mean(0)
+            self._average = vectors.average(parts, self.made.dim, _SAMPLE)
         return float(self._average @ query)
 
     def may_be_found(self, ids: Sequence[int], chosen: Filter) -> list[int]:

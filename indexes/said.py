@@ -48,14 +48,14 @@ class Said(Database):
     @guarded
     def digests(self) -> dict[int, bytes]:
         """Of which texts the caption embedding of each photo was made, as a digest, by photo id."""
-        return dict(self.db.execute("SELECT photo_id, digest FROM said").fetchall())
+        return dict(self.conn.execute("SELECT photo_id, digest FROM said").fetchall())
 
     @guarded
     def put_said(self, ids: Sequence[int], digests: Sequence[bytes], rows: Floats) -> None:
         """Store caption embeddings, float32 [n, dim], with the digests of their texts."""
         vectors = (row.astype("<f4").tobytes() for row in rows)
         with self.transaction():
-            self.db.conn.executemany(
+            self.conn.executemany(
                 "INSERT OR REPLACE INTO said (photo_id, digest, vector) VALUES (?, ?, ?)",
                 list(zip(ids, digests, vectors, strict=True)),
             )
@@ -69,7 +69,7 @@ class Said(Database):
             self._drop("fused", ids)
 
     def _drop(self, table: str, ids: Sequence[int]) -> None:
-        count = self.db.conn.executemany(
+        count = self.conn.executemany(
             f"DELETE FROM {table} WHERE photo_id = ?",  # noqa: S608
             [(i,) for i in ids],
         ).rowcount
@@ -83,7 +83,7 @@ class Said(Database):
 
         unfused: only those that are not fused yet.
         """
-        rows = self.db.execute(
+        rows = self.conn.execute(
             "SELECT s.photo_id, e.vector, s.vector FROM said s JOIN embeddings e "
             "ON e.photo_id = s.photo_id WHERE s.photo_id > ? AND NOT (? AND EXISTS "
             "(SELECT 1 FROM fused f WHERE f.photo_id = s.photo_id)) ORDER BY s.photo_id LIMIT ?",
@@ -97,7 +97,7 @@ class Said(Database):
         """Store fused embeddings, float32 [n, dim], with the photo's share in each, [n]."""
         vectors = (row.astype("<f4").tobytes() for row in rows)
         with self.transaction():
-            self.db.conn.executemany(
+            self.conn.executemany(
                 "INSERT OR REPLACE INTO fused (photo_id, share, vector) VALUES (?, ?, ?)",
                 list(zip(ids, shares.tolist(), vectors, strict=True)),
             )
@@ -112,7 +112,7 @@ class Said(Database):
         for part in chunks(list(ids)):
             marks = ",".join("?" * len(part))
             query = f"SELECT photo_id, share FROM fused WHERE photo_id IN ({marks})"  # noqa: S608
-            found.update(self.db.execute(query, part).fetchall())
+            found.update(self.conn.execute(query, part).fetchall())
         return found
 
 

@@ -110,6 +110,23 @@ def stored_ids(index: Any) -> Ids:
     return ids
 
 
+def average(parts: Sequence[Any], dim: int, most: int) -> Floats:
+    """The mean of the rows, float32 [dim]; of about `most`, evenly spaced, where there are more.
+
+    Zeros where there are none.
+    """
+    faiss = load_faiss()
+    total = sum(part.ntotal for part in parts)
+    some = [np.empty((0, dim), np.float32)]
+    for part in parts:
+        if part.ntotal:
+            flat = faiss.downcast_index(part.index)
+            rows = faiss.rev_swig_ptr(flat.get_xb(), part.ntotal * dim).reshape(-1, dim)
+            some.append(rows[:: -(-total // most)])
+    mean: Floats = np.concatenate(some).sum(0) / np.float32(max(sum(map(len, some)), 1))
+    return mean
+
+
 def search(
     parts: Sequence[Any],
     query: Floats,

@@ -39,7 +39,7 @@ class Words(Database):
                 position INTEGER NOT NULL, origin NOT NULL, text TEXT NOT NULL,
                 PRIMARY KEY (root_id, path, position)) WITHOUT ROWID"""
         )
-        if has_full_text(self.db.conn):
+        if has_full_text(self.conn):
             self.db.execute(FULL_TEXT)
 
     @guarded
@@ -47,17 +47,17 @@ class Words(Database):
         """Whether any photo has a caption; none has in an index of an older format."""
         if not self._has("captions"):
             return False
-        return self.db.execute("SELECT 1 FROM captions LIMIT 1").fetchone() is not None
+        return self.conn.execute("SELECT 1 FROM captions LIMIT 1").fetchone() is not None
 
     @guarded
     def has_words(self) -> bool:
         """Whether there is full-text search: SQLite can, and the index is of a format that does."""
-        return self._has("words") and has_full_text(self.db.conn)
+        return self._has("words") and has_full_text(self.conn)
 
     @guarded
     def captions(self, root_id: int) -> list[Caption]:
         """All captions of files in a root, in order."""
-        rows = self.db.execute(
+        rows = self.conn.execute(
             "SELECT path, origin, text FROM captions WHERE root_id = ? ORDER BY path, position",
             [root_id],
         ).fetchall()
@@ -73,30 +73,30 @@ class Words(Database):
             path, origin = stored(caption.path), stored(caption.origin)
             rows.append((root_id, path, place, origin, caption.text))
         with self.transaction():
-            self.db.conn.executemany(
+            self.conn.executemany(
                 "DELETE FROM captions WHERE root_id = ? AND path = ?",
                 [(root_id, stored(path)) for path in paths],
             )
-            self.db.conn.executemany("INSERT INTO captions VALUES (?, ?, ?, ?, ?)", rows)
+            self.conn.executemany("INSERT INTO captions VALUES (?, ?, ?, ?, ?)", rows)
 
     def absorb_captions(self, inner: int, outer: int, prefix: str) -> None:
         """Keep what the files of root `inner` say of themselves as they become files of `outer`.
 
         What other files say of them is read again by the run that does this.
         """
-        own = self.db.execute(
+        own = self.conn.execute(
             "SELECT path, position, text FROM captions WHERE root_id = ? AND origin = path", [inner]
         ).fetchall()
         self.db.execute("DELETE FROM captions WHERE root_id = ?", [inner])
         moved = [(stored(f"{prefix}/{os.fsdecode(path)}"), at, text) for path, at, text in own]
-        self.db.conn.executemany(
+        self.conn.executemany(
             "INSERT OR REPLACE INTO captions VALUES (?, ?, ?, ?, ?)",
             [(outer, path, at, path, text) for path, at, text in moved],
         )
 
     def _said(self, which: str, arguments: Sequence[int]) -> list[tuple[int, str]]:
         """(photo id, caption) for the present files that fit an SQL condition."""
-        rows: list[tuple[int, str]] = self.db.execute(
+        rows: list[tuple[int, str]] = self.conn.execute(
             "SELECT f.photo_id, c.text FROM files f JOIN captions c "
             f"ON c.root_id = f.root_id AND c.path = f.path WHERE f.present AND {which} "
             "ORDER BY f.photo_id, c.root_id, c.path, c.position",
@@ -123,11 +123,11 @@ class Words(Database):
                 "DELETE FROM captions WHERE NOT EXISTS (SELECT 1 FROM files f "
                 "WHERE f.root_id = captions.root_id AND f.path = captions.path)"
             )
-            if not has_full_text(self.db.conn):
+            if not has_full_text(self.conn):
                 return
             if not self._has("words"):  # the index was made where SQLite could not
                 self.db.execute(FULL_TEXT)
-            (last,) = self.db.execute(
+            (last,) = self.conn.execute(
                 "SELECT max(coalesce((SELECT max(id) FROM photos), 0), "
                 "coalesce((SELECT max(rowid) FROM words), 0))"
             ).fetchone()
@@ -138,20 +138,20 @@ class Words(Database):
         wanted = self._texts(first, end)
         known = {
             i: (captions, names)
-            for i, captions, names in self.db.execute(
+            for i, captions, names in self.conn.execute(
                 "SELECT rowid, captions, names FROM words WHERE rowid >= ? AND rowid < ?",
                 [first, end],
             )
         }
         old = [i for i, texts in known.items() if wanted.get(i) != texts]
         new = [(i, *texts) for i, texts in wanted.items() if known.get(i) != texts]
-        self.db.conn.executemany("DELETE FROM words WHERE rowid = ?", [(i,) for i in old])
-        put(self.db.conn, new)
+        self.conn.executemany("DELETE FROM words WHERE rowid = ?", [(i,) for i in old])
+        put(self.conn, new)
 
     def _texts(self, first: int, end: int) -> dict[int, tuple[str, str]]:
         """(captions, names) of the present photos with these ids."""
         names: dict[int, dict[str, None]] = {}
-        for photo_id, path in self.db.execute(
+        for photo_id, path in self.conn.execute(
             "SELECT photo_id, path FROM files WHERE present AND photo_id >= ? AND photo_id < ? "
             "ORDER BY photo_id, root_id, path",
             [first, end],
@@ -168,7 +168,7 @@ class Words(Database):
     @guarded
     def find_words(self, expression: str, most: int) -> list[tuple[int, float]]:
         """As `find`; nothing where there is no full-text search."""
-        return find(self.db.conn, expression, most) if expression and self.has_words() else []
+        return find(self.conn, expression, most) if expression and self.has_words() else []
 
 
 def has_full_text(db: sqlite3.Connection) -> bool:

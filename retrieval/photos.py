@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import pi_heif
-import psutil
 from blake3 import blake3
 from PIL import (  # noqa: F401
     AvifImagePlugin,
@@ -51,6 +50,8 @@ _SMALLEST_LIMIT, _LARGEST_LIMIT = 20, 500  # megapixels
 
 def default_max_megapixels(workers: int) -> float:
     """The largest photo that `workers` threads can decode at once in a share of free memory."""
+    import psutil  # not for searches
+
     available = psutil.virtual_memory().available
     fits = available * _MEMORY_SHARE / max(workers, 1) / _BYTES_PER_PIXEL / 1e6
     return float(min(max(fits, _SMALLEST_LIMIT), _LARGEST_LIMIT))

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import retrieval
+from indexes import vectors
 from indexes.catalogue import Filter
 from indexes.index import Index
 from retrieval.encoders.mini import MiniEncoder
@@ -327,10 +328,12 @@ def test_a_filter_changes_what_was_searched_but_not_what_is_usual(photos: Path) 
     assert everything.mean == pytest.approx(float((rows @ vector).mean()), abs=1e-5)
 
 
-def test_a_sample_stands_for_many_photos(photos: Path) -> None:
+def test_some_photos_stand_for_many(photos: Path) -> None:
     with Index.open(photos / ".retrieval") as index:
-        _, rows = index.catalogue.embeddings(index.made.dim)
-        sample = index.catalogue.sample(index.made.dim, 5)
-        again = index.catalogue.sample(index.made.dim, 5)
-    assert 2 <= len(sample) <= 7 and np.array_equal(sample, again)
-    assert all(any(np.array_equal(row, known) for known in rows) for row in sample)
+        ids, rows = index.catalogue.embeddings(index.made.dim)
+    parts = [vectors.build(ids[:13], rows[:13]), vectors.build(ids[13:], rows[13:])]
+    dim = rows.shape[1]
+    assert vectors.average(parts, dim, 20) == pytest.approx(rows.mean(0), abs=1e-6)
+    every_fourth = rows[[0, 4, 8, 12, 13, 17]]
+    assert vectors.average(parts, dim, 5) == pytest.approx(every_fourth.mean(0), abs=1e-6)
+    assert not vectors.average([], dim, 5).any()
