@@ -114,7 +114,7 @@ def against_exact(queries: Floats, gallery: Floats, k: int = 10) -> float:
     """
     part = queries[:: max(1, len(queries) // _CHECKED)]
     k = min(k, len(gallery))
-    index = [vectors.build(np.arange(len(gallery)), gallery)]
+    index = [vectors.Part(np.arange(len(gallery)), gallery)]
     bars = np.partition(part @ gallery.T, -k, axis=1)[:, -k]
     found = 0
     for query, bar in zip(part, bars, strict=True):

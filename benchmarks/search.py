@@ -227,7 +227,7 @@ def _measure_kind(folder: Path, rows: Floats, kind: str, seed: int) -> Figures:
     started = time.perf_counter()
     factory = KINDS[kind].factory(len(rows))
     if kind == "exact":  # the engine's own
-        vectors.save(vectors.build(np.arange(len(rows)), rows), file)
+        vectors.save(vectors.Part(np.arange(len(rows)), rows), file)
     else:
         _build(factory, rows, seed, file)
     seconds = time.perf_counter() - started
@@ -260,18 +260,16 @@ def _serve(folder: Path, kind: str, dim: int) -> dict[str, Any]:
     rows = np.memmap(folder / "rows.f4", np.float32, "r").reshape(-1, dim)
     queries, bars = np.load(folder / "queries.npy"), np.load(folder / "bars.npy")
     before = psutil.Process().memory_info().rss
-    if kind == "exact":
-        index = vectors.load(folder / f"{kind}.faiss", dim)
-        assert index is not None
-    else:
-        index = faiss.read_index(str(folder / f"{kind}.faiss"))
+    file = folder / f"{kind}.faiss"
     what = KINDS[kind]
+    index = faiss.read_index(str(file), 0 if what.lossy else faiss.IO_FLAG_MMAP_IFC)
+    part = None if what.lossy else vectors.load(file, dim)
 
     def search(asked: Floats) -> Ints:
         """[n, dim] -> [n, K], as a user's search would be answered."""
         if not what.lossy:
-            if len(asked) == 1:
-                return vectors.search([index], asked[0], K)[0][None]
+            if len(asked) == 1 and part is not None:
+                return vectors.search([part], asked[0], K)[0][None]
             exact: Ints = index.search(asked, K)[1]
             return exact
         found = index.search(asked, CANDIDATES)[1]

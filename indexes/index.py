@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -87,7 +86,7 @@ class Index:
         self.folder = folder
         self.catalogue = catalogue
         self.made = catalogue.made()
-        self._parts: list[Any] | None = None
+        self._parts: list[vectors.Part] | None = None
         self._parts_version = -1
         self._average: Floats | None = None
         self._biases: dict[str, Biases] = {}
@@ -282,7 +281,7 @@ class Index:
             path = self.folder / f"bias-{name}-{self.catalogue.generation()}.bin"
             known = biases.load(path)
             last = int(known.ids[-1]) if len(known.ids) else 0
-            if not all(known.cover(vectors.stored_ids(p), upto=last) for p in parts):
+            if not all(known.cover(p.ids, upto=last) for p in parts):
                 known, last = biases.NONE, 0  # not of this index, whatever it says
             ids, rows = self.catalogue.embeddings(self.made.dim, after=last)
             if len(ids):
@@ -307,13 +306,13 @@ class Index:
         return Surroundings(held, self.mean_cosine(query), searched)
 
     def _held(self) -> int:
-        return sum(part.ntotal for part in self._vectors())
+        return sum(map(len, self._vectors()))
 
     def present(self) -> int:
         """How many photos can be found."""
         return self._held() - len(self.catalogue.absent())
 
-    def _vectors(self) -> list[Any]:
+    def _vectors(self) -> list[vectors.Part]:
         """The vector file and, as a second part, what the catalogue has beyond it.
 
         Kept until another process changes the catalogue.
@@ -329,10 +328,10 @@ class Index:
             path = self._vector_file()
             stored = vectors.load(path, self.made.dim)
             last = 0
-            if stored is not None and stored.ntotal:
-                last = int(vectors.stored_ids(stored).max())
+            if stored is not None and len(stored):
+                last = int(stored.ids.max())
             ids, rows = self.catalogue.embeddings(self.made.dim, after=last)
-            newer = vectors.build(ids, rows)
+            newer = vectors.Part(ids, rows)
             if stored is None:
                 try:
                     vectors.save(newer, path)
@@ -363,10 +362,10 @@ class Index:
         self._parts = None
         path = self._vector_file()
         parts = self._vectors()
-        if len(parts) > 1 and parts[1].ntotal > _FEW + parts[0].ntotal * _FEW_SHARE:
+        if len(parts) > 1 and len(parts[1]) > _FEW + len(parts[0]) * _FEW_SHARE:
             self._parts = None
             try:
-                vectors.save(vectors.build(*self.catalogue.embeddings(self.made.dim)), path)
+                vectors.save(vectors.Part(*self.catalogue.embeddings(self.made.dim)), path)
             except (OSError, RuntimeError) as error:
                 raise StorageError(
                     f"The vectors could not be written to {path} ({error}). The photos are kept in "

@@ -1,15 +1,19 @@
-"""The vectors: exact inner-product search with FAISS over unit float32 rows.
+"""The vectors: exact inner-product search over unit float32 rows, kept as a FAISS index on disk.
 
 The file is a cache of the catalogue's embeddings, memory-mapped when searched. Photo ids only ever
 grow and an embedding never changes under its id, so a file stays right while rows are appended: the
 searcher adds what is newer as a second part. Nothing here decides what a vector means.
+
+One query against all rows is a product of a matrix and a vector, which numpy computes on FAISS's
+file as fast as FAISS does; importing FAISS and the CUDA libraries that it brings takes longer than
+the rest of a search, so only what writes the file does.
 """
 
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,23 +27,55 @@ Ids = npt.NDArray[np.int64]
 # header, the count of floats, the floats, the count of ids, the ids.
 _HEADER = struct.Struct("<4siqqqBi")
 _OVERHEAD = 2 * _HEADER.size + 16
+_ROWS_AT_ONCE = 4096
 
 
-def build(ids: Ids, rows: Floats) -> Any:
-    """An exact inner-product FAISS index of `rows`, float32 [n, dim], under `ids`, int64 [n]."""
-    faiss = load_faiss()
-    index = faiss.IndexIDMap(faiss.IndexFlatIP(rows.shape[1]))
-    index.add_with_ids(np.ascontiguousarray(rows, np.float32), np.ascontiguousarray(ids, np.int64))
-    return index
+@dataclass(frozen=True)
+class Part:
+    """Some of the rows: ids, int64 [n]; rows: float32 [n, dim], in memory or mapped.
+
+    What is mapped from a file need not lie where numbers of four bytes should.
+    """
+
+    ids: Ids
+    rows: Floats
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def blocks(self) -> Iterator[tuple[slice, Floats]]:
+        """The rows in pieces that stay in a processor's cache, and where each is."""
+        if self.rows.flags.aligned:
+            yield slice(0, len(self)), self.rows
+            return
+        dim = self.rows.shape[1]
+        held = self.rows.view(np.uint8)  # bytes are copied faster than numbers out of place
+        buffer = np.empty((min(len(self), _ROWS_AT_ONCE), dim), np.float32)
+        for start in range(0, len(self), _ROWS_AT_ONCE):
+            where = slice(start, min(start + _ROWS_AT_ONCE, len(self)))
+            block = buffer[: where.stop - start]
+            block.view(np.uint8)[:] = held[where]
+            yield where, block
+
+    def scores(self, query: Floats) -> Floats:
+        """The inner products with a query, float32 [n]; never a NaN, whatever the file holds."""
+        found = np.empty(len(self), np.float32)
+        for where, block in self.blocks():
+            np.matmul(block, query, out=found[where])
+        return np.nan_to_num(found, copy=False, nan=-np.inf)
 
 
-def save(index: Any, path: Path) -> None:
-    """Write an index to a temporary name beside `path`, then rename it."""
+def save(part: Part, path: Path) -> None:
+    """Write rows as a FAISS index, `IndexIDMap` over `IndexFlatIP`, to a temporary name beside
+    `path`, then rename it."""
     if not _nameable(path):
         return
+    faiss = load_faiss()
+    index = faiss.IndexIDMap(faiss.IndexFlatIP(part.rows.shape[1]))
+    index.add_with_ids(np.ascontiguousarray(part.rows), np.ascontiguousarray(part.ids))
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        load_faiss().write_index(index, str(temporary))
+        faiss.write_index(index, str(temporary))
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())  # a name must never reach the disk before its content
         temporary.replace(path)
@@ -47,14 +83,11 @@ def save(index: Any, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load(path: Path, dim: int) -> Any | None:
-    """Memory-map the index in `path`; None where there is none that can be used.
+def load(path: Path, dim: int) -> Part | None:
+    """Memory-map the rows in `path`; None where there is no file that can be used.
 
-    The file is checked against the exact layout of the one kind of index that `save` writes before
-    FAISS reads it, since FAISS's readers trust what a file says of itself.
+    It is checked against the exact layout of the one kind of index that `save` writes.
     """
-    if not _nameable(path):
-        return None
     try:
         with path.open("rb") as file:
             outer = file.read(_HEADER.size)
@@ -67,14 +100,13 @@ def load(path: Path, dim: int) -> Any | None:
             file.seek(size - 8 * count - 8)
             if struct.unpack("<Q", file.read(8))[0] != count:
                 return None
-    except OSError:
+            ids = np.frombuffer(file.read(8 * count), "<i8")
+            if count == 0:
+                return Part(ids, np.empty((0, dim), np.float32))
+            rows = np.memmap(file, "<f4", "r", 2 * _HEADER.size + 8, (count, dim))
+    except (OSError, ValueError):
         return None
-    faiss = load_faiss()
-    try:
-        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-    except RuntimeError:
-        return None
-    return index if index.ntotal == count and index.d == dim else None
+    return Part(ids, rows) if len(ids) == count else None
 
 
 def _nameable(path: Path) -> bool:
@@ -104,31 +136,19 @@ def _layout_count(outer: bytes, inner: bytes, floats: bytes, size: int, dim: int
     return int(count) if agrees else None
 
 
-def stored_ids(index: Any) -> Ids:
-    """The ids in an index, int64 [n], in storage order."""
-    ids: Ids = load_faiss().vector_to_array(index.id_map)
-    return ids
-
-
-def average(parts: Sequence[Any], dim: int, most: int) -> Floats:
+def average(parts: Sequence[Part], dim: int, most: int) -> Floats:
     """The mean of the rows, float32 [dim]; of about `most`, evenly spaced, where there are more.
 
     Zeros where there are none.
     """
-    faiss = load_faiss()
-    total = sum(part.ntotal for part in parts)
-    some = [np.empty((0, dim), np.float32)]
-    for part in parts:
-        if part.ntotal:
-            flat = faiss.downcast_index(part.index)
-            rows = faiss.rev_swig_ptr(flat.get_xb(), part.ntotal * dim).reshape(-1, dim)
-            some.append(rows[:: -(-total // most)])
-    mean: Floats = np.concatenate(some).sum(0) / np.float32(max(sum(map(len, some)), 1))
+    step = -(-max(sum(map(len, parts)), 1) // most)
+    rows = np.concatenate([np.empty((0, dim), np.float32), *(part.rows[::step] for part in parts)])
+    mean: Floats = rows.sum(0) / np.float32(max(len(rows), 1))
     return mean
 
 
 def search(
-    parts: Sequence[Any],
+    parts: Sequence[Part],
     query: Floats,
     k: int,
     allowed: Ids | None = None,
@@ -140,34 +160,37 @@ def search(
     may not be found.
     Returns ids, int64 [m], and scores, float32 [m], with m ≤ k. Equal scores come in order of id.
     """
-    faiss = load_faiss()
-    parameters = None
-    if allowed is not None:
-        parameters = faiss.SearchParameters(sel=faiss.IDSelectorBatch(allowed))
-    elif refused is not None and refused.size:
-        unwanted = faiss.IDSelectorBatch(refused)
-        parameters = faiss.SearchParameters(sel=faiss.IDSelectorNot(unwanted))
-    found_ids, found_scores = [], []
+    found_ids, found_scores = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
     for part in parts:
-        if part.ntotal:
-            scores, ids = part.search(query[None, :], min(k, part.ntotal), params=parameters)
-            keep = ids[0] >= 0
-            found_ids.append(ids[0][keep])
-            found_scores.append(scores[0][keep])
-    if not found_ids:
-        return np.empty(0, np.int64), np.empty(0, np.float32)
+        ids, scores = part.ids, part.scores(query)
+        if allowed is not None:
+            keep = np.isin(ids, allowed, assume_unique=True)
+        elif refused is not None and refused.size:
+            keep = np.isin(ids, refused, assume_unique=True, invert=True)
+        else:
+            keep = np.ones(len(ids), np.bool_)
+        keep &= scores > -np.inf
+        if np.count_nonzero(keep) > k:
+            scores = np.where(keep, scores, np.float32(-np.inf))
+            keep = scores >= np.partition(scores, -k)[-k]
+        found_ids.append(ids[keep])
+        found_scores.append(scores[keep])
     ids, scores = np.concatenate(found_ids), np.concatenate(found_scores)
     order = np.lexsort((ids, -scores))[:k]
     return ids[order], scores[order]
 
 
-def first_hits(parts: Sequence[Any], queries: Floats) -> set[int]:
+def first_hits(parts: Sequence[Part], queries: Floats) -> set[int]:
     """The ids of the rows that are the nearest to one of `queries`, float32 [m, dim]."""
     best = np.full(len(queries), -np.inf, np.float32)
     found = np.full(len(queries), -1, np.int64)
     for part in parts:
-        if part.ntotal:
-            scores, ids = part.search(queries, 1)
-            nearer = scores[:, 0] > best
-            best[nearer], found[nearer] = scores[nearer, 0], ids[nearer, 0]
+        for where, block in part.blocks():
+            for some in range(0, len(block), _ROWS_AT_ONCE):
+                scores = block[some : some + _ROWS_AT_ONCE] @ queries.T
+                highest = scores.argmax(0)
+                score = scores[highest, np.arange(len(queries))]
+                nearer = score > best
+                best[nearer] = score[nearer]
+                found[nearer] = part.ids[where][some + highest[nearer]]
     return {int(i) for i in found if i >= 0}

@@ -331,7 +331,7 @@ def test_a_filter_changes_what_was_searched_but_not_what_is_usual(photos: Path) 
 def test_some_photos_stand_for_many(photos: Path) -> None:
     with Index.open(photos / ".retrieval") as index:
         ids, rows = index.catalogue.embeddings(index.made.dim)
-    parts = [vectors.build(ids[:13], rows[:13]), vectors.build(ids[13:], rows[13:])]
+    parts = [vectors.Part(ids[:13], rows[:13]), vectors.Part(ids[13:], rows[13:])]
     dim = rows.shape[1]
     assert vectors.average(parts, dim, 20) == pytest.approx(rows.mean(0), abs=1e-6)
     every_fourth = rows[[0, 4, 8, 12, 13, 17]]
