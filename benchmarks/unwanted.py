@@ -1,0 +1,91 @@
+"""How much of an unwanted word is to be subtracted from a query: 'A, but not B'.
+
+    python -m benchmarks.unwanted DATASET [--split S] [--model mini]
+
+A and B are any two words that captions use of the same photos, often enough. Photos of A have it in
+two captions, photos of B in one. In percent of the first ten hits, over all pairs: those with A and
+not B, with B (lower is better), and with A (what is left of the meaning); and the mean average
+precision for A and not B. The strength of searches is `retrieval.fusion.UNWANTED_STRENGTH`.
+"""
+
+import argparse
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.objects import average_precision
+from retrieval.captioned import read_captioned
+from retrieval.fusion import UNWANTED_STRENGTH, normalise, unwanted_parts
+from retrieval.kept import keep, without
+from retrieval.models import load_encoder
+
+Mask = npt.NDArray[np.bool_]
+
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
+_K = 10
+_SHARE = 0.15  # of the photos of A, that show B too
+_SAY_NOTHING = frozenset(
+    "the and with are his her its for from into over out through down their that who next near "
+    "other another some two three one during while".split()
+)
+
+
+def pairs(captions: Sequence[Sequence[str]]) -> list[tuple[str, str, Mask, Mask]]:
+    """(A, B, photos of A, photos of B), the masks bool [photos]; see above."""
+    counts = [Counter(w for text in some for w in _words(text)) for some in captions]
+    common = Counter(word for count in counts for word, times in count.items() if times > 1)
+    words = [w for w, photos in common.items() if photos >= max(4, len(counts) // 50)]
+    of = {w: np.array([count[w] > 1 for count in counts]) for w in words}
+    any_of = {w: np.array([count[w] > 0 for count in counts]) for w in words}
+    return [
+        (a, b, of[a], any_of[b])
+        for a in words
+        for b in words
+        if a != b
+        and (both := int((of[a] & any_of[b]).sum()))
+        >= max(3, len(counts) // 200, _SHARE * of[a].sum())
+        and int(of[a].sum()) - both >= 5
+    ]
+
+
+def _words(text: str) -> set[str]:
+    found = (w.removesuffix("s") if len(w) > 3 else w for w in re.findall(r"[a-z]+", text.lower()))
+    return {w for w in found if len(w) > 2 and w not in _SAY_NOTHING}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--split", default="all")
+    parser.add_argument("--model", default="mini")
+    chosen = parser.parse_args()
+    encoder = load_encoder(chosen.model)
+    whole = read_captioned(chosen.dataset, chosen.split)
+    with keep(encoder, lambda *_: None) as kept:
+        photos, wrong = kept.photos(whole.photos)
+        used = without(whole, wrong, False, print)
+        asked = pairs([photo.captions for photo in used.photos])
+        words = sorted({word for pair in asked for word in pair[:2]})
+        rows = dict(zip(words, kept.texts(words).rows, strict=True))
+    print(f"{len(asked)} pairs of {len(words)} words, {len(used.photos):,} photos, {encoder.name}")
+    print("strength   A, not B         B         A       mAP")
+    for strength in STRENGTHS:
+        told = []
+        for a, b, has_a, has_b in asked:
+            less = unwanted_parts(rows[a], rows[b][None], [strength / UNWANTED_STRENGTH])[0]
+            scores = photos.rows @ normalise(rows[a] - less)
+            first = np.argsort(-scores, kind="stable")[:_K]
+            right = has_a & ~has_b
+            shares = [float(100 * mask[first].mean()) for mask in (right, has_b, has_a)]
+            told.append([*shares, average_precision(scores, right)])
+        print(f"{strength:<8g}" + "".join(f"{value:>11.1f}" for value in np.mean(told, axis=0)))
+
+
+if __name__ == "__main__":
+    main()
