@@ -64,6 +64,21 @@ class Part:
             np.matmul(block, query, out=found[where])
         return np.nan_to_num(found, copy=False, nan=-np.inf)
 
+    def nearest(
+        self, query: Floats, k: int, allowed: Ids | None, refused: Ids | None
+    ) -> tuple[Ids, Floats]:
+        """As `search`, of these rows alone: the best k, and what equals the last, in any order."""
+        scores = self.scores(query)
+        keep = scores > -np.inf
+        if allowed is not None:
+            keep &= np.isin(self.ids, allowed, assume_unique=True)
+        elif refused is not None and refused.size:
+            keep &= np.isin(self.ids, refused, assume_unique=True, invert=True)
+        if np.count_nonzero(keep) > k:
+            last = np.partition(np.where(keep, scores, np.float32(-np.inf)), -k)[-k]
+            keep &= scores >= last
+        return self.ids[keep], scores[keep]
+
 
 def save(part: Part, path: Path) -> None:
     """Write rows as a FAISS index, `IndexIDMap` over `IndexFlatIP`, to a temporary name beside
@@ -160,22 +175,9 @@ def search(
     may not be found.
     Returns ids, int64 [m], and scores, float32 [m], with m ≤ k. Equal scores come in order of id.
     """
-    found_ids, found_scores = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
-    for part in parts:
-        ids, scores = part.ids, part.scores(query)
-        if allowed is not None:
-            keep = np.isin(ids, allowed, assume_unique=True)
-        elif refused is not None and refused.size:
-            keep = np.isin(ids, refused, assume_unique=True, invert=True)
-        else:
-            keep = np.ones(len(ids), np.bool_)
-        keep &= scores > -np.inf
-        if np.count_nonzero(keep) > k:
-            scores = np.where(keep, scores, np.float32(-np.inf))
-            keep = scores >= np.partition(scores, -k)[-k]
-        found_ids.append(ids[keep])
-        found_scores.append(scores[keep])
-    ids, scores = np.concatenate(found_ids), np.concatenate(found_scores)
+    found = [part.nearest(query, k, allowed, refused) for part in parts]
+    ids = np.concatenate([np.empty(0, np.int64), *(some for some, _ in found)])
+    scores = np.concatenate([np.empty(0, np.float32), *(some for _, some in found)])
     order = np.lexsort((ids, -scores))[:k]
     return ids[order], scores[order]
 
