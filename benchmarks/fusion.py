@@ -1,7 +1,8 @@
 """What fusion gains: photos with right, wrong and missing captions, and composed queries.
 
 One caption of each photo is stored with it, the others are the queries; drawn anew for each of
-three seeds. Compared with photos and captions alone and with the best fixed weight. Run it as
+three seeds. Compared with photos and captions alone and with the best fixed weight; and what
+re-ranking by matching adds (`benchmarks.matching`). Run it as
 `retrieval benchmark fusion` or `python -m benchmarks.fusion`.
 """
 
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks import matching as pairs
+from retrieval.bank import bank
 from retrieval.captioned import CaptionedSet
 from retrieval.evaluation import (
     Difference,
@@ -25,6 +28,7 @@ from retrieval.evaluation import (
 )
 from retrieval.fusion import Fusion, compose, load_fusion, normalise
 from retrieval.kept import Progress, keep
+from retrieval.matching import load_matching
 from retrieval.models import load_encoder
 from retrieval.training.fusion_cases import (
     ALPHAS,
@@ -57,7 +61,8 @@ class Method:
 
 @dataclass(frozen=True)
 class Fused:
-    """All that was measured. alphas: the fixed weight of the photo by case, and of Slerp."""
+    """All that was measured. alphas: the fixed weight of the photo by case, and of Slerp; matching:
+    None where none was trained for the model."""
 
     captioned: CaptionedSet
     model: str
@@ -66,6 +71,7 @@ class Fused:
     alphas: Mapping[str, float]
     found_on: str
     cases: Mapping[str, Mapping[str, Method]]
+    matching: Mapping[str, pairs.Matched] | None
     seconds: float
 
 
@@ -111,9 +117,14 @@ def measure(
     alphas = _alphas(embedded.get("val", here))
     cases: dict[str, dict[str, Method]] = {}
     for done, name in enumerate(CASES):
-        progress("cases", done, len(CASES) + 1)
+        progress("cases", done, len(CASES) + 2)
         cases[name] = _photos(name, here.captioned, fusion, alphas[name])
     cases["composed"] = _composed(here, fusion, alphas["slerp"])
+    progress("cases", len(CASES) + 1, len(CASES) + 2)
+    trained = load_matching(encoder.fingerprint, encoder.dim)
+    matched = None
+    if trained is not None:
+        matched = pairs.measure(trained, bank(encoder), here.captioned, SEEDS)
     return Fused(
         used,
         encoder.name,
@@ -122,6 +133,7 @@ def measure(
         alphas,
         captioned.split if val is None else val.split,
         cases,
+        matched,
         time.perf_counter() - started,
     )
 
@@ -245,6 +257,7 @@ def as_json(fused: Fused) -> dict[str, Any]:
         told[case] = {name: _plain(method) for name, method in methods.items()}
         if "fixed_alpha" in methods:
             told[case]["fixed_alpha"]["alpha"] = fused.alphas[case]
+    told["matching"] = None if fused.matching is None else pairs.as_json(fused.matching)
     return {**told, "seconds": round(fused.seconds, 2)}
 
 
@@ -294,6 +307,8 @@ def as_table(fused: Fused) -> str:
                     for m in SHOWN
                 )
                 lines.append(f"  above {against}: {steps}")
+    if fused.matching is not None:
+        lines += ["", *pairs.as_lines(fused.matching)]
     lines += ["", f"In percent over {len(SEEDS)} draws, with 95% intervals from resampled photos."]
     return "\n".join(lines)
 

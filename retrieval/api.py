@@ -17,6 +17,7 @@ from retrieval import indexing, searching
 from retrieval.encoders import Encoder
 from retrieval.query import Query, Term, parse_date
 from retrieval.relevance import Level
+from retrieval.reranking import Rerank
 from retrieval.status import Status, status
 
 AnyPath = str | os.PathLike[str]
@@ -115,6 +116,7 @@ class Photos:
         before: str | None = None,
         min_score: float | None = None,
         ranking: str = "auto",
+        rerank: Rerank = "none",
         relevance: Level = "all",
     ) -> list[searching.Hit]:
         """The `k` photos that fit best, best first.
@@ -122,8 +124,9 @@ class Photos:
         text, photos: what is looked for; unwanted, unwanted_photos: what is not; within: folders
         to search in; after, before: dates such as '2024-05' (`after` included, `before` not);
         min_score: the lowest cosine to give; ranking: how hits are ordered, a name of
-        `retrieval.ranking.NAMES`; relevance: 'strict' or 'normal' leave out hits that hardly
-        match, where that is known. Weights need a `Query`, see `ask`.
+        `retrieval.ranking.NAMES`; rerank: 'match' orders the first 50 anew by how well photo and
+        words match, for models that a matching was trained for; relevance: 'strict' or 'normal'
+        leave out hits that hardly match, where that is known. Weights need a `Query`, see `ask`.
         Raises QueryError, ModelError or PhotoError.
         """
         texts = [text] if isinstance(text, str) else list(text)
@@ -140,11 +143,13 @@ class Photos:
             before=parse_date(before, "before") if before else None,
             min_score=min_score,
         )
-        return searching.cut(self.ask(query, k, ranking), relevance)
+        return searching.cut(self.ask(query, k, ranking, rerank), relevance)
 
-    def ask(self, query: Query, k: int = 10, ranking: str = "auto") -> list[searching.Hit]:
+    def ask(
+        self, query: Query, k: int = 10, ranking: str = "auto", rerank: Rerank = "none"
+    ) -> list[searching.Hit]:
         """The `k` photos that fit a `Query` best: terms with weights, and filters."""
-        return searching.search(self._index, query, k, self._need_encoder, ranking)
+        return searching.search(self._index, query, k, self._need_encoder, ranking, rerank)
 
     def similar(self, photo: AnyPath, k: int = 10) -> list[searching.Hit]:
         """The `k` photos most like one, in the index or not, without the photo itself."""

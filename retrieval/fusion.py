@@ -10,7 +10,6 @@ learns exactly what a search computes.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
@@ -21,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexes.errors import ModelError
+from retrieval.learned import Arrays, length, read_arrays, shaped, write_arrays
 
 Floats = npt.NDArray[np.float32]
 Role = Literal["photo", "query"]
@@ -35,9 +35,6 @@ PHOTO, TEXT = 0, 1
 UNWANTED_STRENGTH = 0.5
 
 _PACKAGED = Path(__file__).parent / "weights"
-_FORMAT = "1"
-_LARGEST = 16 << 20  # bytes of a file of weights
-_MOST_PARAMETERS = 4_000_000
 _HIGHEST = 30.0  # of a score: its exponential stays a number
 
 
@@ -114,7 +111,7 @@ def attend(
             agreement = ((rows[m] * other).sum(-1) - network.centre) / network.spread
             above = (agreement + abs(agreement)) / 2
             seen = agreement[:, None] * network.cosine + above[:, None] * network.beyond
-            score = _tanh(seen + network.kind[kind]) @ network.score
+            score = tanh(seen + network.kind[kind]) @ network.score
             weight = weight * _exp(both * score.clip(-_HIGHEST, _HIGHEST))
         raw.append(weight)
     total = sum(raw)
@@ -125,7 +122,7 @@ def attend(
     # Unit rows have elements of about 1 / √dim: the root brings them to the scale of tanh.
     scale = float(rows[0].shape[1]) ** 0.5
     seen = sum(means[kind] @ network.look[kind] for kind in (PHOTO, TEXT)) * scale + network.bias
-    residual = both[:, None] * (_tanh(seen) @ network.back)
+    residual = both[:, None] * (tanh(seen) @ network.back)
     return Attended(sums + residual, weights, residual)
 
 
@@ -133,7 +130,8 @@ def _at_least_1(count: Any) -> Any:
     return (count + (count == 0) * 1.0)[:, None]
 
 
-def _tanh(x: Any) -> Any:
+def tanh(x: Any) -> Any:
+    """Of numpy or torch arrays."""
     return np.tanh(x) if isinstance(x, np.ndarray) else x.tanh()
 
 
@@ -241,7 +239,7 @@ def unwanted_parts(wanted: Floats, unwanted: Floats, weights: Sequence[float]) -
 def load_fusion(fingerprint: str, dim: int) -> Fusion:
     """What was trained for a model's weights: by the user, else shipped with the package, else the
     mean. A file that cannot be read, or is for other weights, counts as none."""
-    for file in [own_file(fingerprint), *sorted(_PACKAGED.glob("*/fusion.safetensors"))]:
+    for file in fusion_files(fingerprint):
         try:
             fusion = read_fusion(file)
         except ModelError:
@@ -249,6 +247,11 @@ def load_fusion(fingerprint: str, dim: int) -> Fusion:
         if fusion.about.get("fingerprint") == fingerprint and _dim(fusion) == dim:
             return fusion
     return Fusion()
+
+
+def fusion_files(fingerprint: str) -> list[Path]:
+    """Where a fusion for a model may be, in the order of precedence."""
+    return [own_file(fingerprint), *sorted(_PACKAGED.glob("*/fusion.safetensors"))]
 
 
 def own_file(fingerprint: str) -> Path:
@@ -262,19 +265,10 @@ def own_file(fingerprint: str) -> Path:
 
 def read_fusion(file: Path) -> Fusion:
     """The fusion in a file; raises ModelError where it holds none."""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        if file.stat().st_size > _LARGEST:
-            raise ValueError("it is too large")
-        with safe_open(file, framework="numpy") as opened:
-            meta = opened.metadata() or {}
-            arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        about = json.loads(meta["about"])
-        if meta["format"] != _FORMAT or not isinstance(about, dict):
-            raise ValueError("its format is not known")
+        arrays, about = read_arrays(file)
         photo, query = (_network(arrays, role) for role in ("photo", "query"))
-    except (OSError, SafetensorError, ValueError, KeyError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise ModelError(
             f"{file} holds no fusion ({error}). Make one with `retrieval train-fusion`."
         ) from error
@@ -286,34 +280,27 @@ def save_fusion(fusion: Fusion, file: Path) -> Fusion:
 
     Written to a temporary name and renamed. Raises OSError.
     """
-    from safetensors.numpy import save_file
-
-    arrays = {}
-    for role, network in (("photo", fusion.photo), ("query", fusion.query)):
-        for part in fields(Attention) if network is not None else ():
-            values = np.asarray(getattr(network, part.name))
-            arrays[f"{role}.{part.name}"] = np.array(values, np.float16, order="C")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f"{file.name}.tmp")
-    save_file(arrays, temporary, {"format": _FORMAT, "about": json.dumps(dict(fusion.about))})
-    temporary.replace(file)
+    arrays = {
+        f"{role}.{part.name}": getattr(network, part.name)
+        for role, network in (("photo", fusion.photo), ("query", fusion.query))
+        if network is not None
+        for part in fields(Attention)
+    }
+    write_arrays(file, arrays, fusion.about)
     load_fusion.cache_clear()
     return read_fusion(file)
 
 
-def _network(arrays: Mapping[str, npt.NDArray[Any]], role: str) -> Attention:
+def _network(arrays: Arrays, role: str) -> Attention:
     """The weights of a role, each of the shape that it has to have; raises ValueError."""
-    found = {p.name: np.asarray(arrays[f"{role}.{p.name}"], np.float32) for p in fields(Attention)}
-    if found["look"].ndim != 3 or found["score"].ndim != 1:
-        raise ValueError("an array has the wrong shape")
-    (_, dim, r), (h,) = found["look"].shape, found["score"].shape
-    shapes = {"centre": (), "spread": (), "cosine": (h,), "beyond": (h,), "kind": (2, h)}
-    shapes |= {"score": (h,), "look": (2, dim, r), "bias": (r,), "back": (r, dim)}
-    if any(found[name].shape != shape for name, shape in shapes.items()):
-        raise ValueError("an array has the wrong shape")
-    if sum(a.size for a in found.values()) > _MOST_PARAMETERS:
-        raise ValueError("it is too large")
-    if not all(np.isfinite(a).all() for a in found.values()) or not found["spread"] > 0:
+    start = f"{role}."
+    own = {k.removeprefix(start): a for k, a in arrays.items() if k.startswith(start)}
+    h, r, dim = (length(own, name) for name in ("score", "bias", "back"))
+    shapes: dict[str, tuple[int, ...]] = {"centre": (), "spread": (), "cosine": (h,)}
+    shapes |= {"beyond": (h,), "kind": (2, h), "score": (h,)}
+    shapes |= {"look": (2, dim, r), "bias": (r,), "back": (r, dim)}
+    found = shaped(own, shapes)
+    if not found["spread"] > 0:
         raise ValueError("a weight is not a number")
     return Attention(**found)
 

@@ -15,7 +15,7 @@ from indexes.errors import QueryError
 from indexes.index import Index
 from retrieval import words
 from retrieval.query import Query
-from retrieval.ranking import NNN_STRENGTH
+from retrieval.ranking import NNN_STRENGTH, Ranked
 
 Floats = npt.NDArray[np.float32]
 
@@ -61,8 +61,8 @@ def join(
     bias: Biases | None,
     nearest: Sequence[tuple[int, float]],
     by_words: ByWords,
-) -> list[tuple[int, float]]:
-    """The nearest photos and those that words find, in one order, with their cosines."""
+) -> list[Ranked]:
+    """The nearest photos and those that words find, in one order."""
     cosines = dict(nearest)
     others = [i for i in by_words.scores if i not in cosines]
     cosines.update(zip(others, index.cosines(vector, others).tolist(), strict=True))
@@ -79,4 +79,8 @@ def join(
         scores, zero = scores - bias.of(ids), zero - mean
     said = np.array([by_words.scores.get(i, 0.0) for i in cosines], np.float32)
     fused = words.convex(scores, said, zero, usual, by_words.share)
-    return [(int(i), cosines[int(i)]) for i in ids[np.lexsort((ids, -fused))]]
+    unit = float(words.reach(scores, zero, usual)[0]) / (1 - by_words.share)
+    return [
+        Ranked(int(ids[i]), cosines[int(ids[i])], unit * float(fused[i]))
+        for i in np.lexsort((ids, -fused))
+    ]

@@ -29,6 +29,7 @@ def as_row(hit: Hit) -> dict[str, Any]:
         "rank": hit.rank,
         "score": round(hit.score, 6),
         "relevance": None if hit.relevance is None else round(hit.relevance, 4),
+        "match": None if hit.match is None else round(hit.match, 4),
         "path": str(hit.path),
         "copies": [str(path) for path in hit.copies],
         "width": photo.width,
@@ -55,7 +56,8 @@ def _rounded(value: float | None) -> float | None:
 
 
 def explanation(query: Query, hits: Sequence[Hit]) -> str:
-    """For each hit the weights of what is seen and what is said, and each term's part in words."""
+    """For each hit the weights of what is seen and what is said, each term's part, and how probably
+    it matches where it was re-ranked by that, in words."""
     lines = []
     for hit in hits:
         if hit.why is None:
@@ -68,7 +70,8 @@ def explanation(query: Query, hits: Sequence[Hit]) -> str:
         ]
         if abs(hit.why.together) >= 0.0005:
             parts.append(f"together {hit.why.together:+.3f}")
-        lines.append(f"{hit.rank:>4}  {hit.score:.3f} = {', '.join(parts)}  ({weights})")
+        match = "" if hit.match is None else f"; match {100 * hit.match:.0f}%"
+        lines.append(f"{hit.rank:>4}  {hit.score:.3f} = {', '.join(parts)}  ({weights}{match})")
     return "\n".join(lines)
 
 

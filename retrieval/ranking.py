@@ -45,6 +45,17 @@ class Ranking:
     words: bool = False
 
 
+@dataclass(frozen=True)
+class Ranked:
+    """A photo that was found, by its id: its cosine to the query, and what it is ordered by, in the
+    units of a cosine; match: the probability that it matches the words, where that was asked."""
+
+    photo: int
+    cosine: float
+    score: float
+    match: float | None = None
+
+
 def nnn_bias(
     photos: Floats, bank: Floats, k: int = NNN_NEIGHBOURS, strength: float = NNN_STRENGTH
 ) -> Floats:

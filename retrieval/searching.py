@@ -18,7 +18,7 @@ from indexes.biases import Biases
 from indexes.catalogue import Filter, Photo
 from indexes.errors import QueryError
 from indexes.index import Index
-from retrieval import hybrid, relevance
+from retrieval import hybrid, relevance, reranking
 from retrieval import ranking as rankings
 from retrieval.bank import bank, bank_name, kept_bank
 from retrieval.encoders import Encoder
@@ -27,7 +27,8 @@ from retrieval.hybrid import CANDIDATES
 from retrieval.models import check_weights
 from retrieval.photos import content_hash, load_photo, photo_from_bytes, real_path
 from retrieval.query import Query, Term
-from retrieval.ranking import Ranking
+from retrieval.ranking import Ranked, Ranking
+from retrieval.reranking import Rerank
 
 Floats = npt.NDArray[np.float32]
 
@@ -38,7 +39,8 @@ class Hit:
 
     score: the cosine of query and photo, which the order need not follow (see
     `retrieval.ranking`); relevance: the probability that the photo matches the query, 0 to 1, None
-    where that is not known (see `retrieval.relevance`); path: where it is; copies: other places
+    where that is not known (see `retrieval.relevance`); match: the same by `retrieval.matching`,
+    where hits were re-ranked by it; path: where it is; copies: other places
     with the same content; photo: what is known of it; why: how the score came about.
     """
 
@@ -49,6 +51,7 @@ class Hit:
     photo: Photo
     relevance: float | None = None
     why: "Why | None" = None
+    match: float | None = None
 
 
 @dataclass(frozen=True)
@@ -63,16 +66,23 @@ class Why:
 
 
 def search(
-    index: Index, query: Query, k: int, encoder: Callable[[], Encoder], ranking: str = "auto"
+    index: Index,
+    query: Query,
+    k: int,
+    encoder: Callable[[], Encoder],
+    ranking: str = "auto",
+    rerank: Rerank = "none",
 ) -> list[Hit]:
     """The `k` photos that fit a query best, best first.
 
     encoder: gives the encoder, called only if a term needs it. ranking: a name of
-    `retrieval.ranking`; queries by example photos are ranked plainly whatever it is.
+    `retrieval.ranking`; queries by example photos are ranked plainly whatever it is. rerank:
+    'match' orders the first hits anew, see `retrieval.reranking`.
     Raises QueryError, ModelError (not the index's model) or PhotoError (an example that is no
     photo).
     """
     _check_k(k)
+    matching = reranking.matching_for(index, query) if rerank == "match" else None
     chosen = rankings.ranking(ranking, index.catalogue.has_captions())
     if any(term.kind == "photo" and term.wanted for term in query.terms):
         chosen = rankings.RANKINGS["plain"]  # the bank is of texts, whose cosines are lower
@@ -86,24 +96,39 @@ def search(
     bias = _bias(index, chosen, encoder, vector, needed=ranking != "auto")
     if not any(term.kind == "text" for term in query.terms):
         return _like(index, fused, within, k, query.min_score)
-    count = max(k, CANDIDATES) if chosen.words else k
-    found = index.search(vector, count, within, bias, query.min_score)
+    count = k if matching is None else max(k, reranking.FIRST)
+    count = max(count, CANDIDATES) if chosen.words else count
+    nearest = index.search(vector, count, within, bias, query.min_score)
     by_words = hybrid.ByWords({}, 0.0)
     if chosen.words:
         by_words = hybrid.found_by_words(index, query, within, needed=ranking != "auto")
-        found = hybrid.join(index, query, vector, bias, found, by_words)[:k]
+        found = hybrid.join(index, query, vector, bias, nearest, by_words)
+    else:
+        found = _ranked(nearest, bias)
+    if matching is not None:
+        hubs = _bias(index, rankings.RANKINGS["nnn"], encoder, vector, needed=True)
+        assert hubs is not None
+        found = reranking.rerank(index, matching, vector, hubs, found)
+    found = found[:k]
     hits = _hits(index, found, None if chosen.expansion else fused)
     if chosen.templates or chosen.expansion:
         return hits  # relevance is known for the cosines of the words alone
     rated = _with_relevance(index, query, vector, within, hits)
     # Nor is it known for a photo that was found by what is said of it.
-    said = index.catalogue.photos([i for i, _ in found if i in by_words.scores])
+    said = index.catalogue.photos([hit.photo for hit in found if hit.photo in by_words.scores])
     hashes = {photo.hash for photo, _ in said.values()}
     pairs = zip(hits, rated, strict=True)
     return [
         hit if hit.photo.hash in hashes or (hit.why and hit.why.photo is not None) else known
         for hit, known in pairs
     ]
+
+
+def _ranked(found: Sequence[tuple[int, float]], bias: Biases | None) -> list[Ranked]:
+    """What a search by vectors found, (photo id, cosine) each, ordered by cosine less bias."""
+    less = None if bias is None else bias.of(np.array([i for i, _ in found], np.int64))
+    off = [0.0] * len(found) if less is None else less.tolist()
+    return [Ranked(i, score, score - b) for (i, score), b in zip(found, off, strict=True)]
 
 
 class _NoBankError(Exception):
@@ -193,9 +218,8 @@ def _like(
     scores = rows @ query.vector
     order = np.lexsort((ids, -scores))[:k]
     kept = [(int(ids[i]), float(scores[i])) for i in order]
-    return _hits(
-        index, [(i, s) for i, s in kept if lowest is None or s >= lowest], query, seen=True
-    )
+    near = [(i, score) for i, score in kept if lowest is None or score >= lowest]
+    return _hits(index, _ranked(near, None), query, seen=True)
 
 
 def _check_k(k: int) -> None:
@@ -314,7 +338,7 @@ def _folder(index: Index, folder: Path) -> tuple[int, str]:
 
 def _hits(
     index: Index,
-    found: Sequence[tuple[int, float]],
+    found: Sequence[Ranked],
     fused: FusedQuery | None = None,
     seen: bool = False,
 ) -> list[Hit]:
@@ -323,7 +347,7 @@ def _hits(
     fused: the query, where the scores are its cosines; seen: to what is seen alone.
     """
     roots = {root.id: root.path for root in index.roots()}
-    ids = [i for i, _ in found]
+    ids = [hit.photo for hit in found]
     photos = index.catalogue.photos(ids)
     shares = {} if seen else index.catalogue.shares(ids)
     why: dict[int, Why] = {}
@@ -334,10 +358,10 @@ def _hits(
         for i, terms, rest in zip(ids, parts.tolist(), together.tolist(), strict=True):
             why[i] = Why(shares.get(i), tuple(terms), rest)
     hits: list[Hit] = []
-    for photo_id, score in found:
-        if photo_id not in photos:
+    for one in found:
+        if one.photo not in photos:
             continue  # forgotten by another process since the search
-        photo, places = photos[photo_id]
+        photo, places = photos[one.photo]
         paths = [
             roots[root_id] / path
             for root_id, path in places
@@ -347,5 +371,6 @@ def _hits(
         paths.sort(key=lambda path: not os.path.exists(path))  # noqa: PTH110
         if paths:
             rank = len(hits) + 1
-            hits.append(Hit(rank, score, paths[0], tuple(paths[1:]), photo, why=why.get(photo_id)))
+            hit = Hit(rank, one.cosine, paths[0], tuple(paths[1:]), photo)
+            hits.append(replace(hit, why=why.get(one.photo), match=one.match))
     return hits

@@ -66,9 +66,15 @@ def convex(
     as for a name that only words can know, words decide.
     Bruch et al., An Analysis of Fusion Functions for Hybrid Retrieval, TOIS 2023.
     """
-    best = np.maximum(scores.max(-1, keepdims=True) - zero, np.maximum(usual, _TINY))
+    best = reach(scores, zero, usual)
     most = np.maximum(words.max(-1, keepdims=True), _TINY)
     result: Floats = (1 - share) * (scores - zero) / best + share * words / most
+    return result
+
+
+def reach(scores: Floats, zero: float | Floats, usual: float | Floats) -> Floats:
+    """How far above `zero` a score has to be to become 1 in `convex`, float32 [..., 1]."""
+    result: Floats = np.maximum(scores.max(-1, keepdims=True) - zero, np.maximum(usual, _TINY))
     return result
 
 

@@ -103,7 +103,7 @@ def train_fusion(
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     noise = match_noise(learn.captioned, held.captioned, random)
-    blur = _Blur(learn.images, noise, random)
+    blur = Blur(learn.images, noise, random)
     agreement = _agreement(held.captioned)
     log: list[Step] = []
 
@@ -168,8 +168,8 @@ def train_fusion(
 # Noise -----------------------------------------------------------------------------------------
 
 
-class _Blur:
-    """Adds noise of the embeddings' own covariance."""
+class Blur:
+    """Adds noise of the embeddings' own covariance to unit rows, float32 [n, dim]."""
 
     def __init__(self, images: Floats, strength: float, random: np.random.Generator) -> None:
         self.images, self.strength, self.random = images, strength, random
@@ -198,7 +198,7 @@ def match_noise(learn: Captioned, held: Captioned, random: np.random.Generator) 
 
     def found(captioned: Captioned, strength: float) -> float:
         some = np.sort(np.random.default_rng(0).permutation(len(captioned.images))[:count])
-        images = _Blur(captioned.images, strength, random)(captioned.images[some])
+        images = Blur(captioned.images, strength, random)(captioned.images[some])
         texts, owners = [], []
         for place, i in enumerate(some):
             rows = captioned.captions[captioned.first[i] : captioned.first[i + 1]]
@@ -227,7 +227,7 @@ def _agreement(held: Captioned) -> tuple[float, float]:
 
 
 def _photo_batches(
-    captioned: Captioned, recipe: FusionRecipe, blur: _Blur, random: np.random.Generator
+    captioned: Captioned, recipe: FusionRecipe, blur: Blur, random: np.random.Generator
 ) -> Iterator[_Batch]:
     total = len(captioned.images)
     size = min(recipe.batch, total)
@@ -258,7 +258,7 @@ def _photo_batches(
 
 
 def _query_batches(
-    learn: Material, recipe: FusionRecipe, blur: _Blur, random: np.random.Generator
+    learn: Material, recipe: FusionRecipe, blur: Blur, random: np.random.Generator
 ) -> Iterator[_Batch]:
     asked = learn.composed
     size = min(recipe.batch, len(asked.texts))

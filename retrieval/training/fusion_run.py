@@ -1,6 +1,8 @@
-"""`retrieval train-fusion`: from a captioned photo set and a model to the fusion of that model.
+"""`retrieval train-fusion`: from a captioned photo set and a model to the fusion of that model, and
+the matching that goes with it.
 
-Photos and captions are embedded once and kept, as for benchmarks; what is learned is `fusion`.
+Photos and captions are embedded once and kept, as for benchmarks; what is learned is in `fusion`
+and `matching`.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from indexes.errors import DataSetError, StorageError
-from retrieval import fusion
+from retrieval import fusion, matching
+from retrieval.bank import bank
 from retrieval.captioned import CaptionedSet
 from retrieval.composed import composed_queries
 from retrieval.kept import Kept, keep, without
@@ -32,13 +35,15 @@ Tell = Callable[[str, int, int], None]
 @dataclass(frozen=True)
 class TrainedFusion:
     """What came of a run. before, after: R@1 in percent on the held-out photos over all cases of
-    captions, by the mean and by what was trained."""
+    captions, by the mean and by what was trained; reranked: the mean of R@1 and R@5 there, before
+    and after re-ranking by the matching."""
 
     file: Path
     fusion: fusion.Fusion
     before: float
     after: float
     curve: Path | None
+    reranked: tuple[float, float]
 
 
 def train_fusion(
@@ -53,7 +58,7 @@ def train_fusion(
     say: Callable[[str], None] = lambda _: None,
     told: Tell = lambda *_: None,
 ) -> TrainedFusion:
-    """Train the fusion of `model` on a captioned photo set, whose photos have two captions or more.
+    """Train the fusion of `model`, and its matching, on captioned photos of two captions or more.
 
     out: the file, by default where searches with this model look for it. The other arguments are
     as for `retrieval.training.run.train`. Raises RetrievalError.
@@ -66,6 +71,7 @@ def train_fusion(
         f"{len(held.photos):,} others, model {encoder.name}"
     )
     from retrieval.training import fusion as training
+    from retrieval.training.matching import MatchingRecipe, train_matching
 
     with keep(encoder, told) as kept:
         learned = material(learn, kept, seed, 2, skip_bad, say)
@@ -84,12 +90,24 @@ def train_fusion(
         saved = fusion.save_fusion(found, file)
         curve = file.with_suffix(".png")
         drawn = draw(log, curve)
+        say("Matching: telling true pairs of photo and text from near misses")
+        parts = learned.captioned, held_too.captioned
+        match, recall = train_matching(
+            encoder.fingerprint,
+            saved,
+            bank(encoder),
+            *parts,
+            seed=seed,
+            after=lambda epoch, _: told("epochs", epoch + 1, MatchingRecipe.epochs),
+        )
+        matching.save_matching(match, matching.matching_file(file))
     except OSError as error:
         raise StorageError(
             f"{file} cannot be written ({error.strerror}). Name another place with --out."
         ) from error
     photo = [step.recall for step in log if step.role == "photo"]
-    return TrainedFusion(file, saved, photo[0], max(photo), curve if drawn else None)
+    reranked = recall[0.0], max(recall.values())
+    return TrainedFusion(file, saved, photo[0], max(photo), curve if drawn else None, reranked)
 
 
 def material(

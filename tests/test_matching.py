@@ -1,0 +1,260 @@
+"""Matching: what it computes, how it is learned, and what it does to a search."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import retrieval
+from benchmarks.matching import auc
+from indexes.errors import ModelError
+from indexes.native import load_torch
+from retrieval import fusion, matching
+from retrieval.fusion import Fusion, normalise
+from retrieval.matching import Matching, Network, beside
+from tests.conftest import Run
+
+torch = load_torch()
+DIM = 12
+
+
+def unit(seed: int, n: int, dim: int = DIM) -> np.ndarray:
+    return normalise(np.random.default_rng(seed).normal(size=(n, dim)))
+
+
+def network(seed: int, dim: int = DIM, h: int = 5, r: int = 3, much: float = 0.1) -> Network:
+    """A network with random weights, which adds about as `much` as is said."""
+    random = np.random.default_rng(seed)
+    shapes = {"scale": (), "offset": (), "look": (dim, h), "bias": (h,), "out": (h,)}
+    shapes |= {"left": (dim, r), "right": (dim, r)}
+    found = {k: np.asarray(random.normal(size=s), np.float32) for k, s in shapes.items()}
+    found["scale"] = np.float32(20)
+    for name in ("look", "left", "right"):
+        found[name] = found[name] / dim**0.5
+    found["out"], found["right"] = much * found["out"], much * found["right"]
+    return Network(**{k: np.asarray(v, np.float32) for k, v in found.items()})
+
+
+# What it computes ------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=20, deadline=None)
+def test_untrained_it_is_the_calibrated_score(seed: int) -> None:
+    nothing = Matching(network(seed, much=0), Fusion())
+    photos, texts = unit(seed, 6), unit(seed + 1, 6)
+    np.testing.assert_array_equal(nothing.added(photos, texts), np.zeros(6))
+    scores = np.sort((photos * texts).sum(1))
+    assert (np.diff(nothing.probability(scores)) >= 0).all()
+    expected = 1 / (1 + np.exp(-(20 * scores + nothing.network.offset)))
+    np.testing.assert_allclose(nothing.probability(scores), expected, atol=1e-5)
+
+
+def test_torch_and_numpy_compute_the_same_and_gradients_reach_every_weight() -> None:
+    fused, photos, texts = unit(1, 7), unit(2, 7), unit(3, 7)
+    by_numpy = beside(network(4), fused, photos, texts)
+    learned = {f.name: torch.tensor(getattr(network(4), f.name)) for f in fields(Network)}
+    for value in learned.values():
+        value.requires_grad_()
+    by_torch = beside(Network(**learned), *map(torch.from_numpy, (fused, photos, texts)))
+    np.testing.assert_allclose(by_torch.detach().numpy(), by_numpy, atol=1e-5)
+    by_torch.sum().backward()
+    added = {name: value.grad for name, value in learned.items() if value.ndim}
+    assert all(grad is not None and grad.abs().sum() > 0 for grad in added.values())
+
+
+def test_one_text_for_all_photos_is_the_same_text_for_each() -> None:
+    matched = Matching(network(5), Fusion())
+    photos, text = unit(6, 5000), unit(7, 1)[0]
+    every = matched.added(photos, np.repeat(text[None], 5000, 0))
+    np.testing.assert_array_equal(matched.added(photos, text), every)
+
+
+# On disk ---------------------------------------------------------------------------------------
+
+
+def test_a_matching_is_read_as_it_was_written(tmp_path: Path) -> None:
+    made = Matching(network(1), Fusion(), {"fingerprint": "abc"})
+    saved = matching.save_matching(made, tmp_path / "m.safetensors")
+    again = matching.read_matching(tmp_path / "m.safetensors", Fusion())
+    assert again.about == {"fingerprint": "abc"}
+    photos, texts = unit(0, 3), unit(1, 3)
+    np.testing.assert_array_equal(again.added(photos, texts), saved.added(photos, texts))
+    np.testing.assert_allclose(saved.added(photos, texts), made.added(photos, texts), atol=1e-2)
+
+
+def test_a_file_that_is_no_matching_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    file = tmp_path / "m.safetensors"
+    whole = network(1)
+    for broken in (
+        replace(whole, bias=np.zeros(4, np.float32)),
+        replace(whole, look=np.zeros((DIM + 1, 5), np.float32)),
+        replace(whole, right=np.zeros((DIM, 0), np.float32), left=np.zeros((DIM, 0), np.float32)),
+        replace(whole, out=np.full(5, np.nan, np.float32)),
+        replace(whole, scale=np.float32(0)),
+        replace(whole, offset=np.zeros(2, np.float32)),
+    ):
+        with pytest.raises(ModelError, match="holds no matching"):
+            matching.save_matching(Matching(broken, Fusion()), file)
+    arrays = {f.name: np.asarray(getattr(whole, f.name), np.float16) for f in fields(Network)}
+    huge = {name: np.asarray(a, np.float32) for name, a in arrays.items()}
+    about = {"format": "1", "about": "{}"}
+    for held, said in (
+        (arrays, {}),
+        (arrays, {**about, "format": "2"}),
+        (arrays, {**about, "about": "[" * 100_000}),
+        (arrays, {**about, "about": "3"}),
+        (huge, about),  # numbers that could overflow
+        ({"look": arrays["look"]}, about),
+        ({**arrays, "more": np.zeros(4_000_000, np.float16)}, about),
+    ):
+        save_file(held, file, said)
+        with pytest.raises(ModelError, match="holds no matching"):
+            matching.read_matching(file, Fusion())
+    save_file(arrays, file, about)
+    matching.read_matching(file, Fusion())
+    for data in (b"", b"no safetensors", b"\xff" * 100):
+        file.write_bytes(data)
+        with pytest.raises(ModelError, match="train-fusion"):
+            matching.read_matching(file, Fusion())
+
+
+# Learning --------------------------------------------------------------------------------------
+
+
+def test_auc_counts_pairs_and_its_error_is_that_of_photos() -> None:
+    owners = np.repeat(np.arange(40), 5)
+    random = np.random.default_rng(0)
+    photo = random.normal(size=(40, 1))
+    true = (np.repeat(photo, 5, 0)[:, 0] + 1).astype(np.float32)
+    wrong = random.normal(size=(200, 3)).astype(np.float32)
+    wrong[0, 0] = true[0]
+    value, parts = auc(true, wrong, owners)
+    every = true[:, None] - wrong.ravel()
+    assert value == pytest.approx((every > 0).mean() + (every == 0).mean() / 2)
+    assert parts.sum() == pytest.approx(0, abs=1e-9)
+    # Five texts of a photo that score alike are one piece of evidence, not five.
+    alone = auc(true, wrong, np.arange(200))[1]
+    assert (parts**2).sum() > 3 * (alone**2).sum()
+    assert auc(true + 100, wrong, owners)[0] == 1
+
+
+def test_a_trained_matching_tells_near_misses_better_than_the_cosine() -> None:
+    """Half of the dimensions say nothing of what a text means, which no cosine knows."""
+    from benchmarks.matching import measure
+    from retrieval.training.fusion_cases import Captioned
+    from retrieval.training.matching import MatchingRecipe, train_matching
+
+    def captioned(seed: int, n: int) -> Captioned:
+        random = np.random.default_rng(seed)
+        meaning = random.normal(size=(n, 12))
+
+        def seen(rows: np.ndarray, error: float) -> np.ndarray:
+            rows = rows + error * random.normal(size=rows.shape)
+            return normalise(np.hstack([rows, 1.2 * random.normal(size=rows.shape)]))
+
+        owners = np.repeat(np.arange(n), 3)
+        return Captioned.of(seen(meaning, 0.3), seen(meaning[owners], 0.3), owners)
+
+    held, bank = captioned(1, 150), unit(2, 50, 24)
+    recipe = MatchingRecipe(epochs=25, batch=200, rate=1e-2, decay=0.1)
+    learn = captioned(0, 600)
+    trained, recall = train_matching("abc", Fusion(), bank, learn, held, recipe, seed=3)
+    assert trained.about["share"] > 0
+    assert max(recall.values()) > recall[0.0] + 2
+    found = measure(trained, bank, held, (0,))["photo_only"]
+    assert found.above.low > 0.02  # 95% sure that its AUC is higher than that of the cosine
+    assert found.auc["match"].value > found.auc["ranking"].value + 0.02
+    assert found.gain["R@1"].value > 0
+    again, _ = train_matching("abc", Fusion(), bank, learn, held, recipe, seed=3)
+    np.testing.assert_array_equal(trained.network.right, again.network.right)
+
+
+# In a search -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trained(photos: Path) -> Iterator[Path]:
+    """Indexed photos, and the user's own matching, of random weights, for their model."""
+    file = add(photos, 0.1)
+    yield photos
+    file.unlink()
+
+
+def add(photos: Path, much: float, fusion_name: str | None = None) -> Path:
+    """Write the user's own matching, which adds about so much; returns its file."""
+    with retrieval.open(photos) as opened:
+        made = opened.status(look=False).made
+    used = fusion.load_fusion(made.fingerprint, made.dim)
+    about = {"fingerprint": made.fingerprint, "fusion": fusion_name or used.name}
+    file = matching.matching_file(fusion.own_file(made.fingerprint))
+    matching.save_matching(Matching(network(8, made.dim, much=much), used, about), file)
+    return file
+
+
+def test_a_search_is_re_ranked_by_matching(run: Run, trained: Path) -> None:
+    ask = ("search", "a cat", "-k", "20", "-f", "json")
+    plain = run(*ask, cwd=trained).json
+    assert all(hit["match"] is None for hit in plain)
+    found = run(*ask, "--rerank", "match", cwd=trained).json
+    assert sorted(hit["path"] for hit in found) == sorted(hit["path"] for hit in plain)
+    assert [hit["path"] for hit in found] != [hit["path"] for hit in plain]
+    # The order of nnn and what is added is that of the probability.
+    matches = [hit["match"] for hit in found]
+    assert matches == sorted(matches, reverse=True) and 0 <= matches[-1] < matches[0] <= 1
+    assert [hit["rank"] for hit in found] == list(range(1, 21))
+    known = {hit["path"]: (hit["score"], hit["relevance"]) for hit in plain}
+    assert known == {hit["path"]: (hit["score"], hit["relevance"]) for hit in found}
+    # The first few are the first few of all that were re-ranked.
+    few = run(*ask[:3], "3", "-f", "json", "--rerank", "match", cwd=trained).json
+    assert few == found[:3]
+    told = run("search", "a cat", "--rerank", "match", "--explain", cwd=trained).out
+    assert f"match {100 * matches[0]:.0f}%" in told
+
+
+@pytest.mark.parametrize("ranking", ["plain", "nnn", "qbnorm", "templates", "expansion", "hybrid"])
+def test_what_adds_nothing_changes_no_order(trained: Path, ranking: str) -> None:
+    add(trained, 0)
+    with retrieval.open(trained) as opened:
+        before = opened.search("a cat", unwanted=["people"], ranking=ranking)
+        after = opened.search("a cat", unwanted=["people"], ranking=ranking, rerank="match")
+    assert [hit.path for hit in after] == [hit.path for hit in before]
+    assert [hit.score for hit in after] == [hit.score for hit in before]
+    assert all(hit.match is not None for hit in after)
+
+
+def test_re_ranking_goes_with_filters_captions_and_words(run: Run, trained: Path) -> None:
+    add(trained, 0.01)
+    (trained / "chelsea.txt").write_text("Minka at the window")
+    (trained / "sub").mkdir()
+    shutil.move(trained / "rocket.jpg", trained / "sub" / "rocket.jpg")
+    shutil.move(trained / "coffee.png", trained / "sub" / "coffee.png")
+    retrieval.index(trained)
+    again = ("--rerank", "match", "-f", "json")
+    # A name that only words know stays first: a little that is added is beside the ranking.
+    assert run("search", "Minka", *again, cwd=trained).names[0] == "chelsea.png"
+    inside = run("search", "a cup", "--in", "sub", *again, cwd=trained)
+    assert sorted(inside.names) == ["coffee.png", "rocket.jpg"]
+    assert run("search", "a cup", "--min-score", "2", *again, cwd=trained).json == []
+    strict = run("search", "a cat", "--relevance", "strict", *again, cwd=trained).json
+    assert all(hit["relevance"] is None or hit["relevance"] >= 0.3 for hit in strict)
+
+
+def test_where_it_cannot_be_done_a_sentence_says_so(
+    run: Run, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = ("search", "a cat", "--rerank", "match")
+    both = run(*ask, "--image", "coffee.png", cwd=trained)
+    assert both.code == 1 and "Only queries in words" in both.talk
+    # One that was trained with another fusion is not used, nor is there another one here.
+    add(trained, 0.1, "attention-of-another-day")
+    monkeypatch.setattr(fusion, "_PACKAGED", trained)
+    told = run(*ask, cwd=trained)
+    assert told.code == 1 and "retrieval train-fusion DATASET --model mini" in told.talk
