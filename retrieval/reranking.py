@@ -25,8 +25,13 @@ FIRST = 50
 """How many hits are ordered anew."""
 
 
-def matching_for(index: Index, query: Query) -> Matching:
-    """What re-ranks the hits of a query; raises QueryError where it cannot be done."""
+def matching_for(index: Index, query: Query, rerank: str) -> Matching | None:
+    """What re-ranks the hits of a query, None for nothing; raises QueryError where it cannot be
+    done, or there is no such way to re-rank."""
+    if rerank == "none":
+        return None
+    if rerank != "match":
+        raise QueryError(f"There is no re-ranking {rerank!r}. Choose 'match' or 'none'.")
     if not all(term.kind == "text" for term in query.terms if term.wanted):
         raise QueryError(
             "Only queries in words are re-ranked by matching: leave --rerank out, or the example "

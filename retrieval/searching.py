@@ -82,7 +82,7 @@ def search(
     photo).
     """
     _check_k(k)
-    matching = reranking.matching_for(index, query) if rerank == "match" else None
+    matching = reranking.matching_for(index, query, rerank)
     chosen = rankings.ranking(ranking, index.catalogue.has_captions())
     if any(term.kind == "photo" and term.wanted for term in query.terms):
         chosen = rankings.RANKINGS["plain"]  # the bank is of texts, whose cosines are lower

@@ -13,7 +13,7 @@ from PIL import Image
 import retrieval
 from indexes.errors import ModelError
 from indexes.native import load_torch
-from retrieval import fusion
+from retrieval import fusion, matching
 from retrieval.composed import composed_queries, related
 from retrieval.fusion import PHOTO, TEXT, Attention, Fusion, attend, normalise
 from tests.conftest import Run, shared
@@ -351,6 +351,13 @@ def test_the_benchmark_and_the_training_of_a_small_set(
             assert low <= found["R@5"] <= high
     assert list(told["composed"]) == ["text_only", "photo_only", "mean", "slerp", "attention"]
     assert told["composed"]["photo_only"]["R@1"] == 0  # the example itself is first
+    assert list(told["matching"]) == ["photo_only", "clean", "swapped_30", "missing_50"]
+    for found in told["matching"].values():
+        low, high = found["auc"]["match"]["interval"]
+        assert low < found["auc"]["match"]["value"] < high
+        # All photos are re-ranked here, and nothing but that changes recall.
+        change = found["reranked"]["R@5"]["value"] - found["without"]["R@5"]["value"]
+        assert found["difference"]["R@5"]["value"] == pytest.approx(change, abs=0.01)
     out = tmp_path / "own.safetensors"
     trained = run("train-fusion", folder, "--model", "mini", "--out", out, "--quiet")
     assert trained.code == 1 and "photos to learn from" in trained.talk  # 18 are too few
@@ -366,6 +373,8 @@ def test_a_fusion_is_trained_from_the_command_line(run: Run, tmp_path: Path) -> 
     with retrieval.open(_indexed(tmp_path)) as photos:
         assert made.about["fingerprint"] == photos.status(look=False).made.fingerprint
     assert made.about["photos"] == 39
+    match = matching.read_matching(matching.matching_file(out), made)
+    assert (match.about["fusion"], match.about["photos"]) == (made.name, 39)
     assert Image.open(out.with_suffix(".png")).format == "PNG"
     again = run(*ask, "--quiet")
     assert again.code == 0 and again.talk == ""

@@ -104,6 +104,8 @@ def train_matching(
             logits = network.scale * batch.scores + network.offset + added
             wrong = torch.nn.functional.softplus(logits[:, 1:]).mean()
             loss = torch.nn.functional.softplus(-logits[:, 0]).mean() + wrong
+            # Beside whether each pair is a true one: which of all that a text is put to is.
+            loss = loss - torch.log_softmax(logits, 1)[:, 0].mean()
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
