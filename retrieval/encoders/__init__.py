@@ -40,3 +40,7 @@ class Encoder(Protocol):
     def encode_texts(self, texts: Sequence[str]) -> Floats:
         """Texts to float32 [n, dim], unit rows."""
         ...
+
+    def torch_module(self) -> Any:
+        """What `encode_images` computes as a torch module on the CPU, to compare with."""
+        ...

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TypeVar, get_args
 
 from indexes.errors import QueryError
-from indexes.native import has_nvidia_driver, load_torch
 from retrieval.encoders import DeviceName, EngineName, Say
+from retrieval.encoders.card import trouble
 
 Built = TypeVar("Built")
 
@@ -46,9 +46,12 @@ def torch_device(compute: Compute, say: Say) -> str:
     """`cuda` if it is wished for and there, or `auto` and there; else `cpu`."""
     if compute.device == "cpu" or compute.engine == "openvino":
         return "cpu"
-    if has_nvidia_driver() and load_torch().cuda.is_available():
+    reason = trouble()
+    if reason is None:
         return "cuda"
-    if compute.device == "cuda":
+    if reason:
+        say(f"There is an NVIDIA driver, but torch cannot use it ({reason}): computing on the CPU.")
+    elif compute.device == "cuda":
         say("torch finds no NVIDIA GPU that it can use here: computing on the CPU.")
     return "cpu"
 

@@ -36,9 +36,9 @@ class GraphEncoder:
         """
         self._graph = CompiledGraph(build_graph(weights, shape), _TILE)
 
-    def encode(self, photos: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 [n, S, S, 3] -> float32 [n, dim], unit rows."""
-        return self._graph.run(photos)
+    def encode(self, photos: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """n of uint8 [S, S, 3] -> float32 [n, dim], unit rows."""
+        return self._graph.run(np.stack(photos))
 
 
 def build_graph(weights: Weights, shape: Mapping[str, Any]) -> Model:
