@@ -85,13 +85,12 @@ def test_ctrl_c_keeps_what_was_done_and_says_so(originals: Path, tmp_path: Path)
         "import signal, sys, cli\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs\n"
         "from retrieval import indexing\n"
-        "indexing.BATCH_SIZE = 2\n"
         "real = indexing._Run._commit\n"
         "def commit(self, batch):\n"
         "    real(self, batch)\n"
         "    print('committed', flush=True)\n"
         "indexing._Run._commit = commit\n"
-        "sys.argv = ['retrieval', 'index', sys.argv[1], '--model', 'mini']\n"
+        "sys.argv = ['retrieval', 'index', sys.argv[1], '--model', 'mini', '--batch-size', '2']\n"
         "cli.main()\n"
     )
     process = subprocess.Popen(

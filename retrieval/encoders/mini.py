@@ -67,6 +67,11 @@ class MiniEncoder:
         self._image: GraphEncoder | ImageEncoder | None = None
         self._lock = threading.Lock()
 
+    @property
+    def device(self) -> str:
+        """Where photos are computed now; the first to ask has the image tower built."""
+        return self._image_encoder().device
+
     def prepare(self, photo: Image.Image) -> NDArray[np.uint8]:
         """The whole of an upright photo, squashed to a square: uint8 [size, size, 3].
 

@@ -28,6 +28,8 @@ _TILE = 1  # photos at a time on a core; more do not stay in its cache
 class GraphEncoder:
     """Prepared photos to embeddings, on the CPU, by the packaged weights."""
 
+    device = "cpu"
+
     def __init__(self, weights: Weights, shape: Mapping[str, Any]) -> None:
         """`weights` are named `tower.*` and `head.*`, `shape` is config.json's `image`.
 
