@@ -115,7 +115,7 @@ def search(
         typer.Option(
             "--type",
             metavar="T",
-            help="exact, fp16, int8, hnsw or ivf (repeatable). Default: all.",
+            help="exact, fp16, int8, hnsw, ivf, on a GPU gpu or gpu16 (repeatable). Default: all.",
         ),
     ] = None,
     model: Annotated[str, typer.Option(metavar="M", help="As `retrieval index --model`.")] = "auto",

@@ -35,13 +35,13 @@ class Peer:
 
 
 def torch_eager(encoder: Encoder) -> Peer:
-    """As clip-retrieval does it: a batch at a time, decoded by four workers."""
+    """As clip-retrieval does it, on the encoder's device: a batch at a time, four workers decode."""
     torch = load_torch()
-    module = encoder.torch_module()
+    module, device = encoder.torch_module().to(encoder.device), encoder.device
 
     def encode(photos: Array) -> Array:
         with torch.inference_mode():
-            rows: Array = module(torch.from_numpy(photos)).numpy()
+            rows: Array = module(torch.from_numpy(photos).to(device)).cpu().numpy()
         return rows
 
     return Peer("torch eager, as clip-retrieval", encode, 32, 4)

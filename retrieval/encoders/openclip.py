@@ -6,6 +6,7 @@ safetensors or by torch's weights-only loader: a checkpoint is data and never ru
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
 import logging
@@ -90,7 +91,8 @@ class OpenClipEncoder:
 
     def torch_module(self) -> Any:
         """The image tower as a torch module on the CPU: uint8 [n, size, size, 3] to unit rows."""
-        return self._runner.module.cpu()
+        module = self._runner.module
+        return module if self.device == "cpu" else copy.deepcopy(module).cpu()
 
     @cached_property
     def _graph(self) -> CompiledGraph | None:
