@@ -35,7 +35,7 @@ class Peer:
 
 
 def torch_eager(encoder: Encoder) -> Peer:
-    """As clip-retrieval does it, on the encoder's device: a batch at a time, four workers decode."""
+    """As clip-retrieval does it, where the encoder computes: a batch at a time, four decoders."""
     torch = load_torch()
     module, device = encoder.torch_module().to(encoder.device), encoder.device
 

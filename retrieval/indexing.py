@@ -499,7 +499,8 @@ class _Run:
                     reads, to_encode = [], 0
                 while len(ahead) >= _BATCHES or (ahead and ahead[0].rows.done()):
                     commit()
-            ahead.append(self._begin(reads, pool))
+            if reads:
+                ahead.append(self._begin(reads, pool))
             while ahead:
                 commit()
         finally:

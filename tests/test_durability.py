@@ -134,13 +134,7 @@ def test_searches_run_while_photos_are_added(photos: Path, originals: Path) -> N
         with retrieval.open(photos) as opened:
             seen.append(len(opened.search("anything", k=100)))
 
-    from retrieval import indexing
-
-    size, indexing.BATCH_SIZE = indexing.BATCH_SIZE, 4
-    try:
-        retrieval.index(photos, progress=look)
-    finally:
-        indexing.BATCH_SIZE = size
+    retrieval.index(photos, options=retrieval.Options(batch_size=4), progress=look)
     assert seen == [20, 23, 27, 27]
 
 
