@@ -10,6 +10,7 @@ import io
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from tests.conftest import Run, shared
 from tests.test_engines import cosines, prepared
 
 STAND_IN = "cpu:0"
+pytestmark = pytest.mark.filterwarnings("ignore:The image decoding")  # torchvision's is to move
 ON_CARD, ON_CPU = Compute("torch", "cuda"), Compute("torch", "cpu")
 
 
@@ -68,18 +70,18 @@ def fails(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[int],
     def install(error: Callable[[int], Exception | None]) -> None:
         from retrieval.encoders.module import ModuleRunner
 
-        real = ModuleRunner._use
+        real = ModuleRunner._place
 
-        def use(self: ModuleRunner, where: str) -> None:
-            real(self, where)
-            if where != "cpu":
+        def place(self: ModuleRunner, where: str, compile: bool) -> None:
+            real(self, where, compile)
+            if self.device != "cpu":
                 self.module.register_forward_pre_hook(broken)
 
         def broken(_: object, batch: tuple[Any]) -> None:
             if (raised := error(len(batch[0]))) is not None:
                 raise raised
 
-        monkeypatch.setattr(ModuleRunner, "_use", use)
+        monkeypatch.setattr(ModuleRunner, "_place", place)
 
     yield install
 
@@ -181,6 +183,18 @@ def test_texts_and_photos_of_an_open_clip_model_survive_a_card(
     np.testing.assert_allclose(
         encoder.encode_texts(["a dog", "a cat"]), right.encode_texts(["a dog", "a cat"]), atol=1e-5
     )
+
+
+def test_where_torch_cannot_compile_the_card_goes_on_without(
+    monkeypatch: pytest.MonkeyPatch, stand_in: None, originals: Path
+) -> None:
+    said: list[str] = []
+    monkeypatch.setenv("CXX", "/nowhere/c++")
+    encoder = MiniEncoder(compute=Compute("torch", "cuda", compile=True), say=said.append)
+    photos = prepared(encoder, originals)[:3]
+    rows = encoder.encode_images(photos)
+    assert cosines(rows, MiniEncoder(compute=ON_CPU).encode_images(photos)).min() > 0.9999
+    assert encoder.device == STAND_IN and len(said) == 1 and "going on without" in said[0]
 
 
 def test_an_error_that_the_cpu_has_too_is_raised(stand_in: None, random_clip: str) -> None:
@@ -423,6 +437,7 @@ def test_a_card_gives_the_embeddings_of_the_cpu(originals: Path, random_clip: st
     need_card()
     for made in (
         lambda compute: MiniEncoder(compute=compute),
+        lambda compute: MiniEncoder(compute=replace(compute, compile=True)),
         lambda compute: OpenClipEncoder(random_clip, compute),
     ):
         there, here = made(ON_CARD), made(ON_CPU)

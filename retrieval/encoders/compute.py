@@ -22,11 +22,13 @@ Built = TypeVar("Built")
 @dataclass(frozen=True)
 class Compute:
     """engine: `openvino` (CPU only), `torch`, or `auto`, the faster one; device: `cuda`, `cpu`, or
-    `auto`, what the model gains most from. Raises QueryError for what does not go together.
+    `auto`, what the model gains most from; compile: with torch.compile on a GPU, which costs a
+    minute at the start. Raises QueryError for what does not go together.
     """
 
     engine: EngineName = "auto"
     device: DeviceName = "auto"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for what, value, names in (

@@ -127,7 +127,9 @@ class MiniEncoder:
 
         # A graphics card is used only when asked for: decoding is slower than this model.
         device = torch_device(self._compute, self._say) if self._compute.device == "cuda" else "cpu"
-        return ImageEncoder(tensors, self._config["image"], device, self._say)
+        return ImageEncoder(
+            tensors, self._config["image"], device, self._say, self._compute.compile
+        )
 
     def torch_module(self) -> Any:
         """The image tower as a torch module: uint8 [n, size, size, 3] to unit rows."""

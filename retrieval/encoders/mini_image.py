@@ -190,9 +190,12 @@ class ImageEncoder:
         shape: Mapping[str, Any],
         device: str = "cpu",
         say: Say = lambda _: None,
+        compile: bool = False,
     ) -> None:
-        """As `build_rows`. say: is told where a card fails and the CPU goes on."""
-        self._runner = ModuleRunner(lambda: build_rows(weights, shape), device, _ON_CPU, say)
+        """As `build_rows`; the rest as `ModuleRunner`."""
+        self._runner = ModuleRunner(
+            lambda: build_rows(weights, shape), device, _ON_CPU, say, compile=compile
+        )
 
     @property
     def device(self) -> str:

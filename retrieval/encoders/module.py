@@ -40,22 +40,32 @@ class ModuleRunner:
         on_cpu: int,
         say: Say = lambda _: None,
         bf16: bool = False,
+        compile: bool = False,
     ) -> None:
         """build: makes the module, on the CPU; called again where a card fails, since what was on
         it is gone. on_cpu: items that the CPU computes at a time. bf16: compute in bfloat16 where
-        autocast may, on a card.
+        autocast may, on a card. compile: by torch.compile, there.
         """
         self._build, self._on_cpu, self._say, self._bf16 = build, on_cpu, say, bf16
-        self._lock = threading.RLock()
-        self.module = build()
-        self._use("cpu")
-        if device != "cpu":
-            try:
-                layout = load_torch().channels_last  # what convolutions are fastest in
-                self.module = self.module.to(device).to(memory_format=layout)
-                self._use(device)
-            except RuntimeError as error:
-                self._leave(short(error))
+        self._lock = threading.Lock()
+        self._place(device, compile)
+
+    def _place(self, device: str, compile: bool) -> None:
+        """Begin on a device with a new module; on the CPU where the card has no room for it."""
+        try:
+            module = self._build()
+            if device != "cpu":
+                module = module.to(device).to(memory_format=load_torch().channels_last)
+                if compile:
+                    module.compile()
+        except RuntimeError as error:
+            if device == "cpu":
+                raise
+            self._leave(short(error))
+            return
+        self.module, self.device, self._compiled = module, device, compile
+        self._feed = Feed(device)
+        self._sizes: dict[Forward, int] = {}
 
     def run(self, forward: Forward, items: Sequence[npt.NDArray[Any]]) -> Floats:
         """What `forward` makes of n ≥ 1 arrays of one shape: float32 [n, dim]."""
@@ -108,21 +118,19 @@ class ModuleRunner:
         return self._sizes.get(forward, _PROBE)
 
     def _retreat(self, forward: Forward, size: int, reason: str, full: bool) -> None:
-        """Ask less of a card that is full, or leave it."""
+        """Ask less of a card that is full; compute without torch.compile; or leave the card."""
         if full and size > 1:
             self._sizes[forward] = size // 2
             load_torch().cuda.empty_cache()
         elif full:
             self._leave("no memory is left on it for even one photo at a time")
+        elif self._compiled:  # it may be no more than the compiler
+            self._say(f"The compiled model cannot be computed ({reason}): going on without.")
+            self._place(self.device, False)
         else:
             self._leave(reason)
 
     def _leave(self, reason: str) -> None:
-        """Go on on the CPU, with a new module: nothing can be fetched from a card that failed."""
+        """Go on on the CPU: nothing can be fetched from a card that failed."""
         self._say(f"The graphics card cannot go on ({reason}): computing on the CPU.")
-        self.module = self._build()
-        self._use("cpu")
-
-    def _use(self, device: str) -> None:
-        self.device, self._feed = device, Feed(device)
-        self._sizes: dict[Forward, int] = {}
+        self._place("cpu", False)

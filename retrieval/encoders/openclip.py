@@ -61,7 +61,8 @@ class OpenClipEncoder:
             again = first.pop() if first else _load(self.name, architecture, weights)[0]
             return _towers(again, normalize)
 
-        self._runner = ModuleRunner(build, torch_device(compute, say), _ON_CPU, say, bf16=True)
+        device = torch_device(compute, say)
+        self._runner = ModuleRunner(build, device, _ON_CPU, say, True, compute.compile)
         self.dim = self.encode_texts(["a photo"]).shape[1]
 
     @property
