@@ -110,9 +110,16 @@ def index(
     device: Annotated[
         DeviceName, typer.Option(help="Where: cpu, cuda, or auto, what the model gains most from.")
     ] = "auto",
+    compile_model: Annotated[
+        bool, typer.Option("--compile", help="On a GPU: torch.compile, for very many photos.")
+    ] = False,
     batch_size: Annotated[
         int | None,
-        typer.Option(min=1, max=4096, help="Photos to encode and commit together. Default: 32."),
+        typer.Option(
+            min=1,
+            max=4096,
+            help="Photos to encode and commit together. Default: 32, on a GPU 256.",
+        ),
     ] = None,
     captions: Annotated[
         list[str] | None,
@@ -133,7 +140,7 @@ def index(
         max_megapixels=max_megapixels,
         prune=prune,
         rebuild=rebuild,
-        compute=retrieval.Compute(engine, device),
+        compute=retrieval.Compute(engine, device, compile_model),
         batch_size=batch_size,
         captions=[Path(file) for file in captions if file] if captions else None,
     )

@@ -115,7 +115,7 @@ def search(
         typer.Option(
             "--type",
             metavar="T",
-            help="exact, fp16, int8, hnsw or ivf (repeatable). Default: all.",
+            help="exact, fp16, int8, hnsw, ivf, on a GPU gpu or gpu16 (repeatable). Default: all.",
         ),
     ] = None,
     model: Annotated[str, typer.Option(metavar="M", help="As `retrieval index --model`.")] = "auto",
@@ -189,6 +189,9 @@ def throughput(
     device: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="As `retrieval index` takes it.")
     ] = "auto",
+    compile_model: Annotated[
+        bool, typer.Option("--compile", help="As `retrieval index` takes it.")
+    ] = False,
     megapixels: Annotated[
         list[float] | None,
         typer.Option(min=0.01, max=200, help="A size (repeatable). Default: 0.2, 2 and 12."),
@@ -214,7 +217,7 @@ def throughput(
     plots.check(plot)
     found = benchmark.measure(
         model,
-        Compute(engine, device),
+        Compute(engine, device, compile_model),
         sorted(megapixels or benchmark.MEGAPIXELS),
         photos,
         repeats,

@@ -20,8 +20,6 @@ from PIL import Image
 
 from indexes.native import load_torch
 from retrieval.encoders import Encoder
-from retrieval.encoders.mini import MiniEncoder
-from retrieval.encoders.openclip import OpenClipEncoder, image_rows
 
 Array = npt.NDArray[Any]
 
@@ -37,13 +35,13 @@ class Peer:
 
 
 def torch_eager(encoder: Encoder) -> Peer:
-    """As clip-retrieval does it: a batch at a time, decoded by four workers."""
+    """As clip-retrieval does it, where the encoder computes: a batch at a time, four decoders."""
     torch = load_torch()
-    module = _module(encoder)
+    module, device = encoder.torch_module().to(encoder.device), encoder.device
 
     def encode(photos: Array) -> Array:
         with torch.inference_mode():
-            rows: Array = module(torch.from_numpy(photos)).numpy()
+            rows: Array = module(torch.from_numpy(photos).to(device)).cpu().numpy()
         return rows
 
     return Peer("torch eager, as clip-retrieval", encode, 32, 4)
@@ -61,7 +59,7 @@ def onnx_runtime(encoder: Encoder, folder: Path) -> Peer | None:
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            _module(encoder),
+            encoder.torch_module(),
             (torch.from_numpy(np.stack([example] * 2)),),
             file,
             input_names=["photos"],
@@ -99,11 +97,3 @@ def embed(peer: Peer, encoder: Encoder, paths: Sequence[Path]) -> Array:
         if batch:
             rows.append(peer.encode(np.stack(batch)))
     return np.concatenate(rows)
-
-
-def _module(encoder: Encoder) -> Any:
-    """Prepared photos to unit rows, as a torch module."""
-    if isinstance(encoder, MiniEncoder):
-        return encoder.torch_module()
-    assert isinstance(encoder, OpenClipEncoder)
-    return image_rows(encoder.model.cpu())

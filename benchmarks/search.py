@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import psutil
 
-from indexes import vectors
+from indexes import card, vectors
 from indexes.errors import QueryError, StorageError
 from indexes.native import load_faiss
 from retrieval.captioned import CaptionedSet
@@ -44,12 +44,14 @@ class Kind:
     """A kind of index: how FAISS is asked for it, whether it loses precision, its one setting.
 
     settings: values of efSearch or nprobe, from fast to right; the first that is right is taken.
+    card: in which precision graphics cards keep a copy that is searched; none are used for ''.
     """
 
     factory: Callable[[int], str]
     lossy: bool = True
     setting: str = ""
     settings: tuple[int, ...] = (0,)
+    card: Literal["", "float32", "float16"] = ""
 
 
 def _cells(count: int) -> int:
@@ -63,7 +65,14 @@ KINDS: Mapping[str, Kind] = {
     "int8": Kind(lambda _: "SQ8"),
     "hnsw": Kind(lambda _: "HNSW32,SQ8", True, "efSearch", (16, 32, 64, 128, 256, 512)),
     "ivf": Kind(lambda n: f"IVF{_cells(n)},SQ8", True, "nprobe", (4, 8, 16, 32, 64, 128, 256)),
+    "gpu": Kind(lambda _: "Flat", lossy=False, card="float32"),
+    "gpu16": Kind(lambda _: "Flat", card="float16"),
 }
+
+
+def kinds_here() -> list[str]:
+    """The kinds that can be measured on this machine."""
+    return [name for name, kind in KINDS.items() if not kind.card or card.cards()]
 
 
 @dataclass(frozen=True)
@@ -120,14 +129,22 @@ def measure(
     say: Callable[[str], None] = lambda _: None,
     progress: Progress = lambda *_: None,
 ) -> Measurement:
-    """Build and search every kind at every size. kinds: none means all.
+    """Build and search every kind at every size. kinds: none means all that can be had here.
 
-    Raises QueryError for an unknown kind, StorageError where memory or disk are too small.
+    Raises QueryError for a kind that is unknown or needs a graphics card where FAISS has none,
+    StorageError where memory or disk are too small.
     """
     started = time.perf_counter()
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
         raise QueryError(f"There is no index type '{unknown[0]}'. Choose from: {', '.join(KINDS)}.")
+    here = kinds_here()
+    if absent := [kind for kind in kinds if kind not in here]:
+        raise QueryError(
+            f"The index type '{absent[0]}' needs an NVIDIA GPU that FAISS can use, and there is "
+            f"none here. Choose from: {', '.join(here)}."
+        )
+    kinds = kinds or here
     encoder = load_encoder(model, say)
     _check_room(max(sizes), encoder.dim)
     random = np.random.default_rng(seed)
@@ -144,8 +161,8 @@ def measure(
             rows = _write_rows(folder / "rows.f4", base.rows, size, np.random.default_rng(seed))
             np.save(folder / "queries.npy", queries)
             np.save(folder / "bars.npy", bars(rows, queries))
-            for done, kind in enumerate(kinds or KINDS):
-                progress(f"types of index at {size:,} vectors", done, len(kinds or KINDS))
+            for done, kind in enumerate(kinds):
+                progress(f"types of index at {size:,} vectors", done, len(kinds))
                 say(f"{size:,} vectors: {kind}")
                 figures.append(_measure_kind(folder, rows, kind, seed))
             del rows
@@ -226,7 +243,7 @@ def _measure_kind(folder: Path, rows: Floats, kind: str, seed: int) -> Figures:
     file = folder / f"{kind}.faiss"
     started = time.perf_counter()
     factory = KINDS[kind].factory(len(rows))
-    if kind == "exact":  # the engine's own
+    if factory == "Flat":  # the engine's own
         vectors.save(vectors.Part(np.arange(len(rows)), rows), file)
     else:
         _build(factory, rows, seed, file)
@@ -262,8 +279,17 @@ def _serve(folder: Path, kind: str, dim: int) -> dict[str, Any]:
     before = psutil.Process().memory_info().rss
     file = folder / f"{kind}.faiss"
     what = KINDS[kind]
-    index = faiss.read_index(str(file), 0 if what.lossy else faiss.IO_FLAG_MMAP_IFC)
-    part = None if what.lossy else vectors.load(file, dim)
+    flat = what.factory(len(rows)) == "Flat"
+    index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC if flat else 0)
+    part = vectors.load(file, dim) if flat else None
+    if what.card and part is not None:
+        part = card.on_cards(part, half=what.card == "float16")
+        if not isinstance(part, card.CardPart):
+            raise StorageError(
+                f"{len(rows):,} vectors do not fit on the graphics card. Measure smaller --sizes, "
+                "or other types with --type."
+            )
+        index = part.copies
 
     def search(asked: Floats) -> Ints:
         """[n, dim] -> [n, K], as a user's search would be answered."""

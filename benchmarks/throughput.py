@@ -18,8 +18,9 @@ from typing import Any
 
 import retrieval
 from benchmarks import peers, sample_photos
-from retrieval.encoders import Encoder
-from retrieval.photos import load_photo
+from indexes.native import load_torch
+from retrieval.encoders import Encoder, jpeg_decoder
+from retrieval.photos import DecodeJpeg, default_max_megapixels, open_photo
 
 MEGAPIXELS = (0.2, 2.0, 12.0)
 _BATCH = 32
@@ -103,8 +104,22 @@ def measure(
                 speeds.append(Speed(size, name, count / wall, cpu / count))
     machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
     return Throughput(
-        encoder.name, compute.engine, compute.device, threads, machine, tuple(speeds), tuple(notes)
+        encoder.name,
+        compute.engine,
+        _device(encoder),
+        threads,
+        machine,
+        tuple(speeds),
+        tuple(notes),
     )
+
+
+def _device(encoder: Encoder) -> str:
+    """Where photos were encoded, a graphics card by its name."""
+    if not encoder.device.startswith("cuda"):
+        return encoder.device
+    name: str = load_torch().cuda.get_device_name(encoder.device)
+    return f"{encoder.device} ({name})"
 
 
 def _timed(way: Callable[[Sequence[Path]], object], paths: Sequence[Path]) -> tuple[float, float]:
@@ -133,18 +148,21 @@ def _ways(
 ) -> dict[str, Callable[[Sequence[Path]], object]]:
     """By name, what is to be timed over some of `paths`, which lie in `folder`."""
 
-    def read(path: Path) -> Any:
-        return encoder.prepare(load_photo(path, encoder.image_size))
+    limit = default_max_megapixels(threads)
 
-    def decode(some: Sequence[Path]) -> list[Any]:
+    def decode(some: Sequence[Path], by: DecodeJpeg | None) -> list[Any]:
+        def read(path: Path) -> Any:
+            with path.open("rb") as file:
+                return encoder.prepare(open_photo(file, "", limit, encoder.image_size, by)[0])
+
         with ThreadPoolExecutor(threads) as pool:
             return list(pool.map(read, some))
 
-    prepared = decode(paths)
+    on_card = jpeg_decoder(encoder)
+    prepared = decode(paths, on_card)
 
     def encode(some: Sequence[Path]) -> None:
-        for start in range(0, len(some), _BATCH):
-            encoder.encode_images(prepared[start : min(start + _BATCH, len(some))])
+        encoder.encode_images(prepared[: len(some)])
 
     def index(_: Sequence[Path]) -> None:
         with tempfile.TemporaryDirectory() as place:
@@ -152,10 +170,12 @@ def _ways(
             retrieval.index(folder, index=place, model=encoder, options=options)
 
     ways: dict[str, Callable[[Sequence[Path]], object]] = {
-        "decode": decode,
+        "decode": lambda some: decode(some, on_card),
         "encode": encode,
         "index": index,
     }
+    if on_card is not None:
+        ways["decode, by the CPU alone"] = lambda some: decode(some, None)
     for peer in others:
         ways[peer.name] = lambda some, peer=peer: peers.embed(peer, encoder, some)  # type: ignore[misc]
     return ways

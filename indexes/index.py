@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from indexes import biases, vectors
+from indexes import biases, card, vectors
 from indexes.biases import Biases
 from indexes.catalogue import Catalogue, Filter, Made
 from indexes.database import FILENAME
@@ -88,6 +88,7 @@ class Index:
         self.made = catalogue.made()
         self._parts: list[vectors.Part] | None = None
         self._parts_version = -1
+        self._searches = 0  # of these parts
         self._average: Floats | None = None
         self._biases: dict[str, Biases] = {}
         self._file = self._identity()
@@ -226,7 +227,7 @@ class Index:
         Best is the highest cosine or, with `bias`, the highest cosine less the photo's bias.
         lowest: only photos of this cosine at least.
         """
-        parts = self._vectors()
+        parts = self._vectors_at_hand()
         allowed = None if chosen == Filter() else self.catalogue.allowed(chosen)
         refused = self.catalogue.absent() if allowed is None else None
 
@@ -321,7 +322,7 @@ class Index:
             raise self._anew()
         version = self.catalogue.version()
         if self._parts is None or version != self._parts_version:
-            self._parts_version = version
+            self._parts_version, self._searches = version, 0
             self._average, self._biases = None, {}
             if self.catalogue.made() != self.made:
                 raise self._anew()
@@ -339,6 +340,16 @@ class Index:
                     pass  # a cache: a full or read-only disk only makes the next search slower
             self._parts = [newer] if stored is None else [stored, newer]
         return self._parts
+
+    def _vectors_at_hand(self) -> list[vectors.Part]:
+        """The vectors for a search, on graphics cards when searches of many vectors are many."""
+        parts = self._vectors()
+        self._searches += 1
+        if self._searches == card.OFTEN:
+            self._parts = [
+                card.on_cards(part) if len(part) >= card.LARGE else part for part in parts
+            ]
+        return self._parts or parts
 
     def _identity(self) -> tuple[int, int]:
         """Which file the catalogue is; a rebuild puts another one in its place."""

@@ -1,7 +1,7 @@
 """The index journey: folder → files → photos → encoder → index.
 
 Looks for what is new, changed, moved or gone since the last run, decodes ahead of the encoder in
-threads, and commits batch by batch: a killed run loses at most the batch in flight.
+threads, and commits batch by batch: a killed run loses at most the batches in flight.
 """
 
 import os
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import numpy.typing as npt
 
 from indexes.catalogue import File, Made, Photo
@@ -21,7 +22,7 @@ from indexes.errors import PhotoError, QueryError, RetrievalError
 from indexes.index import Index, Root, is_index, lock, successor
 from indexes.words import Caption
 from retrieval import scan
-from retrieval.encoders import Encoder, Say
+from retrieval.encoders import Encoder, Floats, Say, jpeg_decoder
 from retrieval.encoders.compute import Compute
 from retrieval.fusion import load_fusion
 from retrieval.models import check_model, check_weights, load_encoder, load_encoder_of
@@ -38,7 +39,8 @@ from retrieval.photos import (
 )
 from retrieval.searching import prepare_ranking
 
-BATCH_SIZE = 32
+_ON_CPU, _ON_CARD = 32, 256  # photos in a batch
+_BATCHES = 2  # at the encoder: a card gets the second while it computes the first
 
 
 @dataclass
@@ -119,6 +121,15 @@ class _Read:
     photo: Photo | None = None
     prepared: npt.NDArray[Any] | None = None
     texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Files to write down together; the first of each new photo, by hash; embeddings to come."""
+
+    reads: list[_Read]
+    fresh: dict[str, _Read]
+    rows: Future[Floats]
 
 
 def index_folders(
@@ -277,7 +288,6 @@ class _Run:
     ) -> None:
         self.index, self.catalogue, self.encoder = index, index.catalogue, encoder
         self.options, self.progress = options, progress
-        self.batch_size = options.batch_size or BATCH_SIZE
         self.report = Report()
         self.workers = options.workers or max(os.cpu_count() or 1, 2)
         self.max_megapixels = options.max_megapixels or default_max_megapixels(self.workers)
@@ -458,31 +468,65 @@ class _Run:
 
     # Reading and encoding ----------------------------------------------------------------------
 
+    @property
+    def batch_size(self) -> int:
+        """Photos that are encoded and committed together: more where a graphics card encodes."""
+        encoder = self.encoder.loaded
+        on_card = encoder is not None and encoder.device != "cpu"
+        return self.options.batch_size or (_ON_CARD if on_card else _ON_CPU)
+
     def _encode(self, work: list[_Work]) -> None:
         done = 0
-        batch: list[_Read] = []
-        to_encode, size = 0, self.batch_size
+        reads: list[_Read] = []
+        to_encode = 0
+        ahead: deque[_Batch] = deque()
+        pool = ThreadPoolExecutor(_BATCHES, thread_name_prefix="encode")
+
+        def commit() -> None:
+            nonlocal done
+            batch = ahead.popleft()
+            self._commit(batch)
+            done += len(batch.reads)
+            self.progress(Progress(done, len(work), self.report.skipped))
+
         self.progress(Progress(0, len(work), 0))
-        for read in self._read_ahead(work):
-            batch.append(read)
-            to_encode += read.prepared is not None
-            if to_encode == size or len(batch) == 8 * size:
-                self._commit(batch)
-                done += len(batch)
-                batch, to_encode = [], 0
-                self.progress(Progress(done, len(work), self.report.skipped))
-        self._commit(batch)
+        try:
+            for read in self._read_ahead(work):
+                reads.append(read)
+                to_encode += read.prepared is not None
+                if to_encode >= self.batch_size or len(reads) >= 8 * self.batch_size:
+                    ahead.append(self._begin(reads, pool))
+                    reads, to_encode = [], 0
+                while len(ahead) >= _BATCHES or (ahead and ahead[0].rows.done()):
+                    commit()
+            if reads:
+                ahead.append(self._begin(reads, pool))
+            while ahead:
+                commit()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
         self.progress(Progress(len(work), len(work), self.report.skipped))
+
+    def _begin(self, reads: list[_Read], pool: ThreadPoolExecutor) -> _Batch:
+        """Have what is new in a batch encoded, in a thread."""
+        fresh = {r.hash: r for r in reversed(reads) if r.photo and r.hash not in self.known}
+        self.known.update(fresh)
+        prepared = [r.prepared for r in fresh.values() if r.prepared is not None]
+        return _Batch(reads, fresh, pool.submit(self._rows, prepared))
+
+    def _rows(self, prepared: list[npt.NDArray[Any]]) -> Floats:
+        if not prepared:
+            return np.empty((0, self.index.made.dim), np.float32)  # and needs no encoder
+        return self.encoder().encode_images(prepared)
 
     def _read_ahead(self, work: list[_Work]) -> Iterator[_Read]:
         """The files in order, read by threads in a bounded window ahead of the encoder."""
         window: deque[Future[_Read | None]] = deque()
         todo = iter(work)
-        ahead = 2 * self.batch_size
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="photo")
         try:
             while True:
-                while len(window) < ahead and (item := next(todo, None)) is not None:
+                while len(window) < 2 * self.batch_size and (item := next(todo, None)) is not None:
                     window.append(pool.submit(self._read, item))
                 if not window:
                     return
@@ -514,7 +558,11 @@ class _Run:
                     return _Read(work, file, digest, texts=texts)
                 encoder = self.encoder()  # its errors are not the photo's
                 pixels, facts = open_photo(
-                    source, found.path, self.max_megapixels, encoder.image_size
+                    source,
+                    found.path,
+                    self.max_megapixels,
+                    encoder.image_size,
+                    jpeg_decoder(encoder),
                 )
             photo = Photo(hash=digest, **facts)
             return _Read(work, file, digest, photo, encoder.prepare(pixels), texts)
@@ -523,26 +571,20 @@ class _Run:
         except PhotoError as error:
             return _Read(work, replace(file, reason=str(error)))
 
-    def _commit(self, batch: list[_Read]) -> None:
-        """Encode what is new in a batch, and write the batch down in one transaction."""
-        if not batch:
-            return
+    def _commit(self, batch: _Batch) -> None:
+        """Write a batch down in one transaction, when it is encoded."""
         from retrieval.captions import clean  # of which a search has no need
 
-        ids = self.catalogue.photo_ids({read.hash for read in batch if read.hash})
+        rows, fresh = batch.rows.result(), batch.fresh
+        ids = self.catalogue.photo_ids({read.hash for read in batch.reads if read.hash})
         places = self.catalogue.photos(list(ids.values()))
-        fresh = {r.hash: r for r in reversed(batch) if r.photo and r.hash not in ids}
-        if fresh:
-            rows = self.encoder().encode_images(
-                [r.prepared for r in fresh.values() if r.prepared is not None]
-            )
         with self.catalogue.transaction():
             if fresh:
                 photos = [r.photo for r in fresh.values() if r.photo is not None]
                 ids.update(zip(fresh, self.catalogue.add_photos(photos, rows), strict=True))
             files: dict[int, list[File]] = {}  # by root
             touched: set[int | None] = set()
-            for read in batch:
+            for read in batch.reads:
                 photo_id = ids.get(read.hash)
                 where = places[photo_id][1] if photo_id in places else None
                 path = read.file.path
@@ -556,7 +598,6 @@ class _Run:
                 self.catalogue.put_files(root_id, found)
             self.catalogue.mark_present([i for i in touched if i is not None])
         self.report.encoded += len(fresh)
-        self.known.update(fresh)
 
     def _count(
         self, read: _Read, photo_id: int | None, fresh: bool, where: list[tuple[int, str]] | None

@@ -25,7 +25,7 @@ from indexes.errors import DataSetError, PhotoError, StorageError
 from indexes.index import Index, delete, is_index, lock
 from retrieval import __version__
 from retrieval.captioned import CaptionedPhoto, CaptionedSet
-from retrieval.encoders import Encoder
+from retrieval.encoders import Encoder, jpeg_decoder
 from retrieval.fusion import MEAN
 from retrieval.photos import content_hash, default_max_megapixels, open_photo, reading
 
@@ -104,7 +104,8 @@ class Kept:
                 digest = content_hash(file)
                 if digest in known:
                     return _Read(digest)
-                pixels, facts = open_photo(file, photo.path, limit, self._encoder.image_size)
+                size, decode = self._encoder.image_size, jpeg_decoder(self._encoder)
+                pixels, facts = open_photo(file, photo.path, limit, size, decode)
             return _Read(digest, Photo(hash=digest, **facts), self._encoder.prepare(pixels))
         except FileNotFoundError:
             return _Read("", wrong="it is gone")

@@ -9,7 +9,7 @@ import math
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -43,6 +43,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "HEIF", "AVIF")
 NO_PERMISSION = "no permission to read it"
 UNREADABLE = "cannot be read just now"
 TOO_LARGE = "too large"
+DecodeJpeg = Callable[[bytes, int], Image.Image | None]
+"""A JPEG file's bytes to RGB, made so many times smaller; None where it cannot."""
+_MOST_METADATA = 1 << 20  # bytes beside the pixels of a JPEG file that is not odd
 _BYTES_PER_PIXEL = 16  # decoded, converted and turned at once, at worst
 _MEMORY_SHARE = 0.3
 _SMALLEST_LIMIT, _LARGEST_LIMIT = 20, 500  # megapixels
@@ -110,14 +113,18 @@ def open_inside(root: Path, path: str) -> BinaryIO:
 
 
 def open_photo(
-    file: BinaryIO, name: str, max_megapixels: float, target: int
+    file: BinaryIO,
+    name: str,
+    max_megapixels: float,
+    target: int,
+    decode: DecodeJpeg | None = None,
 ) -> tuple[Image.Image, dict[str, Any]]:
     """Decode a photo for a model that looks at `target` × `target` pixels, or for a thumbnail.
 
     Returns the first frame, upright, in RGB and at least twice `target` wide and high if the file
     is (JPEG is decoded at a smaller scale: several times faster, and the same after resizing), and
-    its metadata: the fields of `Photo` but for the hash. Raises PhotoError; FileNotFoundError
-    where the file vanished.
+    its metadata: the fields of `Photo` but for the hash. decode: is tried first on plain JPEG files
+    that are whole. Raises PhotoError; FileNotFoundError where the file vanished.
     """
     with reading():
         if name.rpartition(".")[2].lower() in RAW_SUFFIXES:
@@ -128,9 +135,7 @@ def open_photo(
         with Image.open(file, formats=FORMATS) as image:
             _check_size(image, max_megapixels)
             facts = _facts(image)
-            image.draft("RGB", (2 * target, 2 * target))
-            image.load()
-            upright = ImageOps.exif_transpose(image)
+            upright = ImageOps.exif_transpose(_pixels(image, file, 2 * target, decode))
             return _to_rgb(upright, 2 * target), facts
 
 
@@ -159,6 +164,44 @@ def printable(path: Path | str) -> str:
     """A path that any terminal can show, whatever bytes are in its name."""
     text = os.fsencode(path).decode("utf-8", "replace")
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _pixels(
+    image: Image.Image, file: BinaryIO, enough: int, decode: DecodeJpeg | None
+) -> Image.Image:
+    """An open image with its pixels, at least `enough` wide and high if it has as many.
+
+    `decode` is for photos that are made smaller: only then do all decoders give nearly the same. It
+    has the scales that JPEG itself can be decoded at.
+    """
+    shrink = max(s for s in (1, 2, 4, 8) if s == 1 or s * enough <= min(image.size))
+    if decode is not None and shrink > 1 and (data := _plain_jpeg(image, file)):
+        photo = decode(data, shrink)
+        if photo is not None and photo.size == tuple(-(-side // shrink) for side in image.size):
+            photo.info.update(image.info)  # its orientation
+            return photo
+    image.draft("RGB", (enough, enough))
+    image.load()
+    return image
+
+
+def _plain_jpeg(image: Image.Image, file: BinaryIO) -> bytes | None:
+    """The bytes of a file that every decoder of JPEG agrees on, and that is whole; else None."""
+    usual = image.format == "JPEG" and image.mode in ("RGB", "L")
+    if not usual or image.info.get("adobe_transform") == 0:
+        return None
+    most = 3 * image.width * image.height + _MOST_METADATA
+    file.seek(0)
+    data = file.read(most + 1)
+    return data if len(data) <= most and _has_end(data) else None
+
+
+def _has_end(jpeg: bytes) -> bool:
+    """Whether the end is marked behind the pixels; metadata may hold whole photos of their own."""
+    at = 2
+    while jpeg[at : at + 1] == b"\xff" and jpeg[at + 1 : at + 2] != b"\xda":
+        at += 2 + int.from_bytes(jpeg[at + 2 : at + 4])
+    return jpeg.find(b"\xff\xd9", at) > 0
 
 
 def _check_size(image: Image.Image, max_megapixels: float) -> None:

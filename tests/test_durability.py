@@ -85,13 +85,12 @@ def test_ctrl_c_keeps_what_was_done_and_says_so(originals: Path, tmp_path: Path)
         "import signal, sys, cli\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs\n"
         "from retrieval import indexing\n"
-        "indexing.BATCH_SIZE = 2\n"
         "real = indexing._Run._commit\n"
         "def commit(self, batch):\n"
         "    real(self, batch)\n"
         "    print('committed', flush=True)\n"
         "indexing._Run._commit = commit\n"
-        "sys.argv = ['retrieval', 'index', sys.argv[1], '--model', 'mini']\n"
+        "sys.argv = ['retrieval', 'index', sys.argv[1], '--model', 'mini', '--batch-size', '2']\n"
         "cli.main()\n"
     )
     process = subprocess.Popen(
@@ -135,13 +134,7 @@ def test_searches_run_while_photos_are_added(photos: Path, originals: Path) -> N
         with retrieval.open(photos) as opened:
             seen.append(len(opened.search("anything", k=100)))
 
-    from retrieval import indexing
-
-    size, indexing.BATCH_SIZE = indexing.BATCH_SIZE, 4
-    try:
-        retrieval.index(photos, progress=look)
-    finally:
-        indexing.BATCH_SIZE = size
+    retrieval.index(photos, options=retrieval.Options(batch_size=4), progress=look)
     assert seen == [20, 23, 27, 27]
 
 

@@ -197,16 +197,6 @@ def test_there_is_no_other_engine() -> None:
         Compute("tensorrt")  # type: ignore[arg-type]
 
 
-@pytest.mark.cuda
-def test_a_graphics_card_gives_the_embeddings_of_the_cpu(originals: Path) -> None:
-    torch = pytest.importorskip("torch")
-    if not torch.cuda.is_available():
-        pytest.skip("no NVIDIA GPU that torch can use")
-    there, here = (MiniEncoder(compute=Compute("torch", device)) for device in ("cuda", "cpu"))  # type: ignore[arg-type]
-    photos = prepared(here, originals)
-    assert cosines(there.encode_images(photos), here.encode_images(photos)).min() > 0.999
-
-
 def test_the_size_of_a_batch_changes_no_embedding(few: Path, tmp_path: Path) -> None:
     scores = []
     for size in (1, 3, 64):

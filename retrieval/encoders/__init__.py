@@ -18,7 +18,7 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 
 
 class Encoder(Protocol):
-    """What every encoder offers. `prepare` may be called from many threads at once."""
+    """What every encoder offers; all of it may be called from many threads at once."""
 
     name: str
     """As an index records it and `--model` takes it."""
@@ -28,6 +28,11 @@ class Encoder(Protocol):
     """The length of every embedding."""
     image_size: int
     """The side, in pixels, of the square that the model looks at."""
+
+    @property
+    def device(self) -> str:
+        """Where photos are computed now: `cpu`, or a card as torch names it."""
+        ...
 
     def prepare(self, photo: Image.Image) -> npt.NDArray[Any]:
         """An upright RGB photo as the array that `encode_images` batches."""
@@ -40,3 +45,17 @@ class Encoder(Protocol):
     def encode_texts(self, texts: Sequence[str]) -> Floats:
         """Texts to float32 [n, dim], unit rows."""
         ...
+
+    def torch_module(self) -> Any:
+        """What `encode_images` computes as a torch module on the CPU, to compare with."""
+        ...
+
+
+def jpeg_decoder(encoder: Encoder) -> Callable[[bytes, int], Image.Image | None] | None:
+    """What decodes JPEG files on the card that an encoder computes on; None on the CPU."""
+    if encoder.device == "cpu":
+        return None
+    from retrieval.encoders.jpeg import card_decoder
+
+    decoder = card_decoder(encoder.device)
+    return None if decoder is None else decoder.decode

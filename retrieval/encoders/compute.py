@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TypeVar, get_args
 
 from indexes.errors import QueryError
-from indexes.native import has_nvidia_driver, load_torch
 from retrieval.encoders import DeviceName, EngineName, Say
+from retrieval.encoders.card import trouble
 
 Built = TypeVar("Built")
 
@@ -22,11 +22,13 @@ Built = TypeVar("Built")
 @dataclass(frozen=True)
 class Compute:
     """engine: `openvino` (CPU only), `torch`, or `auto`, the faster one; device: `cuda`, `cpu`, or
-    `auto`, what the model gains most from. Raises QueryError for what does not go together.
+    `auto`, what the model gains most from; compile: with torch.compile on a GPU, which costs a
+    minute at the start. Raises QueryError for what does not go together.
     """
 
     engine: EngineName = "auto"
     device: DeviceName = "auto"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for what, value, names in (
@@ -46,9 +48,12 @@ def torch_device(compute: Compute, say: Say) -> str:
     """`cuda` if it is wished for and there, or `auto` and there; else `cpu`."""
     if compute.device == "cpu" or compute.engine == "openvino":
         return "cpu"
-    if has_nvidia_driver() and load_torch().cuda.is_available():
+    reason = trouble()
+    if reason is None:
         return "cuda"
-    if compute.device == "cuda":
+    if reason:
+        say(f"There is an NVIDIA driver, but torch cannot use it ({reason}): computing on the CPU.")
+    elif compute.device == "cuda":
         say("torch finds no NVIDIA GPU that it can use here: computing on the CPU.")
     return "cpu"
 

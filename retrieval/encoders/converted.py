@@ -25,7 +25,7 @@ _AGREE = 0.999  # the least cosine between an embedding of the graph and of the 
 
 
 def convert(module: nn.Module, size: int) -> CompiledGraph:
-    """A graph that does what `module` does: float32 [n, 3, size, size] -> float32 [n, dim].
+    """A graph that does what `module` does: uint8 [n, size, size, 3] -> float32 [n, dim].
 
     module: gives unit rows. In bfloat16 where the processor is fast in it and the embeddings do not
     suffer, else in float32.
@@ -37,7 +37,7 @@ def convert(module: nn.Module, size: int) -> CompiledGraph:
     with torch.inference_mode():
         right = module(torch.from_numpy(probes)).numpy()
         model = _traced(module, torch.from_numpy(probes[:2]))
-    model.reshape([-1, 3, size, size])
+    model.reshape([-1, size, size, 3])
     for exact in (False, True) if _has_short_floats() else (True,):
         graph = CompiledGraph(model, _TILE, exact)
         cosine = float(np.sum(graph.run(probes) * right, axis=1).min())
@@ -63,12 +63,12 @@ def _has_short_floats() -> bool:
 
 
 def _probes(size: int) -> np.ndarray:
-    """Eight pictures of smooth colours and noise, as prepared photos: float32 [8, 3, S, S]."""
+    """Eight pictures of smooth colours and noise, as prepared photos: uint8 [8, S, S, 3]."""
     random = np.random.default_rng(0)
-    coarse = random.standard_normal((8, 3, 8, 8)).repeat(-(-size // 8), 2).repeat(-(-size // 8), 3)
-    fine = random.standard_normal((8, 3, size, size))
-    mixed = coarse[:, :, :size, :size] + np.linspace(0, 1, 8)[:, None, None, None] * fine
-    return np.asarray(mixed, np.float32)
+    coarse = random.standard_normal((8, 8, 8, 3)).repeat(-(-size // 8), 1).repeat(-(-size // 8), 2)
+    fine = random.standard_normal((8, size, size, 3))
+    mixed = coarse[:, :size, :size] + np.linspace(0, 1, 8)[:, None, None, None] * fine
+    return np.clip(127.5 + 64.0 * mixed, 0, 255).astype(np.uint8)
 
 
 def _traced(module: nn.Module, example: torch.Tensor) -> openvino.Model:

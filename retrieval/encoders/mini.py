@@ -67,6 +67,11 @@ class MiniEncoder:
         self._image: GraphEncoder | ImageEncoder | None = None
         self._lock = threading.Lock()
 
+    @property
+    def device(self) -> str:
+        """Where photos are computed now; the first to ask has the image tower built."""
+        return self._image_encoder().device
+
     def prepare(self, photo: Image.Image) -> NDArray[np.uint8]:
         """The whole of an upright photo, squashed to a square: uint8 [size, size, 3].
 
@@ -87,7 +92,7 @@ class MiniEncoder:
         expected = (self.image_size, self.image_size, 3)
         if any(photo.shape != expected or photo.dtype != np.uint8 for photo in batch):
             raise ValueError(f"each photo must be uint8 {expected}, as `prepare` returns it")
-        return self._image_encoder().encode(np.stack(batch))
+        return self._image_encoder().encode(batch)
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embeddings of texts: float32 [n, dim], unit rows; past 128 tokens a text is cut."""
@@ -122,13 +127,15 @@ class MiniEncoder:
 
         # A graphics card is used only when asked for: decoding is slower than this model.
         device = torch_device(self._compute, self._say) if self._compute.device == "cuda" else "cpu"
-        return ImageEncoder(tensors, self._config["image"], device)
+        return ImageEncoder(
+            tensors, self._config["image"], device, self._say, self._compute.compile
+        )
 
     def torch_module(self) -> Any:
         """The image tower as a torch module: uint8 [n, size, size, 3] to unit rows."""
-        from retrieval.encoders.mini_image import ImageEncoder
+        from retrieval.encoders.mini_image import build_rows
 
-        return ImageEncoder(read_tensors(self._weights, "image."), self._config["image"]).module
+        return build_rows(read_tensors(self._weights, "image."), self._config["image"])
 
 
 def squash(photo: Image.Image, size: int) -> Image.Image:

@@ -28,6 +28,8 @@ _TILE = 1  # photos at a time on a core; more do not stay in its cache
 class GraphEncoder:
     """Prepared photos to embeddings, on the CPU, by the packaged weights."""
 
+    device = "cpu"
+
     def __init__(self, weights: Weights, shape: Mapping[str, Any]) -> None:
         """`weights` are named `tower.*` and `head.*`, `shape` is config.json's `image`.
 
@@ -36,9 +38,9 @@ class GraphEncoder:
         """
         self._graph = CompiledGraph(build_graph(weights, shape), _TILE)
 
-    def encode(self, photos: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 [n, S, S, 3] -> float32 [n, dim], unit rows."""
-        return self._graph.run(photos)
+    def encode(self, photos: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """n of uint8 [S, S, 3] -> float32 [n, dim], unit rows."""
+        return self._graph.run(np.stack(photos))
 
 
 def build_graph(weights: Weights, shape: Mapping[str, Any]) -> Model:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from indexes.native import load_torch
+from retrieval.encoders import Say
 from retrieval.encoders.mini_text import Int8Matrix, below
+from retrieval.encoders.module import ModuleRunner
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +24,8 @@ else:
     torch = load_torch()
     nn = torch.nn
     functional = torch.nn.functional
+
+_ON_CPU = 8  # photos at a time; more do not stay in a processor's cache
 
 
 class SameConv(nn.Module):
@@ -156,42 +160,56 @@ class ImageRows(nn.Module):
         return rows
 
 
+def build_rows(weights: Mapping[str, np.ndarray], shape: Mapping[str, Any]) -> ImageRows:
+    """The module of the packaged weights, for inference.
+
+    `weights` are named `tower.*` and `head.*`, `shape` is config.json's `image`. All in float32:
+    bfloat16 is twice as fast where there is hardware for it, but its embeddings are as far as
+    cosine 0.983 from these.
+    Raises KeyError or RuntimeError where the weights are not of this shape.
+    """
+    tower = build_tower(shape, below(weights, "tower."))
+    head = below(weights, "head.")
+    classifier, concepts = (
+        torch.from_numpy(Int8Matrix(head.pop(name), head.pop(f"{name}.scale")).whole())
+        for name in ("classifier.weight", "concepts")
+    )
+    state = {name: torch.from_numpy(value).float() for name, value in head.items()}
+    with torch.device("meta"):
+        module = ImageHead(shape["top"], shape["queries"], concepts.shape[1], len(classifier))
+    module.load_state_dict(state | {"classifier.weight": classifier}, assign=True)
+    return ImageRows(tower, module, concepts).requires_grad_(False).eval()
+
+
 class ImageEncoder:
     """Prepared photos to embeddings, on `device`, by the packaged weights."""
 
     def __init__(
-        self, weights: Mapping[str, np.ndarray], shape: Mapping[str, Any], device: str = "cpu"
+        self,
+        weights: Mapping[str, np.ndarray],
+        shape: Mapping[str, Any],
+        device: str = "cpu",
+        say: Say = lambda _: None,
+        compile: bool = False,
     ) -> None:
-        """`weights` are named `tower.*` and `head.*`, `shape` is config.json's `image`.
-
-        All in float32: bfloat16 is twice as fast where the processor has it, but its embeddings
-        are as far as cosine 0.983 from these.
-        Raises KeyError or RuntimeError where the weights are not of this shape.
-        """
-        tower = build_tower(shape, below(weights, "tower."))
-        head = below(weights, "head.")
-        classifier, concepts = (
-            torch.from_numpy(Int8Matrix(head.pop(name), head.pop(f"{name}.scale")).whole())
-            for name in ("classifier.weight", "concepts")
+        """As `build_rows`; the rest as `ModuleRunner`."""
+        self._runner = ModuleRunner(
+            lambda: build_rows(weights, shape), device, _ON_CPU, say, compile=compile
         )
-        state = {name: torch.from_numpy(value).float() for name, value in head.items()}
-        with torch.device("meta"):
-            module = ImageHead(shape["top"], shape["queries"], concepts.shape[1], len(classifier))
-        module.load_state_dict(state | {"classifier.weight": classifier}, assign=True)
-        rows = ImageRows(tower, module, concepts)
-        self.module = rows.requires_grad_(False).eval().to(device)
-        self._device = device
 
-    def encode(self, photos: np.ndarray) -> np.ndarray:
-        """uint8 [n, S, S, 3] -> float32 [n, dim], unit rows."""
-        rows = []
-        batch = 8 if self._device == "cpu" else 256  # more do not stay in a processor's cache
-        with torch.inference_mode():
-            for start in range(0, len(photos), batch):
-                some = torch.from_numpy(photos[start : start + batch]).to(self._device)
-                rows.append(self.module(some))
-            result: np.ndarray = torch.cat(rows).cpu().numpy()
-        return result
+    @property
+    def device(self) -> str:
+        """Where photos are computed now."""
+        return self._runner.device
+
+    def encode(self, photos: Sequence[np.ndarray]) -> np.ndarray:
+        """n of uint8 [S, S, 3] -> float32 [n, dim], unit rows."""
+        return self._runner.run(_rows, photos)
+
+
+def _rows(module: ImageRows, photos: Tensor) -> Tensor:
+    rows: Tensor = module(photos)
+    return rows
 
 
 def fast_dtype() -> torch.dtype:

@@ -6,6 +6,7 @@ safetensors or by torch's weights-only loader: a checkpoint is data and never ru
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
 import logging
@@ -28,12 +29,14 @@ from indexes.errors import ModelError
 from indexes.native import load_torch
 from retrieval.encoders import Say
 from retrieval.encoders.compute import Compute, torch_device, with_openvino
+from retrieval.encoders.module import ModuleRunner
 
 if TYPE_CHECKING:
     from retrieval.encoders.graph import CompiledGraph
 
 Floats = npt.NDArray[np.float32]
 _REACH_SECONDS = 3.0
+_ON_CPU = 32  # photos or texts at a time
 
 
 class OpenClipEncoder:
@@ -45,36 +48,52 @@ class OpenClipEncoder:
     """
 
     def __init__(self, name: str, compute: Compute = Compute(), say: Say = lambda _: None) -> None:
-        self.torch = load_torch()
         self.name, architecture, weights = split_name(name)
         self._compute, self._say = compute, say
-        self.device = torch_device(compute, say)
-        model, self._transform, self._tokenizer = _load(self.name, architecture, weights)
-        self.model = model.eval().to(self.device)
+        model, transform, self._tokenizer = _load(self.name, architecture, weights)
+        *self._pixels, _to_tensor, normalize = transform.transforms
         size = getattr(model.visual, "image_size", 224)
         self.image_size = int(size[0] if isinstance(size, tuple) else size)
         self.fingerprint = _fingerprint(model)
+        first = [model]
+
+        def build() -> Any:
+            again = first.pop() if first else _load(self.name, architecture, weights)[0]
+            return _towers(again, normalize)
+
+        device = torch_device(compute, say)
+        self._runner = ModuleRunner(build, device, _ON_CPU, say, True, compute.compile)
         self.dim = self.encode_texts(["a photo"]).shape[1]
 
-    def prepare(self, photo: Image.Image) -> npt.NDArray[np.float32]:
-        """The model's own preprocessing: float32 [3, size, size]."""
-        prepared: npt.NDArray[np.float32] = self._transform(photo).numpy()
-        return prepared
+    @property
+    def device(self) -> str:
+        """Where it computes now, as torch names it."""
+        return self._runner.device
+
+    def prepare(self, photo: Image.Image) -> npt.NDArray[np.uint8]:
+        """The model's own preprocessing up to the pixels: uint8 [size, size, 3]."""
+        for step in self._pixels:
+            photo = step(photo)
+        return np.array(photo, dtype=np.uint8)
 
     def encode_images(self, batch: Sequence[npt.NDArray[Any]]) -> Floats:
         """Prepared photos to float32 [n, dim], unit rows."""
         if not len(batch):
             return np.empty((0, self.dim), np.float32)
-        pixels = np.stack(batch)
         if self._graph is not None:
-            return self._graph.run(pixels)
-        return self._run(self.model.encode_image, self.torch.from_numpy(pixels).to(self.device))
+            return self._graph.run(np.stack(batch))
+        return self._runner.run(_photos, batch)
 
     def encode_texts(self, texts: Sequence[str]) -> Floats:
         """Texts to float32 [n, dim], unit rows; what is beyond the context length is cut off."""
         if not len(texts):
             return np.empty((0, self.dim), np.float32)
-        return self._run(self.model.encode_text, self._tokenizer(list(texts)).to(self.device))
+        return self._runner.run(_texts, self._tokenizer(list(texts)).numpy())
+
+    def torch_module(self) -> Any:
+        """The image tower as a torch module on the CPU: uint8 [n, size, size, 3] to unit rows."""
+        module = self._runner.module
+        return module if self.device == "cpu" else copy.deepcopy(module).cpu()
 
     @cached_property
     def _graph(self) -> CompiledGraph | None:
@@ -85,34 +104,47 @@ class OpenClipEncoder:
 
             if self._compute.engine == "auto" and not converted.gains():
                 return None
-            return converted.convert(image_rows(self.model), self.image_size)
+            return converted.convert(self.torch_module(), self.image_size)
 
         return with_openvino(self._compute, graph, self._say) if self.device == "cpu" else None
 
-    def _run(self, tower: Any, batch: Any) -> Floats:
-        torch = self.torch
-        with (
-            torch.inference_mode(),
-            torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"),
-        ):
-            rows = torch.nn.functional.normalize(tower(batch).float(), dim=-1)
-        result: Floats = rows.cpu().numpy()
-        return result
 
+def _towers(model: Any, normalize: Any) -> Any:
+    """The two towers as one module: prepared photos, or token ids, to unit rows.
 
-def image_rows(model: Any) -> Any:
-    """A module from prepared photos, float32 [n, 3, S, S], to unit rows, float32 [n, dim]."""
+    normalize: the model's own last step of preprocessing, of pixels from 0 to 1.
+    """
     torch = load_torch()
 
-    class ImageRows(torch.nn.Module):  # type: ignore[misc, name-defined]
+    class Towers(torch.nn.Module):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             super().__init__()
             self.model = model
+            for name in ("mean", "std"):
+                value = torch.tensor(getattr(normalize, name))[:, None, None]
+                self.register_buffer(name, value, persistent=False)
 
         def forward(self, photos: Any) -> Any:
-            return torch.nn.functional.normalize(self.model.encode_image(photos).float(), dim=-1)
+            """uint8 (B, S, S, 3) -> float32 (B, dim)."""
+            pixels = photos.permute(0, 3, 1, 2).float() / 255.0  # channels-last in memory
+            return self.unit(self.model.encode_image((pixels - self.mean) / self.std))
 
-    return ImageRows().eval()
+        def texts(self, ids: Any) -> Any:
+            """int64 (B, T) -> float32 (B, dim)."""
+            return self.unit(self.model.encode_text(ids))
+
+        def unit(self, rows: Any) -> Any:
+            return torch.nn.functional.normalize(rows.float(), dim=-1)
+
+    return Towers().eval()
+
+
+def _photos(towers: Any, photos: Any) -> Any:
+    return towers(photos)
+
+
+def _texts(towers: Any, ids: Any) -> Any:
+    return towers.texts(ids)
 
 
 def split_name(name: str) -> tuple[str, str, str | None]:

@@ -1,0 +1,498 @@
+"""Graphics cards: what they compute, and what becomes of the work when they are full or fail.
+
+`pytest -m cuda` runs what needs a card. The rest runs anywhere: torch calls the processor `cpu:0`,
+too, and under that name it stands for a card here, with the errors that torch raises for one.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+import retrieval
+from indexes import card as card_vectors
+from indexes import vectors
+from indexes.errors import PhotoError
+from indexes.native import load_faiss, load_torch
+from retrieval import Compute
+from retrieval.encoders import card, mini, openclip
+from retrieval.encoders.card import fitting
+from retrieval.encoders.jpeg import CardDecoder, card_decoder
+from retrieval.encoders.mini import MiniEncoder
+from retrieval.encoders.openclip import OpenClipEncoder
+from retrieval.photos import open_photo
+from tests.conftest import Run, shared
+from tests.test_engines import cosines, prepared
+
+STAND_IN = "cpu:0"
+pytestmark = pytest.mark.filterwarnings("ignore:The image decoding")  # torchvision's is to move
+ON_CARD, ON_CPU = Compute("torch", "cuda"), Compute("torch", "cpu")
+
+
+def need_card() -> None:
+    why = card.trouble()
+    if why is not None:
+        pytest.skip(f"no NVIDIA GPU that torch can use: {why or 'there is no driver'}")
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request: pytest.FixtureRequest) -> str:
+    if request.param == "cuda":
+        need_card()
+    return str(request.param)
+
+
+def _stand_in_device(compute: Compute, _: object) -> str:
+    return STAND_IN if compute.device == "cuda" else "cpu"
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (mini, openclip):
+        monkeypatch.setattr(module, "torch_device", _stand_in_device)
+
+
+@pytest.fixture
+def fails(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[int], Any]], None]]:
+    """Have every module on the stand-in raise what a function of the batch's length returns."""
+
+    def install(error: Callable[[int], Exception | None]) -> None:
+        from retrieval.encoders.module import ModuleRunner
+
+        real = ModuleRunner._place
+
+        def place(self: ModuleRunner, where: str, compile: bool) -> None:
+            real(self, where, compile)
+            if self.device != "cpu":
+                self.module.register_forward_pre_hook(broken)
+
+        def broken(_: object, batch: tuple[Any]) -> None:
+            if (raised := error(len(batch[0]))) is not None:
+                raise raised
+
+        monkeypatch.setattr(ModuleRunner, "_place", place)
+
+    yield install
+
+
+# The size of a batch ---------------------------------------------------------------------------
+
+
+@given(each=st.floats(1, 1e11), free=st.integers(0, 2**40), most=st.sampled_from([1, 32, 256]))
+def test_a_batch_fits_the_memory_that_is_free(each: float, free: int, most: int) -> None:
+    size = fitting(each, free, most)
+    assert 1 <= size <= most and size & (size - 1) == 0
+    assert size == 1 or size * each <= free
+    assert size == most or 4 * size * each > free, "and no memory is left lying idle"
+
+
+@pytest.mark.parametrize("full", ["CUDA out of memory. Tried", "CUDA error: out of memory"])
+def test_a_full_card_gets_half_as_much_and_goes_on(
+    stand_in: None, fails: Any, originals: Path, full: str
+) -> None:
+    torch, said, sizes = load_torch(), [], []
+
+    def error(length: int) -> Exception | None:
+        sizes.append(length)
+        kind = torch.OutOfMemoryError if "Tried" in full else torch.AcceleratorError
+        return kind(full) if length > 3 else None
+
+    fails(error)
+    encoder = MiniEncoder(compute=ON_CARD, say=said.append)
+    photos = prepared(encoder, originals)[:6]
+    rows = encoder.encode_images(photos)
+    assert cosines(rows, MiniEncoder(compute=ON_CPU).encode_images(photos)).min() > 0.9999
+    assert not said and encoder.device == STAND_IN
+    sizes.clear()
+    encoder.encode_images(photos)
+    assert max(sizes) == 3, "what it learned is kept"
+
+
+def test_a_card_without_room_for_one_photo_is_left_with_a_sentence(
+    stand_in: None, fails: Any, originals: Path
+) -> None:
+    torch, said = load_torch(), []
+    fails(lambda _: torch.OutOfMemoryError("CUDA out of memory."))
+    encoder = MiniEncoder(compute=ON_CARD, say=said.append)
+    photos = prepared(encoder, originals)[:2]
+    assert len(encoder.encode_images(photos)) == 2
+    assert encoder.device == "cpu"
+    assert len(said) == 1 and "no memory" in said[0] and "CPU" in said[0]
+
+
+# A card that fails -----------------------------------------------------------------------------
+
+
+def test_a_card_that_is_lost_halfway_loses_no_photo(
+    stand_in: None, fails: Any, originals: Path, tmp_path: Path
+) -> None:
+    torch, said, batches = load_torch(), [], []
+    lost = "CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronously"
+
+    def error(length: int) -> Exception | None:
+        batches.append(length)
+        return torch.AcceleratorError(lost) if len(batches) > 2 else None
+
+    fails(error)
+    encoder = MiniEncoder(compute=ON_CARD, say=said.append)
+    report = retrieval.index(
+        originals, index=tmp_path, model=encoder, options=retrieval.Options(batch_size=5)
+    )
+    assert report.encoded == 20 and len(batches) == 3 and encoder.device == "cpu"
+    assert said == [
+        "The graphics card cannot go on (CUDA error: unspecified launch failure): "
+        "computing on the CPU."
+    ]
+    retrieval.index(originals, index=tmp_path / "cpu", model="mini")
+    with retrieval.open(tmp_path) as there, retrieval.open(tmp_path / "cpu") as here:
+        query = originals / "chelsea.png"
+        np.testing.assert_allclose(
+            [hit.score for hit in there.similar(query, k=19)],
+            [hit.score for hit in here.similar(query, k=19)],
+            atol=1e-4,
+        )
+
+
+def test_texts_and_photos_of_an_open_clip_model_survive_a_card(
+    stand_in: None, fails: Any, random_clip: str, originals: Path
+) -> None:
+    said: list[str] = []
+    dead: list[bool] = []
+    fails(lambda _: RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED") if dead else None)
+    right = OpenClipEncoder(random_clip, ON_CPU)
+    encoder = OpenClipEncoder(random_clip, ON_CARD, said.append)
+    photos = prepared(encoder, originals)[:9]
+    assert photos[0].dtype == np.uint8, "bytes are a quarter of what floats would send"
+    expected = right.encode_images(photos)
+    assert cosines(encoder.encode_images(photos), expected).min() > 0.999, "in bfloat16"
+    dead.append(True)
+    np.testing.assert_allclose(encoder.encode_images(photos), expected, atol=1e-5)
+    assert len(said) == 1 and "CUDNN_STATUS_EXECUTION_FAILED" in said[0]
+    assert encoder.device == "cpu"
+    np.testing.assert_allclose(
+        encoder.encode_texts(["a dog", "a cat"]), right.encode_texts(["a dog", "a cat"]), atol=1e-5
+    )
+
+
+def test_where_torch_cannot_compile_the_card_goes_on_without(
+    monkeypatch: pytest.MonkeyPatch, stand_in: None, originals: Path
+) -> None:
+    said: list[str] = []
+
+    def no_compiler(*_: object) -> None:
+        raise RuntimeError("no compiler")
+
+    def compile(module: Any) -> None:
+        """As torch does it where it finds no compiler: only the first call fails."""
+        module._compiled_call_impl = no_compiler
+
+    monkeypatch.setattr(load_torch().nn.Module, "compile", compile)
+    encoder = MiniEncoder(compute=Compute("torch", "cuda", compile=True), say=said.append)
+    photos = prepared(encoder, originals)[:3]
+    rows = encoder.encode_images(photos)
+    assert cosines(rows, MiniEncoder(compute=ON_CPU).encode_images(photos)).min() > 0.9999
+    assert encoder.device == STAND_IN and len(said) == 1 and "going on without" in said[0]
+
+
+def test_an_error_that_the_cpu_has_too_is_raised(stand_in: None, random_clip: str) -> None:
+    said: list[str] = []
+    encoder = OpenClipEncoder(random_clip, ON_CARD, said.append)
+    with pytest.raises(RuntimeError):
+        encoder.encode_images([np.zeros((3, 3, 5), np.uint8)])
+    assert encoder.device == "cpu" and len(said) == 1
+
+
+def test_a_driver_that_does_not_match_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, few: Path, run: Run
+) -> None:
+    def unavailable() -> bool:
+        warnings.warn(  # as torch does
+            "CUDA initialization: The NVIDIA driver on your system is too old (found version "
+            "11040). Please update your GPU driver by downloading and installing a new version",
+            stacklevel=1,
+        )
+        return False
+
+    monkeypatch.setattr(card, "has_nvidia_driver", lambda: True)
+    monkeypatch.setattr(load_torch().cuda, "is_available", unavailable)
+    done = run("index", few, "--model", "mini", "--device", "cuda")
+    assert done.code == 0 and "4 added" in done.out
+    (line,) = (line for line in done.talk.splitlines() if "NVIDIA" in line)
+    assert "too old (found version 11040)" in line and "CPU" in line and "Please" not in line
+
+
+def test_a_card_that_cannot_be_started_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = load_torch()
+
+    def zeros(*_: object, **__: object) -> None:
+        raise torch.AcceleratorError("CUDA error: initialization error\nCUDA kernel errors might")
+
+    monkeypatch.setattr(card, "has_nvidia_driver", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "zeros", zeros)
+    assert card.trouble() == "CUDA error: initialization error"
+
+
+# JPEG ------------------------------------------------------------------------------------------
+
+
+def opened(file: Path, decode: Any = None, target: int = 64) -> Image.Image:
+    with file.open("rb") as source:
+        return open_photo(source, file.name, 100, target, decode)[0]
+
+
+@pytest.fixture
+def decoder(device: str) -> CardDecoder:
+    if device == "cpu":
+        return CardDecoder(device)
+    found = card_decoder(device)
+    if found is None:
+        pytest.skip("this torchvision cannot decode JPEG on a GPU")
+    return found
+
+
+class Counting:
+    """A decoder that counts what it gave, and what it could not decode."""
+
+    def __init__(self, decoder: CardDecoder) -> None:
+        self.decoder, self.gave = decoder, [0, 0]
+
+    def __call__(self, data: bytes, shrink: int) -> Image.Image | None:
+        photo = self.decoder.decode(data, shrink)
+        self.gave[photo is None] += 1
+        return photo
+
+
+def test_a_card_decodes_what_pillow_decodes(decoder: CardDecoder, originals: Path) -> None:
+    encoder, decode = MiniEncoder(), Counting(decoder)
+    files = sorted(originals.glob("*.jpg"))
+    pairs = [(opened(f, target=128), opened(f, decode, target=128)) for f in files]
+    assert decode.gave[0] >= 2 and decode.gave[1] == 0
+    for by_pillow, by_card in pairs:
+        assert by_card.size == by_pillow.size
+        off = np.abs(np.asarray(by_card, float) - np.asarray(by_pillow, float))
+        assert off.mean() < 1.5
+    rows = [
+        encoder.encode_images([encoder.prepare(p) for p in side])
+        for side in zip(*pairs, strict=True)
+    ]
+    assert cosines(*rows).min() > 0.999
+
+
+def test_a_photo_that_lies_on_its_side_is_turned(decoder: CardDecoder, tmp_path: Path) -> None:
+    file, exif = tmp_path / "turned.jpg", Image.Exif()
+    exif[0x0112] = 6
+    Image.linear_gradient("L").resize((400, 300)).save(file, exif=exif)
+    decode = Counting(decoder)
+    by_card = opened(file, decode)
+    assert decode.gave == [1, 0] and by_card.size == (150, 200)
+    off = np.abs(np.asarray(by_card, float) - np.asarray(opened(file), float))
+    assert off.mean() < 1.5
+
+
+def test_what_is_not_plain_is_left_to_pillow(decoder: CardDecoder) -> None:
+    decode, refused = Counting(decoder), []
+    for file in sorted(shared("bad_inputs").glob("*.jpg")):
+        try:
+            by_pillow = opened(file)
+        except PhotoError as error:
+            with pytest.raises(PhotoError) as raised:
+                opened(file, decode)
+            assert str(raised.value) == str(error)
+            refused.append(file.name)
+            continue
+        assert opened(file, decode).size == by_pillow.size
+    assert refused == ["african_elephants_truncated_file.jpg"]
+    assert decode.gave == [3, 0], "the colour, the grey and the turned one, not CMYK"
+
+
+def test_a_thumbnail_is_not_taken_for_the_end_of_a_photo(
+    decoder: CardDecoder, tmp_path: Path
+) -> None:
+    """A photo cut off behind its metadata, which hold the whole of a smaller one."""
+    small, large = io.BytesIO(), io.BytesIO()
+    Image.effect_noise((32, 32), 50).save(small, "JPEG")
+    Image.effect_noise((600, 600), 50).save(large, "JPEG", exif=b"Exif\0\0" + small.getvalue())
+    file = tmp_path / "cut.jpg"
+    file.write_bytes(large.getvalue()[: len(large.getvalue()) // 2])
+    decode = Counting(decoder)
+    with pytest.raises(PhotoError, match="truncated"):
+        opened(file, decode)
+    assert decode.gave == [0, 0]
+
+
+def test_one_damaged_file_spoils_no_other(decoder: CardDecoder, tmp_path: Path) -> None:
+    """Asked for by many threads at once, each gets its own photo, or nothing."""
+    files = []
+    for shade in range(24):
+        made = io.BytesIO()
+        Image.new("RGB", (64 + shade, 48), (10 * shade,) * 3).save(made, "JPEG")
+        files.append(b"\xff\xd8no photo\xff\xd9" if shade % 8 == 3 else made.getvalue())
+    with ThreadPoolExecutor(8) as pool:
+        photos = list(pool.map(lambda data: decoder.decode(data, 2), files))
+    for shade, photo in enumerate(photos):
+        if shade % 8 == 3:
+            assert photo is None
+        else:
+            assert photo is not None and photo.size == (-(-(64 + shade) // 2), 24)
+            assert abs(np.asarray(photo, float).mean() - 10 * shade) < 2
+
+
+def test_an_index_by_a_cards_decoder_finds_the_same(
+    monkeypatch: pytest.MonkeyPatch, device: str, originals: Path, tmp_path: Path
+) -> None:
+    decode = Counting(CardDecoder(device))
+    if device == "cpu":
+        monkeypatch.setattr("retrieval.indexing.jpeg_decoder", lambda _: decode)
+    compute = Compute("torch", device)  # type: ignore[arg-type]
+    scores = []
+    for place, options in (("here", ON_CPU), ("there", compute)):
+        report = retrieval.index(
+            originals,
+            index=tmp_path / place,
+            model="mini",
+            options=retrieval.Options(compute=options),
+        )
+        assert report.encoded == 20
+        with retrieval.open(tmp_path / place) as photos:
+            hits = photos.similar(originals / "chelsea.png", k=10)
+            scores.append({hit.path.name: hit.score for hit in hits})
+    assert list(scores[0]) == list(scores[1])
+    np.testing.assert_allclose(list(scores[0].values()), list(scores[1].values()), atol=0.01)
+
+
+# Vectors ---------------------------------------------------------------------------------------
+
+
+def unit_rows(count: int, dim: int, seed: int = 0) -> np.ndarray:
+    rows = np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("copies", [1, 2, 3])
+def test_copies_that_share_the_rows_find_what_the_whole_finds(copies: int) -> None:
+    rows, ids = unit_rows(1001, 24), np.arange(1001) * 3 + 1
+    whole = vectors.Part(ids, rows)
+    spread = card_vectors.copied(whole, [load_faiss().IndexFlatIP(24) for _ in range(copies)])
+    for query in unit_rows(9, 24, seed=1):
+        for limits in ({}, {"allowed": ids[::7]}, {"refused": ids[:500]}):
+            found, scores = vectors.search([spread], query, 20, **limits)
+            expected, right = vectors.search([whole], query, 20, **limits)
+            assert found.tolist() == expected.tolist()
+            np.testing.assert_allclose(scores, right, atol=1e-6)
+    assert vectors.first_hits([spread], rows[:5]) == set(ids[:5].tolist())
+
+
+def test_an_index_searched_often_moves_to_the_cards_and_finds_the_same(
+    monkeypatch: pytest.MonkeyPatch, photos: Path
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(card_vectors, "LARGE", 10)
+    monkeypatch.setattr(card_vectors, "OFTEN", 3)
+    monkeypatch.setattr(card_vectors, "cards", lambda: asked.append(1) or 2)
+    flat = lambda _card, dim, half: load_faiss().IndexFlatIP(dim)  # noqa: E731
+    monkeypatch.setattr(card_vectors, "_empty", flat)
+    with retrieval.open(photos) as opened:
+        found = []
+        for _ in range(4):
+            found.append([hit.path.name for hit in opened.similar(photos / "chelsea.png", k=9)])
+            assert bool(asked) == (len(found) >= 3), "a few searches never begin with a card"
+    assert found[0] == found[1] == found[2] == found[3]
+
+
+def test_an_index_on_a_card_is_refused_where_there_is_none(run: Run, photos: Path) -> None:
+    if card_vectors.cards():
+        pytest.skip("FAISS has a GPU here")
+    done = run("benchmark", "search", shared("coco_cc"), "--type", "gpu", "--model", "mini")
+    assert done.code == 1 and "NVIDIA GPU" in done.talk and "exact" in done.talk
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("half", [False, True])
+def test_faiss_finds_on_cards_what_it_finds_on_the_cpu(half: bool) -> None:
+    if not card_vectors.cards():
+        pytest.skip("no GPU that FAISS can use")
+    rows = unit_rows(300_000, 128)
+    whole = vectors.Part(np.arange(len(rows)), rows)
+    spread = card_vectors.on_cards(whole, half)
+    assert spread is not whole
+    same = 0
+    for query in unit_rows(20, 128, seed=1):
+        found, scores = vectors.search([spread], query, 10)
+        expected, right = vectors.search([whole], query, 10)
+        np.testing.assert_allclose(scores, right, atol=2e-3 if half else 1e-5)
+        same += len(set(found) & set(expected))
+    assert same >= (0.95 if half else 0.999) * 200
+
+
+# On a real card --------------------------------------------------------------------------------
+
+
+@pytest.mark.cuda
+def test_a_card_gives_the_embeddings_of_the_cpu(originals: Path, random_clip: str) -> None:
+    need_card()
+    for made in (
+        lambda compute: MiniEncoder(compute=compute),
+        lambda compute: MiniEncoder(compute=replace(compute, compile=True)),
+        lambda compute: OpenClipEncoder(random_clip, compute),
+    ):
+        there, here = made(ON_CARD), made(ON_CPU)
+        photos = 20 * prepared(here, originals)  # several batches, the last of another length
+        assert cosines(there.encode_images(photos), here.encode_images(photos)).min() > 0.999
+        assert there.device == "cuda"
+        texts = ["a cat", "a rocket at night", ""]
+        assert cosines(there.encode_texts(texts), here.encode_texts(texts)).min() > 0.999
+
+
+@pytest.mark.cuda
+def test_many_threads_may_use_one_card(originals: Path) -> None:
+    need_card()
+    encoder = MiniEncoder(compute=ON_CARD)
+    photos = 10 * prepared(encoder, originals)
+    expected = encoder.encode_images(photos)
+    with ThreadPoolExecutor(4) as pool:
+        for rows in pool.map(encoder.encode_images, [photos] * 8):
+            np.testing.assert_allclose(rows, expected, atol=1e-4)
+
+
+@pytest.mark.cuda
+def test_a_card_that_others_fill_goes_on_with_less(originals: Path) -> None:
+    need_card()
+    torch, said = load_torch(), []
+    encoder = MiniEncoder(compute=ON_CARD, say=said.append)
+    photos = 20 * prepared(encoder, originals)
+    expected = encoder.encode_images(photos)
+    torch.cuda.empty_cache()
+    held = torch.cuda.memory_reserved() + (64 << 20)
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(held / total)
+    try:
+        assert cosines(encoder.encode_images(photos), expected).min() > 0.999
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert encoder.device == "cuda" and not said
+
+
+@pytest.mark.cuda
+def test_throughput_measures_the_card(run: Run) -> None:
+    need_card()
+    told = run(
+        *("benchmark", "throughput", "--device", "cuda", "--megapixels", 2, "--photos", 32),
+        *("--repeats", 1, "--no-peers", "--json"),
+    ).json
+    assert told["device"].startswith("cuda (")
+    ways = {speed["way"] for speed in told["speeds"]}
+    assert {"decode", "encode", "index"} <= ways
+    if card_decoder("cuda") is not None:
+        assert "decode, by the CPU alone" in ways
