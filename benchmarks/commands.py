@@ -59,6 +59,12 @@ def recall(
     ranking: Annotated[
         list[str] | None, typer.Option(metavar="R", help="A ranking (repeatable). Default: plain.")
     ] = None,
+    index_type: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="T", help="exact, fp16, int8, hnsw or ivf (repeatable). Default: exact."
+        ),
+    ] = None,
     direction: Annotated[
         Literal["both", "text-to-image", "image-to-text"], typer.Option(help="What is a query.")
     ] = "both",
@@ -73,7 +79,8 @@ def recall(
     """How often the right photo is among the first hits for its captions, and the other way.
 
     Recall@k as CLIP papers count it, in percent: the share of queries with at least one right item
-    among the first k. Embeddings are kept, so a second run takes seconds.
+    among the first k. What an approximate index does not give counts as last. Embeddings are kept,
+    so a second run takes seconds.
     """
     from benchmarks import plots
     from benchmarks import recall as benchmark
@@ -86,6 +93,7 @@ def recall(
         found,
         model or ["auto"],
         ranking or ["plain"],
+        index_type or ["exact"],
         direction,
         skip_bad,
         rebuild,

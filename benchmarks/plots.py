@@ -45,7 +45,7 @@ def recall(runs: Sequence[Run], file: Path) -> None:
                 yerr=[below, above],
                 capsize=3,
                 color=_COLOURS[i % len(_COLOURS)],
-                label=f"{run.model}, {run.ranking}",
+                label=f"{run.model}, {run.ranking}, {run.index_type}",
             )
             labels = [f"{value.value:.1f}" for value in found]
             panel.bar_label(bars, labels, padding=2, fontsize=8)

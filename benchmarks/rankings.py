@@ -1,7 +1,7 @@
 """The rankings that a benchmark can compare, by name.
 
-A ranking gets all that a search could know, and answers with the scores of any of the queries
-against the whole gallery.
+A ranking gets all that a search could know, and answers with rows whose inner products are its
+scores, so that any inner-product index serves it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,6 @@ from indexes.errors import QueryError
 from retrieval import ranking as ours
 from retrieval.bank import bank
 from retrieval.encoders import Encoder
-from retrieval.evaluation import Scores, inner_products
 
 Floats = npt.NDArray[np.float32]
 
@@ -35,28 +34,29 @@ class Task:
     encode: Callable[[Sequence[str]], Floats]
 
 
-Ranking = Callable[[Task], Scores]
+Ranking = Callable[[Task], tuple[Floats, Floats]]
+"""From a task to queries and gallery, float32 [m, d] and [n, d]."""
 
 
-def plain(task: Task) -> Scores:
-    """The cosine of query and item."""
-    return inner_products(task.queries, task.gallery)
+def plain(task: Task) -> tuple[Floats, Floats]:
+    """By the cosine of query and item."""
+    return task.queries, task.gallery
 
 
 def _searched(ranking: ours.Ranking) -> Ranking:
     """A ranking of `search`, as it is for queries in words; photos are ranked plainly there too."""
 
-    def scores(task: Task) -> Scores:
+    def rows(task: Task) -> tuple[Floats, Floats]:
         if task.direction != "text_to_image":
             return plain(task)
         queries = task.queries
         if ranking.templates:
             queries = ours.templated(ranking, list(task.texts), task.encode)
-        rows = bank(task.encoder) if ranking.bias else queries[:0]
-        gallery, queries = ours.transform(ranking, task.gallery, queries, rows)
-        return inner_products(queries, gallery)
+        generic = bank(task.encoder) if ranking.bias else queries[:0]
+        gallery, queries = ours.transform(ranking, task.gallery, queries, generic)
+        return queries, gallery
 
-    return scores
+    return rows
 
 
 # `hybrid` needs captions that are stored with the photos: benchmarks.ranking_trials measures it.

@@ -1,7 +1,8 @@
 """Recall@k of models and rankings on a captioned photo set, in both directions.
 
 It goes the way a search goes: the same reading of photos, the same encoder, the same catalogue and
-vectors. Run it as `retrieval benchmark recall` or `python -m benchmarks.recall`.
+vectors, or an approximate index in their place. Run it as `retrieval benchmark recall` or
+`python -m benchmarks.recall`.
 """
 
 import time
@@ -12,26 +13,46 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks import rankings
+from benchmarks import index_types, rankings
+from benchmarks.index_types import Served, bars, build, recall
 from indexes import vectors
 from retrieval.captioned import CaptionedSet
-from retrieval.evaluation import METRICS, Difference, Measured, Ranks, compare, rank, summarise
+from retrieval.evaluation import (
+    METRICS,
+    Difference,
+    Measured,
+    Ranks,
+    compare,
+    inner_products,
+    rank,
+    summarise,
+)
 from retrieval.kept import Kept, Progress, keep, without
 from retrieval.models import load_encoder
 
 Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
 Direction = Literal["both", "text-to-image", "image-to-text"]
 _WAYS = {"text-to-image": "text_to_image", "image-to-text": "image_to_text"}
-_CHECKED = 1000  # queries for which the index is held to exact scores
+_CHECKED = 2000  # queries: half to choose an index's setting by, half to hold it to exact scores
+
+
+@dataclass(frozen=True)
+class IndexUsed:
+    """An index that was searched: how FAISS was asked for it, the setting that was chosen for it,
+    and how much of the exact first ten it gives, in percent."""
+
+    factory: str
+    setting: str
+    recall: float
 
 
 @dataclass(frozen=True)
 class Run:
-    """One model with one ranking on one data set.
+    """One model with one ranking through one type of index on one data set.
 
-    ranks: by direction; index_recall: how much of the exact first ten the index's own search
-    gives, in percent; encoded: photos and captions that were not kept from an earlier run;
-    seconds: wall time of all of it but reading the captions.
+    ranks, measured, used: by direction; encoded: photos and captions that were not kept from an
+    earlier run; seconds: wall time of all of it but reading the captions.
     """
 
     captioned: CaptionedSet
@@ -40,7 +61,8 @@ class Run:
     ranking: str
     ranks: Mapping[str, Ranks]
     measured: Mapping[str, Mapping[str, Measured]]
-    index_recall: float
+    index_type: str
+    used: Mapping[str, IndexUsed]
     encoded: tuple[int, int]
     seconds: float
 
@@ -49,18 +71,20 @@ def measure(
     captioned: CaptionedSet,
     models: Sequence[str] = ("auto",),
     names: Sequence[str] = ("plain",),
+    types: Sequence[str] = ("exact",),
     direction: Direction = "both",
     skip_bad: bool = False,
     rebuild: bool = False,
     say: Callable[[str], None] = lambda _: None,
     progress: Progress = lambda *_: None,
 ) -> list[Run]:
-    """A run for each model with each ranking; see `retrieval benchmark recall --help`.
+    """A run for each model, each ranking and each type of index: `retrieval benchmark recall`.
 
-    Raises RetrievalError: an unknown ranking or model, or a photo that cannot be read (but for
-    skip_bad, which leaves such photos out with their captions).
+    Raises RetrievalError: an unknown ranking, type or model, or a photo that cannot be read (but
+    for skip_bad, which leaves such photos out with their captions).
     """
     chosen = {name: rankings.find(name) for name in names}
+    index_types.check(types)
     ways = [way for flag, way in _WAYS.items() if direction in ("both", flag)]
     runs = []
     for model in models:
@@ -70,31 +94,35 @@ def measure(
             photos, wrong = kept.photos(captioned.photos)
             used = without(captioned, wrong, skip_bad, say)
             texts = kept.texts(used.captions)
-            index_recall = against_exact(texts.rows, photos.rows)
             encoded = (photos.fresh, texts.fresh)
             for name, ranking in chosen.items():
-                ranks = {}
-                for way in ways:
-                    task = _task(way, used, photos.rows, texts.rows, kept, encoder)
-                    owners = np.array(used.owners), np.arange(len(used.photos))
-                    of, to = owners if way == "text_to_image" else owners[::-1]
-                    ranks[way] = rank(ranking(task), of, to)
-                measured = {way: summarise(found) for way, found in ranks.items()}
-                seconds = time.perf_counter() - started
-                runs.append(
-                    Run(
-                        used,
-                        encoder.name,
-                        encoder.fingerprint,
-                        name,
-                        ranks,
-                        measured,
-                        index_recall,
-                        encoded,
-                        seconds,
+                rows = {
+                    way: ranking(_task(way, used, photos.rows, texts.rows, kept, encoder))
+                    for way in ways
+                }
+                for kind in types:
+                    ranks, indexes = {}, {}
+                    for way in ways:
+                        owners = np.array(used.owners), np.arange(len(used.photos))
+                        of, to = owners if way == "text_to_image" else owners[::-1]
+                        ranks[way], indexes[way] = through(kind, *rows[way], of, to)
+                    measured = {way: summarise(found) for way, found in ranks.items()}
+                    seconds = time.perf_counter() - started
+                    runs.append(
+                        Run(
+                            used,
+                            encoder.name,
+                            encoder.fingerprint,
+                            name,
+                            ranks,
+                            measured,
+                            kind,
+                            indexes,
+                            encoded,
+                            seconds,
+                        )
                     )
-                )
-                started, encoded = time.perf_counter(), (0, 0)
+                    started, encoded = time.perf_counter(), (0, 0)
     return runs
 
 
@@ -107,20 +135,32 @@ def _task(
     )
 
 
-def against_exact(queries: Floats, gallery: Floats, k: int = 10) -> float:
-    """How much of the exact first `k` the index's search gives, in percent, by some queries.
+def through(
+    kind: str, queries: Floats, gallery: Floats, of: Ints, to: Ints
+) -> tuple[Ranks, IndexUsed]:
+    """The ranks that a type of index gives, and the index.
 
-    What scores as high as the exact k-th, to rounding, counts as found.
+    queries: float32 [m, dim]; gallery: float32 [n, dim]; of, to: their owners. What an approximate
+    index does not give as a candidate is never found: it counts as the last.
     """
-    part = queries[:: max(1, len(queries) // _CHECKED)]
-    k = min(k, len(gallery))
-    index = [vectors.Part(np.arange(len(gallery)), gallery)]
-    bars = np.partition(part @ gallery.T, -k, axis=1)[:, -k]
-    found = 0
-    for query, bar in zip(part, bars, strict=True):
-        ids, _ = vectors.search(index, query, k)
-        found += int((gallery[ids] @ query >= bar - 1e-6).sum())
-    return 100 * found / (k * len(part))
+    part = vectors.Part(np.arange(len(gallery)), gallery)
+    served = Served(kind, build(kind, gallery), part)
+    sample = queries[:: max(1, len(queries) // _CHECKED)]
+    for_setting, checked = sample[1::2], sample[::2]
+    served.settle(for_setting, bars(gallery, for_setting))
+    found = np.concatenate([served.search(query[None]) for query in checked])
+    right = recall(gallery, checked, found, bars(gallery, checked))
+    exact = inner_products(queries, gallery)
+
+    def scores(part: slice) -> Floats:
+        block, ids = exact(part), served.candidates(queries[part])
+        here = np.zeros(block.shape, np.bool_)
+        lines, places = np.nonzero(ids >= 0)
+        here[lines, ids[lines, places]] = True
+        return np.where(here, block, np.float32(-np.inf))
+
+    ranks = rank(scores if served.kind.lossy else exact, of, to)
+    return ranks, IndexUsed(served.kind.factory(len(gallery)), served.setting, right)
 
 
 # Told ------------------------------------------------------------------------------------------
@@ -158,7 +198,16 @@ def as_json(runs: Sequence[Run]) -> Any:
                     }
                     for name, step in steps(runs[0], run, way).items()
                 }
-        value["index"] = {"kind": "exact", "recall@10": round(run.index_recall, 4)}
+        value["index"] = {
+            "kind": run.index_type,
+            "recall@10": round(min(index.recall for index in run.used.values()), 4),
+        }
+        for way, index in run.used.items():
+            value["index"][way] = {
+                "factory": index.factory,
+                "setting": index.setting,
+                "recall@10": round(index.recall, 4),
+            }
         value["encoded"] = {"images": run.encoded[0], "captions": run.encoded[1]}
         value["seconds"] = round(run.seconds, 3)
         told.append(value)
@@ -181,8 +230,8 @@ def as_table(runs: Sequence[Run]) -> str:
             f"{run.captioned.name}, split {run.captioned.split}: "
             f"{len(run.captioned.photos):,} photos, {len(run.captioned.captions):,} captions",
             f"model {run.model} (weights {run.fingerprint}), ranking {run.ranking}; "
-            f"{run.seconds:.1f} s, {photos:,} photos and {captions:,} captions encoded; "
-            f"the index gives {run.index_recall:.1f}% of the exact first ten",
+            f"{run.seconds:.1f} s, {photos:,} photos and {captions:,} captions encoded",
+            *(_index_line(run, way) for way in run.used),
             " " * 9 + "".join(f"{way.replace('_', ' '):<24}" for way in run.measured).rstrip(),
         ]
         for name in METRICS:
@@ -193,6 +242,15 @@ def as_table(runs: Sequence[Run]) -> str:
         blocks.append("\n".join(lines))
     note = "In percent (MedR: ranks), with 95% intervals from resampled photos; ties count against."
     return "\n\n".join([*blocks, note])
+
+
+def _index_line(run: Run, way: str) -> str:
+    index = run.used[way]
+    kind = ", ".join(filter(None, (index.factory, index.setting)))
+    return (
+        f"index {run.index_type} ({kind}), {way.replace('_', ' ')}: gives {index.recall:.1f}% of "
+        "the exact first ten"
+    )
 
 
 def _cell(found: Measured) -> str:
@@ -208,7 +266,8 @@ def _above(first: Run, run: Run) -> list[str]:
                 f"{name} {found[name].value:+.2f} [{found[name].low:+.2f}, {found[name].high:+.2f}]"
                 for name in ("R@1", "R@5", "R@10")
             )
-            lines.append(f"above {first.model}, {first.ranking}, {way.replace('_', ' ')}: {told}")
+            what = f"{first.model}, {first.ranking}, {first.index_type}, {way.replace('_', ' ')}"
+            lines.append(f"above {what}: {told}")
     return lines
 
 

@@ -12,13 +12,25 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import psutil
 
-from indexes import card, vectors
+from benchmarks.index_types import (
+    CANDIDATES,
+    KINDS,
+    RIGHT,
+    K,
+    Served,
+    bars,
+    build,
+    check,
+    kinds_here,
+    recall,
+)
+from indexes import vectors
 from indexes.errors import QueryError, StorageError
 from indexes.native import load_faiss
 from retrieval.captioned import CaptionedSet
@@ -28,51 +40,12 @@ from retrieval.models import load_encoder
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-K = 10
 BATCH = 64
-CANDIDATES = 4 * K  # that a lossy index gives to be scored exactly
 FAST_SECONDS = 0.2  # a search that takes no longer is not waited for
-RIGHT = 98.0  # recall@10 in percent that an approximate index has to reach
 _QUERIES = 400  # half to choose a setting by, half to report
 _JITTER = 0.3
 _CHUNK = 1 << 16
 _SECONDS = 4.0  # of repeated searches for one figure
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of index: how FAISS is asked for it, whether it loses precision, its one setting.
-
-    settings: values of efSearch or nprobe, from fast to right; the first that is right is taken.
-    card: in which precision graphics cards keep a copy that is searched; none are used for ''.
-    """
-
-    factory: Callable[[int], str]
-    lossy: bool = True
-    setting: str = ""
-    settings: tuple[int, ...] = (0,)
-    card: Literal["", "float32", "float16"] = ""
-
-
-def _cells(count: int) -> int:
-    """Cells of an inverted file: 4 √n, but 40 vectors in each to train it; a power of two."""
-    return int(2 ** np.floor(np.log2(min(4 * np.sqrt(count), count / 40))))
-
-
-KINDS: Mapping[str, Kind] = {
-    "exact": Kind(lambda _: "Flat", lossy=False),
-    "fp16": Kind(lambda _: "SQfp16"),
-    "int8": Kind(lambda _: "SQ8"),
-    "hnsw": Kind(lambda _: "HNSW32,SQ8", True, "efSearch", (16, 32, 64, 128, 256, 512)),
-    "ivf": Kind(lambda n: f"IVF{_cells(n)},SQ8", True, "nprobe", (4, 8, 16, 32, 64, 128, 256)),
-    "gpu": Kind(lambda _: "Flat", lossy=False, card="float32"),
-    "gpu16": Kind(lambda _: "Flat", card="float16"),
-}
-
-
-def kinds_here() -> list[str]:
-    """The kinds that can be measured on this machine."""
-    return [name for name, kind in KINDS.items() if not kind.card or card.cards()]
 
 
 @dataclass(frozen=True)
@@ -131,20 +104,11 @@ def measure(
 ) -> Measurement:
     """Build and search every kind at every size. kinds: none means all that can be had here.
 
-    Raises QueryError for a kind that is unknown or needs a graphics card where FAISS has none,
-    StorageError where memory or disk are too small.
+    Raises QueryError for an unknown kind, StorageError where memory or disk are too small.
     """
     started = time.perf_counter()
-    unknown = [kind for kind in kinds if kind not in KINDS]
-    if unknown:
-        raise QueryError(f"There is no index type '{unknown[0]}'. Choose from: {', '.join(KINDS)}.")
-    here = kinds_here()
-    if absent := [kind for kind in kinds if kind not in here]:
-        raise QueryError(
-            f"The index type '{absent[0]}' needs an NVIDIA GPU that FAISS can use, and there is "
-            f"none here. Choose from: {', '.join(here)}."
-        )
-    kinds = kinds or here
+    check(kinds)
+    kinds = kinds or kinds_here()
     encoder = load_encoder(model, say)
     _check_room(max(sizes), encoder.dim)
     random = np.random.default_rng(seed)
@@ -200,15 +164,6 @@ def choose(figures: Sequence[Figures]) -> tuple[str, str]:
     )
 
 
-def bars(rows: Floats, queries: Floats) -> Floats:
-    """The `K`-th highest inner product of each query with all rows, float32 [queries]."""
-    best = np.empty((len(queries), 0), np.float32)
-    for start in range(0, len(rows), _CHUNK):
-        best = np.concatenate([best, queries @ rows[start : start + _CHUNK].T], axis=1)
-        best = np.partition(best, -K, axis=1)[:, -K:]
-    return best[:, 0]
-
-
 # Making ----------------------------------------------------------------------------------------
 
 
@@ -246,7 +201,7 @@ def _measure_kind(folder: Path, rows: Floats, kind: str, seed: int) -> Figures:
     if factory == "Flat":  # the engine's own
         vectors.save(vectors.Part(np.arange(len(rows)), rows), file)
     else:
-        _build(factory, rows, seed, file)
+        load_faiss().write_index(build(kind, rows, seed), str(file))
     seconds = time.perf_counter() - started
     spawn = multiprocessing.get_context("spawn")  # a fork would share the memory of this one
     with ProcessPoolExecutor(1, mp_context=spawn) as process:
@@ -254,18 +209,6 @@ def _measure_kind(folder: Path, rows: Floats, kind: str, seed: int) -> Figures:
     disk = file.stat().st_size
     file.unlink()
     return Figures(len(rows), kind, factory, build_seconds=seconds, disk=disk, **served)
-
-
-def _build(factory: str, rows: Floats, seed: int, file: Path) -> None:
-    faiss = load_faiss()
-    index = faiss.index_factory(rows.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
-    cells = getattr(index, "nlist", 0)
-    sample = min(len(rows), max(50_000, 64 * cells))
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[:sample])
-    index.train(np.ascontiguousarray(rows[chosen]))
-    for start in range(0, len(rows), _CHUNK):
-        index.add(np.ascontiguousarray(rows[start : start + _CHUNK]))
-    faiss.write_index(index, str(file))
 
 
 # Serving, in a process of its own --------------------------------------------------------------
@@ -278,66 +221,24 @@ def _serve(folder: Path, kind: str, dim: int) -> dict[str, Any]:
     queries, bars = np.load(folder / "queries.npy"), np.load(folder / "bars.npy")
     before = psutil.Process().memory_info().rss
     file = folder / f"{kind}.faiss"
-    what = KINDS[kind]
-    flat = what.factory(len(rows)) == "Flat"
-    index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC if flat else 0)
-    part = vectors.load(file, dim) if flat else None
-    if what.card and part is not None:
-        part = card.on_cards(part, half=what.card == "float16")
-        if not isinstance(part, card.CardPart):
-            raise StorageError(
-                f"{len(rows):,} vectors do not fit on the graphics card. Measure smaller --sizes, "
-                "or other types with --type."
-            )
-        index = part.copies
-
-    def search(asked: Floats) -> Ints:
-        """[n, dim] -> [n, K], as a user's search would be answered."""
-        if not what.lossy:
-            if len(asked) == 1 and part is not None:
-                return vectors.search([part], asked[0], K)[0][None]
-            exact: Ints = index.search(asked, K)[1]
-            return exact
-        found = index.search(asked, CANDIDATES)[1]
-        return np.stack([_rescored(rows, q, ids) for q, ids in zip(asked, found, strict=True)])
-
+    flat = vectors.load(file, dim)
+    index = faiss.read_index(str(file), 0 if flat is None else faiss.IO_FLAG_MMAP_IFC)
+    served = Served(kind, index, flat or vectors.Part(np.arange(len(rows)), rows))
     half = len(queries) // 2
-    for setting in what.settings:
-        if what.setting:
-            faiss.ParameterSpace().set_index_parameter(index, what.setting, setting)
-        if recall(rows, queries[:half], search(queries[:half]), bars[:half]) >= RIGHT:
-            break
+    served.settle(queries[:half], bars[:half])
     rest = queries[half:]
-    ones = _times(search, [rest[i : i + 1] for i in range(len(rest))])
-    batches = _times(search, [np.resize(np.roll(rest, -i, 0), (BATCH, dim)) for i in range(50)])
+    ones = _times(served.search, [rest[i : i + 1] for i in range(len(rest))])
+    batches = [np.resize(np.roll(rest, -i, 0), (BATCH, dim)) for i in range(50)]
+    together = _times(served.search, batches)
     return {
-        "setting": f"{what.setting}={setting}" if what.setting else "",
-        "recall": recall(rows, rest, search(rest), bars[half:]),
+        "setting": served.setting,
+        "recall": recall(rows, rest, served.search(rest), bars[half:]),
         "one_p50": float(np.quantile(ones, 0.5)),
         "one_p99": float(np.quantile(ones, 0.99)),
-        "batch_p50": float(np.quantile(batches, 0.5)),
-        "batch_p99": float(np.quantile(batches, 0.99)),
+        "batch_p50": float(np.quantile(together, 0.5)),
+        "batch_p99": float(np.quantile(together, 0.99)),
         "memory": max(0, psutil.Process().memory_info().rss - before),
     }
-
-
-def _rescored(rows: Floats, query: Floats, ids: Ints) -> Ints:
-    """The first K of some candidates by their exact scores, int64 [K]; -1 where there are fewer."""
-    ids = ids[ids >= 0]
-    best = ids[np.argsort(-(rows[ids] @ query), kind="stable")[:K]]
-    return np.pad(best, (0, K - len(best)), constant_values=-1)
-
-
-def recall(rows: Floats, queries: Floats, found: Ints, bars: Floats) -> float:
-    """How many of the exact first `K` were found, in percent.
-
-    What scores as high as the exact K-th, to rounding, counts. found: int64 [queries, K], -1 for
-    nothing.
-    """
-    hits = 0
-    for query, ids, bar in zip(queries, found, bars, strict=True):
-        hits += int((rows[np.unique(ids[ids >= 0])] @ query >= bar - 1e-6).sum())
-    return 100 * hits / found.size
 
 
 def _times(search: Callable[[Floats], Ints], asked: Sequence[Floats]) -> list[float]:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import retrieval
-from benchmarks.recall import against_exact
+from benchmarks.recall import through
 from indexes.index import is_index
 from tests.conftest import Run
 
@@ -57,7 +57,9 @@ def test_recall_is_what_searching_finds(run: Run, captioned: Path) -> None:
         "fingerprint": made.fingerprint,
         "ranking": "plain",
     }
-    assert told["index"] == {"kind": "exact", "recall@10": 100}
+    flat = {"factory": "Flat", "setting": "", "recall@10": 100}
+    ways = {"text_to_image": flat, "image_to_text": flat}
+    assert told["index"] == {"kind": "exact", "recall@10": 100, **ways}
 
 
 def test_a_second_run_encodes_nothing_and_finds_the_same(
@@ -93,7 +95,7 @@ def test_several_runs_are_a_list_and_compared_with_the_first(run: Run, captioned
     }
     table = run(*command).out
     assert table.count("few, split all: 4 photos, 8 captions") == 2
-    assert "above mini, plain, text to image: R@1 +0.00 [+0.00, +0.00]" in table
+    assert "above mini, plain, exact, text to image: R@1 +0.00 [+0.00, +0.00]" in table
 
 
 def test_one_direction_alone(run: Run, captioned: Path) -> None:
@@ -115,6 +117,7 @@ def test_a_chart_is_drawn(run: Run, captioned: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
+        (["--index-type", "tree"], "There is no index type 'tree'. Choose from: exact, fp16"),
         (["--ranking", "best"], "There is no ranking 'best'. Choose from: plain"),
         (["--split", "tset"], "few has no split 'tset': its splits are train, val and all"),
         (["--plot", "chart.gif"], "A chart is a PNG file, not chart.gif"),
@@ -156,7 +159,8 @@ def test_each_benchmark_runs_alone(captioned: Path) -> None:
 def test_a_search_that_misses_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     rows = random.normal(size=(100, 8)).astype(np.float32)
-    assert against_exact(rows[:20], rows) == 100
+    own = np.arange(20), np.arange(100)
+    assert through("exact", rows[:20], rows, *own)[1].recall == 100
     from indexes import vectors
 
     search = vectors.search
@@ -166,7 +170,37 @@ def test_a_search_that_misses_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
         return ids[5:], scores[5:]
 
     monkeypatch.setattr(vectors, "search", worse)
-    assert against_exact(rows[:20], rows) == 50
+    assert through("exact", rows[:20], rows, *own)[1].recall == 50
+
+
+def test_recall_through_an_approximate_index_is_what_it_finds() -> None:
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(4000, 16)).astype(np.float32)
+    queries = rows[:200] + np.float32(0.5) * random.normal(size=(200, 16)).astype(np.float32)
+    own = np.arange(200), np.arange(4000)
+    exact, _ = through("exact", queries, rows, *own)
+    for kind, factory in (("hnsw", "HNSW32,SQ8"), ("ivf", "IVF64,SQ8"), ("int8", "SQ8")):
+        ranks, index = through(kind, queries, rows, *own)
+        assert index.factory == factory and 90 < index.recall <= 100
+        found = ranks.ranks <= 40  # the candidates; among them the order is the exact one
+        assert found.mean() > 0.5
+        assert (ranks.ranks[found] <= exact.ranks[found]).all()
+        assert (ranks.ranks[~found] == 4000).all()
+
+
+def test_each_type_of_index_is_a_run(run: Run, captioned: Path) -> None:
+    command = ("benchmark", "recall", captioned, "--model", "mini", "--ranking", "nnn")
+    types = ("--index-type", "exact", "--index-type", "hnsw", "--index-type", "ivf")
+    told = run(*command, *types, "--json").json
+    assert [one["index"]["kind"] for one in told] == ["exact", "hnsw", "ivf"]
+    assert told[2]["index"]["text_to_image"] == {
+        "factory": "IVF1,SQ8",
+        "setting": "nprobe=4",
+        "recall@10": 100,
+    }
+    for one in told:
+        assert one["text_to_image"]["R@1"] == told[0]["text_to_image"]["R@1"]
+    assert "index hnsw (HNSW32,SQ8, efSearch=16), text to image: gives" in run(*command, *types).out
 
 
 def test_rankings_are_compared_and_the_default_ones_order_is_that_of_a_search(

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.search import Figures, bars, choose, parse_sizes, recall
+from benchmarks.index_types import bars, recall
+from benchmarks.search import Figures, choose, parse_sizes
 from indexes.errors import QueryError
 from tests.conftest import Run
 
