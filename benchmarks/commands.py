@@ -189,6 +189,41 @@ def fusion(
 
 
 @app.command()
+def relevance(
+    dataset: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATASET", help="Captioned photos that had no part in the fit of relevance."
+        ),
+    ],
+    split: SplitOption = "all",
+    model: Annotated[str, typer.Option(metavar="M", help="As `retrieval index --model`.")] = "auto",
+    images: ImagesOption = None,
+    skip_bad: SkipBadOption = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the galleries and the queries.")] = 0,
+    as_json: JsonOption = False,
+    plot: PlotOption = None,
+) -> None:
+    """Whether hits that are said to match at 30 % do so three times in ten.
+
+    Captions, and names of one or two things, are asked of galleries of several sizes, half of them
+    in vain.
+    """
+    from benchmarks import plots
+    from benchmarks import relevance as benchmark
+    from retrieval.captioned import read_captioned
+
+    plots.check(plot)
+    captioned = read_captioned(dataset, split, images, skip_bad, talk)
+    found = benchmark.measure_set(captioned, model, seed, talk, telling())
+    say(json.dumps(found, indent=2, default=vars) if as_json else benchmark.as_text(found))
+    if plot is not None:
+        shown = {name: found[name] for name in ("all hits", "first hits")}
+        benchmark.draw_diagram(plot, shown)
+        talk(f"Chart: {plot}")
+
+
+@app.command()
 def throughput(
     model: ModelOption = "mini",
     engine: Annotated[

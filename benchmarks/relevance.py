@@ -1,60 +1,60 @@
 """How right the relevance of hits is, on captioned photos that had no part in its fit.
 
-Run it as `python -m benchmarks.relevance FOLDER [--split val] [--model mini] [--plot FILE]`. The
-model is fitted by `retrieval.training.relevance`, which also says how hits are judged. Do not give
-it the photos of the fit: that command measures on the other half of theirs itself.
+The model is fitted by `retrieval.training.relevance`, which also says how hits are judged. Do not
+give it the photos of the fit: that command measures on the other half of theirs itself. Run it as
+`retrieval benchmark relevance` or `python -m benchmarks.relevance`.
 """
 
-import argparse
-import json
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from indexes.errors import ModelError
-from retrieval.captioned import read_captioned
+from retrieval.captioned import CaptionedSet
+from retrieval.kept import Progress, keep
 from retrieval.models import load_encoder
 from retrieval.relevance import load_calibration
 from retrieval.training.relevance import (
     QUERIES,
     TEST_SIZES,
     as_text,
-    embed,
+    material_of,
     measure,
     sentence_encoder,
 )
 from retrieval.training.relevance_measures import draw_diagram
 from retrieval.training.relevance_trials import ask, draw_trials
 
+__all__ = ["as_text", "draw_diagram", "measure_set"]
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="images/ and captions.jsonl")
-    parser.add_argument("--split", default="all")
-    parser.add_argument("--model", default="mini")
-    parser.add_argument("--plot", type=Path, help="write the reliability diagram")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--seed", type=int, default=0)
-    chosen = parser.parse_args()
 
-    encoder = load_encoder(chosen.model)
+def measure_set(
+    captioned: CaptionedSet,
+    model: str = "auto",
+    seed: int = 0,
+    say: Callable[[str], None] = lambda _: None,
+    progress: Progress = lambda *_: None,
+) -> dict[str, Any]:
+    """Searches of galleries of several sizes, of which half have an answer, as `measure` tells.
+
+    Raises RetrievalError, where no relevance was fitted for the model for instance.
+    """
+    encoder = load_encoder(model, say)
     calibration = load_calibration(encoder.fingerprint)
     if calibration is None:
         raise ModelError(
             f"Relevance was not fitted for model {encoder.name}. "
             "`python -m retrieval.training.relevance --help` tells how to fit it."
         )
-    material = embed(read_captioned(chosen.folder, chosen.split), encoder, cache=None)
+    with keep(encoder, progress) as kept:
+        material = material_of(captioned, encoder, kept)
     rows = np.arange(len(material.photos))
-    trials = draw_trials(material, rows, rows[:0], TEST_SIZES, QUERIES, chosen.seed)
-    measured = measure(calibration, ask(material, trials, encoder.encode_texts, sentence_encoder()))
-    if chosen.plot:
-        draw_diagram(
-            chosen.plot,
-            {"all hits": measured["all hits"], "first hits": measured["first hits"]},
-        )
-    print(json.dumps(measured, indent=2, default=vars) if chosen.json else as_text(measured))
+    trials = draw_trials(material, rows, rows[:0], TEST_SIZES, QUERIES, seed)
+    return measure(calibration, ask(material, trials, encoder.encode_texts, sentence_encoder()))
 
 
 if __name__ == "__main__":
-    main()
+    from benchmarks.commands import alone
+
+    alone("relevance")

@@ -1,15 +1,15 @@
-"""Relevance: from the cosine of a hit to the probability that the photo matches the words.
+"""Relevance: from the score of a hit to the probability that the photo matches the words.
 
-A cosine means something else in every model, for every length of query and every number of
-photos, so the three go through one small logistic model that was fitted on captioned photos
-(`retrieval.training.relevance`). A model without such a fit gets no percentage rather than a
-guessed one.
+The score is what the default ranking orders by, the cosine less the photo's bias against hubs
+(`retrieval.ranking.nnn_bias`), so that relevance falls with rank. It means something else in every
+model, for every length of query and every number of photos, so the three go through one small
+logistic model that was fitted on captioned photos (`retrieval.training.relevance`). A model without
+such a fit gets no percentage rather than a guessed one.
 """
 
 import json
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -30,20 +30,20 @@ WEAK = 0.15
 
 _PACKAGED = Path(__file__).parent / "weights"
 _ARTICLES = frozenset(("a", "an", "the"))
-_FORMAT = 1
+_FORMAT = 2
 _PRIOR = 20
-_NUMBERS = ("bias", "cosine", "size", "words", "usual")
+_NUMBERS = ("bias", "score", "size", "words", "usual")
 
 
 @dataclass(frozen=True)
 class Calibration:
     """A fitted logistic model: p = 1 / (1 + exp(−t)), with
 
-        t = bias + cosine · (s − m) + size · ln n + words · ln w
+        t = bias + score · (s − m) + size · ln n + words · ln w
         m = (N · mean + 20 · usual) / (N + 20)
 
-    for a hit of cosine s to a text of w words (articles not counted) among n photos searched, in
-    an index of N photos whose mean cosine to that text is `mean`; `usual` is that mean in the data
+    for a hit of score s for a text of w words (articles not counted) among n photos searched, in
+    an index of N photos whose mean score for that text is `mean`; `usual` is that mean in the data
     of the fit, which few photos are drawn towards. This is Platt's scaling (Platt, 1999) with two
     covariates. It assumes, as its fit does, that one query in two has its photo among those
     searched.
@@ -54,7 +54,7 @@ class Calibration:
 
     fingerprint: str
     bias: float
-    cosine: float
+    score: float
     size: float
     words: float
     usual: float
@@ -70,12 +70,12 @@ class Calibration:
     ) -> Floats64:
         """The probability that each photo matches, float64, in the shape the arguments share.
 
-        scores: cosines; mean: the query's mean cosine over the index; held: photos in the index;
+        scores: cosines less bias; mean: the mean of them over the index; held: photos in the index;
         searched: those that the filters let through; words: as `count_words` counts them.
         """
         t = (
             self.bias
-            + self.cosine * (np.asarray(scores, np.float64) - background(mean, held, self.usual))
+            + self.score * (np.asarray(scores, np.float64) - background(mean, held, self.usual))
             + self.size * np.log(np.maximum(searched, 1))
             + self.words * np.log(np.maximum(words, 1))
         )
@@ -84,7 +84,7 @@ class Calibration:
 
 
 def background(mean: npt.ArrayLike, held: npt.ArrayLike, usual: float) -> Floats64:
-    """What a photo that has nothing to do with a query scores: the index's mean cosine to it, drawn
+    """What a photo that has nothing to do with a query scores: the index's mean score for it, drawn
     towards the usual one as if by 20 photos more. float64, in the arguments' shape."""
     photos = np.asarray(held, np.float64)
     m: Floats64 = (photos * np.asarray(mean, np.float64) + _PRIOR * usual) / (photos + _PRIOR)
@@ -107,9 +107,9 @@ def calibrated_text(query: Query) -> str | None:
 
 
 def relevances(
-    calibration: Calibration, scores: Sequence[float], around: Surroundings, text: str
+    calibration: Calibration, scores: npt.ArrayLike, around: Surroundings, text: str
 ) -> list[float]:
-    """The probability that each hit matches `text`, from the hits' cosines."""
+    """The probability that each hit matches `text`, from the hits' scores; around.mean: of them."""
     words = count_words(text)
     p = calibration.probability(scores, around.mean, around.held, around.searched, words)
     return [float(value) for value in p]
@@ -154,6 +154,6 @@ def _read(file: Path) -> Calibration | None:
         fingerprint = str(values["fingerprint"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    if not all(map(math.isfinite, numbers.values())) or numbers["cosine"] <= 0:
+    if not all(map(math.isfinite, numbers.values())) or numbers["score"] <= 0:
         return None
     return Calibration(fingerprint, **numbers, about=about)

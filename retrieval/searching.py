@@ -6,9 +6,10 @@ in the index already has its embedding there.
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -110,18 +111,12 @@ def search(
         assert hubs is not None
         found = reranking.rerank(index, matching, vector, hubs, found)
     found = found[:k]
-    hits = _hits(index, found, None if chosen.expansion else fused)
-    if chosen.templates or chosen.expansion:
-        return hits  # relevance is known for the cosines of the words alone
-    rated = _with_relevance(index, query, vector, within, hits)
+    if chosen.templates or chosen.expansion:  # relevance is known for the words alone
+        return _hits(index, found, None if chosen.expansion else fused)
+    known = _relevances(index, query, vector, within, found, encoder)
     # Nor is it known for a photo that was found by what is said of it.
-    said = index.catalogue.photos([hit.photo for hit in found if hit.photo in by_words.scores])
-    hashes = {photo.hash for photo, _ in said.values()}
-    pairs = zip(hits, rated, strict=True)
-    return [
-        hit if hit.photo.hash in hashes or (hit.why and hit.why.photo is not None) else known
-        for hit, known in pairs
-    ]
+    known = {i: p for i, p in known.items() if i not in by_words.scores}
+    return _hits(index, found, fused, known)
 
 
 def _ranked(found: Sequence[tuple[int, float]], bias: Biases | None) -> list[Ranked]:
@@ -169,17 +164,28 @@ def prepare_ranking(index: Index, encoder: Encoder) -> None:
     _bias(index, rankings.ranking("auto"), lambda: encoder, np.empty(0, np.float32), needed=True)
 
 
-def _with_relevance(
-    index: Index, query: Query, vector: Floats, chosen: Filter, hits: list[Hit]
-) -> list[Hit]:
-    """The same hits with their relevance, where there is one for such a query and model."""
+def _relevances(
+    index: Index,
+    query: Query,
+    vector: Floats,
+    chosen: Filter,
+    found: Sequence[Ranked],
+    encoder: Callable[[], Encoder],
+) -> dict[int, float]:
+    """The relevance of what was found, by photo id; nothing where it is not known for such a query
+    and model."""
     text = relevance.calibrated_text(query)
-    calibration = relevance.load_calibration(index.made.fingerprint) if text and hits else None
+    calibration = relevance.load_calibration(index.made.fingerprint) if text and found else None
     if text is None or calibration is None:
-        return hits
+        return {}
+    bias = _bias(index, rankings.RANKINGS["nnn"], encoder, vector, needed=False)
+    if bias is None:
+        return {}
+    ids = [hit.photo for hit in found]
+    scores = np.array([hit.cosine for hit in found]) - bias.of(np.array(ids, np.int64))
     around = index.surroundings(vector, chosen)
-    values = relevance.relevances(calibration, [hit.score for hit in hits], around, text)
-    return [replace(hit, relevance=p) for hit, p in zip(hits, values, strict=True)]
+    around = replace(around, mean=around.mean - float(bias.values.mean()))
+    return dict(zip(ids, relevance.relevances(calibration, scores, around, text), strict=True))
 
 
 def cut(hits: Sequence[Hit], level: relevance.Level) -> list[Hit]:
@@ -340,11 +346,13 @@ def _hits(
     index: Index,
     found: Sequence[Ranked],
     fused: FusedQuery | None = None,
+    known: Mapping[int, float] = MappingProxyType({}),
     seen: bool = False,
 ) -> list[Hit]:
     """What was found, with where it is.
 
-    fused: the query, where the scores are its cosines; seen: to what is seen alone.
+    fused: the query, where the scores are its cosines; known: relevances by photo id, which do not
+    count for a photo with captions; seen: the scores are to what is seen alone.
     """
     roots = {root.id: root.path for root in index.roots()}
     ids = [hit.photo for hit in found]
@@ -372,5 +380,6 @@ def _hits(
         if paths:
             rank = len(hits) + 1
             hit = Hit(rank, one.cosine, paths[0], tuple(paths[1:]), photo)
-            hits.append(replace(hit, why=why.get(one.photo), match=one.match))
+            p = None if one.photo in shares else known.get(one.photo)
+            hits.append(replace(hit, relevance=p, why=why.get(one.photo), match=one.match))
     return hits

@@ -93,7 +93,7 @@ def test_the_fit_finds_the_model_that_made_the_outcomes() -> None:
     p = CALIBRATION.probability(plain.score, plain.mean, plain.size, plain.size, plain.words)
     hits = Hits(**{**vars(plain), "match": (chance.random(m) < p).astype(float)})
     found = fit(hits, "f", {})
-    assert found.cosine == pytest.approx(14, abs=0.6)
+    assert found.score == pytest.approx(14, abs=0.6)
     assert found.size == pytest.approx(-0.4, abs=0.05)
     assert found.words == pytest.approx(-0.9, abs=0.08)
     assert measure(found, hits)["all hits"].ece < 0.01
@@ -170,7 +170,8 @@ def test_half_of_the_queries_have_their_photo_and_the_rest_do_not() -> None:
         for thing in ("boat", "cat", "car")
     )
     chance = np.random.default_rng(0)
-    material = Material(chance.normal(size=(60, 8)).astype(np.float32), captions)
+    photos = chance.normal(size=(60, 8)).astype(np.float32)
+    material = Material(photos, np.zeros(60, np.float32), captions)
     trials = draw_trials(material, np.arange(60), np.arange(0), (20, 500), 60, seed=0)
     table, names = mentions(captions, concepts()), list(concepts())
     assert {len(t.gallery) for t in trials} == {20}, "there are too few photos for 500"
@@ -189,7 +190,8 @@ def test_half_of_the_queries_have_their_photo_and_the_rest_do_not() -> None:
 def test_asking_keeps_the_first_hits_and_how_surely_they_match() -> None:
     encoder = MiniEncoder()
     captions = (("a black cat",), ("a dog on a beach",), ("a plate of pasta",)) * 8
-    material = Material(encoder.encode_texts([c for (c,) in captions]), captions)
+    photos = encoder.encode_texts([c for (c,) in captions])
+    material = Material(photos, np.zeros(24, np.float32), captions)
     trials = draw_trials(material, np.arange(24), np.arange(0), (12,), 12, seed=0)
     hits = ask(material, trials, encoder.encode_texts, encoder.encode_sentences)
     best = hits.where((hits.rank == 0) & (hits.kind == "caption") & hits.answerable)
@@ -203,7 +205,7 @@ def test_asking_keeps_the_first_hits_and_how_surely_they_match() -> None:
 def test_the_shipped_fit_belongs_to_the_shipped_weights() -> None:
     found = load_calibration(MiniEncoder().fingerprint)
     assert found is not None
-    assert found.cosine > 0 > found.size
+    assert found.score > 0 > found.size
 
 
 def test_other_weights_have_no_fit_until_the_user_makes_one(
@@ -219,7 +221,7 @@ def test_other_weights_have_no_fit_until_the_user_makes_one(
 @pytest.mark.parametrize(
     "text",
     ["", "[]", "{}", '{"format": 99}', "[" * 100_000, "\xff",
-     json.dumps({"format": 1, "fingerprint": "0" * 16, "bias": 1e999, "cosine": 1, "size": 1,
+     json.dumps({"format": 2, "fingerprint": "0" * 16, "bias": 1e999, "score": 1, "size": 1,
                  "words": 1, "usual": 0, "about": {}})],
 )  # fmt: skip
 def test_a_damaged_fit_counts_as_none(
@@ -245,9 +247,7 @@ def test_a_good_query_is_surer_than_one_that_nothing_matches(run: Run, indexed: 
 
 def test_every_format_carries_the_relevance(run: Run, indexed: Path, tmp_path: Path) -> None:
     def ask(*options: object) -> str:
-        # The other rankings need not follow the cosine that relevance goes by.
-        words = ("search", "a cat", "-k", 3, "--ranking", "plain")
-        return run(*words, *options, cwd=indexed).out
+        return run("search", "a cat", "-k", 20, *options, cwd=indexed).out
 
     values = [hit["relevance"] for hit in json.loads(ask("-f", "json"))]
     assert values == sorted(values, reverse=True) and all(0 <= value <= 1 for value in values)

@@ -4,18 +4,16 @@
         --out retrieval/weights/mini/relevance.json
 
 prints the calibration error on the other half, and on data sets that had no part in the fit. Run it
-again whenever a model's weights change. FLICKR8K and COCO hold images/ and captions.jsonl. From
-nothing it takes about ten minutes on two cores, nearly all of it for the embeddings, which
---cache keeps. Without --out the fit goes where `retrieval` looks for the user's own.
+again whenever a model's weights change. FLICKR8K and COCO are of any format of `retrieval benchmark
+recall`. From nothing it takes about ten minutes on two cores, nearly all of it for the embeddings,
+which are kept. Without --out the fit goes where `retrieval` looks for the user's own.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,11 +21,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from retrieval.bank import bank
 from retrieval.captioned import CaptionedSet, read_captioned
 from retrieval.encoders import Encoder
 from retrieval.encoders.mini import WEIGHTS, MiniEncoder
+from retrieval.kept import Kept, keep, without
 from retrieval.models import load_encoder
-from retrieval.photos import load_photo
+from retrieval.ranking import nnn_bias
 from retrieval.relevance import WEAK, Calibration, background, own_file, save_calibration
 from retrieval.training.relevance_measures import (
     Reliability,
@@ -66,8 +66,8 @@ def fit(hits: Hits, fingerprint: str, about: dict[str, Any]) -> Calibration:
         w = w - step
         if np.abs(step).max() < 1e-9:
             break
-    bias, cosine, size, words = (round(float(v), 6) for v in w)
-    return Calibration(fingerprint, bias, cosine, size, words, usual, about)
+    bias, score, size, words = (round(float(v), 6) for v in w)
+    return Calibration(fingerprint, bias, score, size, words, usual, about)
 
 
 def measure(calibration: Calibration, hits: Hits) -> dict[str, Any]:
@@ -140,36 +140,12 @@ def sentence_encoder() -> Encode:
     return MiniEncoder(WEIGHTS).encode_sentences
 
 
-def embed(
-    captioned: CaptionedSet, encoder: Encoder, cache: Path | None, batch: int = 32
-) -> Material:
-    """Photos' embeddings, from `cache` (an .npz) where it has them for these weights and photos."""
-    names = np.array([photo.name for photo in captioned.photos])
-    captions = tuple(photo.captions for photo in captioned.photos)
-    if cache is not None and cache.exists():
-        with np.load(cache) as kept:
-            if str(kept["fingerprint"]) == encoder.fingerprint and list(kept["names"]) == list(
-                names
-            ):
-                return Material(kept["photos"], captions)
-    rows = []
-    with ThreadPoolExecutor(2) as threads:
-        for start in range(0, len(captioned.photos), batch):
-            part = captioned.photos[start : start + batch]
-            prepared = threads.map(
-                lambda photo: encoder.prepare(
-                    load_photo(photo.folder / photo.path, encoder.image_size)
-                ),
-                part,
-            )
-            rows.append(encoder.encode_images(list(prepared)))
-            if start // batch % 32 == 31:
-                print(f"{start + batch} of {len(captioned.photos)} photos", file=sys.stderr)
-    photos = np.concatenate(rows)
-    if cache is not None:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(cache, photos=photos, names=names, fingerprint=encoder.fingerprint)
-    return Material(photos, captions)
+def material_of(captioned: CaptionedSet, encoder: Encoder, kept: Kept) -> Material:
+    """A captioned set as what is searched; raises DataSetError for a photo that cannot be read."""
+    photos, wrong = kept.photos(captioned.photos)
+    used = without(captioned, wrong, False, print)
+    bias = nnn_bias(photos.rows, bank(encoder))
+    return Material(photos.rows, bias, tuple(photo.captions for photo in used.photos))
 
 
 def halves(
@@ -197,7 +173,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="default: where the user's own fits are kept")
     parser.add_argument("--plot", type=Path, help="write the reliability diagram")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--cache", type=Path, help="folder to keep embeddings in")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args(arguments)
 
@@ -208,10 +183,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         chosen.seed,
     )
 
-    def kept(name: str) -> Path | None:
-        return chosen.cache / f"relevance-{name}.npz" if chosen.cache else None
-
-    material = embed(captioned, encoder, kept(chosen.data.name))
+    with keep(encoder, lambda *_: None) as kept:
+        material = material_of(captioned, encoder, kept)
+        others = {
+            folder.name: material_of(read_captioned(folder, "all"), encoder, kept)
+            for folder in chosen.also
+        }
     trials = draw_trials(material, *for_fit, FIT_SIZES, QUERIES, chosen.seed)
     about = {"data": chosen.data.name, "photos": len(for_fit[0]), "searches": len(trials)}
     calibration = fit(
@@ -223,12 +200,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     hits = {
         f"{chosen.data.name}, other half": ask(material, trials, encoder.encode_texts, sentences)
     }
-    for folder in chosen.also:
-        other = embed(read_captioned(folder, "all"), encoder, kept(folder.name))
-        trials = draw_trials(
-            other, np.arange(len(other.photos)), np.arange(0), TEST_SIZES, QUERIES, chosen.seed
-        )
-        hits[folder.name] = ask(other, trials, encoder.encode_texts, sentences)
+    for name, other in others.items():
+        rows = np.arange(len(other.photos))
+        trials = draw_trials(other, rows, rows[:0], TEST_SIZES, QUERIES, chosen.seed)
+        hits[name] = ask(other, trials, encoder.encode_texts, sentences)
     measured = {name: measure(calibration, found) for name, found in hits.items()}
     file = chosen.out or own_file(encoder.fingerprint)
     save_calibration(calibration, file)

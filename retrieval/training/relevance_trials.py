@@ -39,9 +39,11 @@ _ASKED = 50  # photos of one gallery that are asked for
 
 @dataclass(frozen=True)
 class Material:
-    """Photos' embeddings, float32 [n, dim], unit rows, and for each photo its captions."""
+    """Photos' embeddings, float32 [n, dim], unit rows, what the ranking takes off each photo's
+    cosine, float32 [n], and for each photo its captions."""
 
     photos: Floats
+    bias: Floats
     captions: tuple[tuple[str, ...], ...]
 
 
@@ -63,7 +65,7 @@ class Trial:
 class Hits:
     """The first hits of many searches, one element a hit: arrays [m] of equal length.
 
-    query: the number of the search; score: cosine; mean: of all the gallery's cosines; size:
+    query: the number of the search; score: cosine less bias; mean: of all the gallery's; size:
     photos in it; words: of the query; rank: from 0; match: probability that it matches;
     described: whether it is the very photo that a caption was written for; answerable, kind: of
     the search.
@@ -189,6 +191,7 @@ def ask(material: Material, trials: Sequence[Trial], encode: Encode, sentences: 
     rows: list[dict[str, Any]] = []
     for number, trial in enumerate(trials):
         scores = material.photos[trial.gallery] @ vectors[trial.text]
+        scores -= material.bias[trial.gallery]
         first = np.argsort(-scores, kind="stable")[:FIRST]
         for rank, place in enumerate(first):
             photo = int(trial.gallery[place])
