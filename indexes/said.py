@@ -51,6 +51,22 @@ class Said(Database):
         return dict(self.conn.execute("SELECT photo_id, digest FROM said").fetchall())
 
     @guarded
+    def said_rows(self, dim: int, most: int) -> Floats:
+        """Caption embeddings of up to `most` photos, evenly spaced: float32 [n, dim].
+
+        The same until `generation` changes, as it does with anything that is said.
+        """
+        if not self._has("said"):
+            return np.empty((0, dim), np.float32)
+        ids = [i for (i,) in self.conn.execute("SELECT photo_id FROM said ORDER BY photo_id")]
+        found: list[bytes] = []
+        for part in chunks(ids[:: max(1, -(-len(ids) // most))]):
+            marks = ",".join("?" * len(part))
+            query = f"SELECT vector FROM said WHERE photo_id IN ({marks}) ORDER BY photo_id"  # noqa: S608
+            found += [vector for (vector,) in self.conn.execute(query, part).fetchall()]
+        return matrix(found, dim)
+
+    @guarded
     def put_said(self, ids: Sequence[int], digests: Sequence[bytes], rows: Floats) -> None:
         """Store caption embeddings, float32 [n, dim], with the digests of their texts."""
         vectors = (row.astype("<f4").tobytes() for row in rows)

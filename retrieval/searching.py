@@ -33,6 +33,8 @@ from retrieval.reranking import Rerank
 
 Floats = npt.NDArray[np.float32]
 
+_OWN_CAPTIONS = 10_000  # at most, in the bank that hubs are known by
+
 
 @dataclass(frozen=True)
 class Hit:
@@ -107,7 +109,7 @@ def search(
     else:
         found = _ranked(nearest, bias)
     if matching is not None:
-        hubs = _bias(index, rankings.RANKINGS["nnn"], encoder, vector, needed=True)
+        hubs = _bias(index, rankings.RANKINGS["nnn"], encoder, vector, needed=True, own=False)
         assert hubs is not None
         found = reranking.rerank(index, matching, vector, hubs, found)
     found = found[:k]
@@ -131,28 +133,38 @@ class _NoBankError(Exception):
 
 
 def _bias(
-    index: Index, ranking: Ranking, encoder: Callable[[], Encoder], query: Floats, needed: bool
+    index: Index,
+    ranking: Ranking,
+    encoder: Callable[[], Encoder],
+    query: Floats,
+    needed: bool,
+    own: bool = True,
 ) -> Biases | None:
     """What a ranking takes off each photo's cosine for this query; None for nothing.
 
     Indexing has prepared it, see `prepare_ranking`. Where it has not (an index from elsewhere, made
     by a model that never ran here) and the ranking was not asked for by name, nothing is taken off.
+    own: whether the captions of the index join the bank of queries that hubs are known by.
     """
     measure = ranking.bias
     if measure is None:
         return None
+    own = own and index.catalogue.has_captions()
 
     def rows() -> Floats:
         kept = kept_bank(index.made.fingerprint, index.made.dim)
         if kept is None and not needed:
             raise _NoBankError
-        return bank(encoder()) if kept is None else kept
+        generic = bank(encoder()) if kept is None else kept
+        if not own:
+            return generic
+        return np.concatenate([generic, index.catalogue.said_rows(index.made.dim, _OWN_CAPTIONS)])
 
     if ranking.dynamic:
         (nearest,) = index.search(query, 1) or ((0, 0.0),)
         if nearest[0] not in index.first_hits(rows()):
             return None
-    name = f"{measure.__name__.replace('_', '-')}-{bank_name()}"
+    name = f"{measure.__name__.replace('_', '-')}-{bank_name()}" + ("-own" if own else "")
     try:
         return index.biases(name, lambda photos: measure(photos, rows()))
     except _NoBankError:
@@ -160,8 +172,10 @@ def _bias(
 
 
 def prepare_ranking(index: Index, encoder: Encoder) -> None:
-    """Compute what `auto` needs of every photo now, so that searches need not."""
-    _bias(index, rankings.ranking("auto"), lambda: encoder, np.empty(0, np.float32), needed=True)
+    """Compute what `auto` and relevance need of every photo now, so that searches need not."""
+    for own in (False, True):
+        ranking = rankings.RANKINGS["nnn"]
+        _bias(index, ranking, lambda: encoder, np.empty(0, np.float32), needed=True, own=own)
 
 
 def _relevances(
@@ -172,13 +186,16 @@ def _relevances(
     found: Sequence[Ranked],
     encoder: Callable[[], Encoder],
 ) -> dict[int, float]:
-    """The relevance of what was found, by photo id; nothing where it is not known for such a query
-    and model."""
+    """The relevance of what was found, by photo id: of photos without captions, where it is known
+    for such a query and model."""
     text = relevance.calibrated_text(query)
     calibration = relevance.load_calibration(index.made.fingerprint) if text and found else None
     if text is None or calibration is None:
         return {}
-    bias = _bias(index, rankings.RANKINGS["nnn"], encoder, vector, needed=False)
+    said = index.catalogue.shares([hit.photo for hit in found])
+    found = [hit for hit in found if hit.photo not in said]
+    nnn = rankings.RANKINGS["nnn"]
+    bias = _bias(index, nnn, encoder, vector, needed=False, own=False) if found else None
     if bias is None:
         return {}
     ids = [hit.photo for hit in found]
@@ -351,8 +368,8 @@ def _hits(
 ) -> list[Hit]:
     """What was found, with where it is.
 
-    fused: the query, where the scores are its cosines; known: relevances by photo id, which do not
-    count for a photo with captions; seen: the scores are to what is seen alone.
+    fused: the query, where the scores are its cosines; known: relevances by photo id; seen: the
+    scores are to what is seen alone.
     """
     roots = {root.id: root.path for root in index.roots()}
     ids = [hit.photo for hit in found]
@@ -380,6 +397,6 @@ def _hits(
         if paths:
             rank = len(hits) + 1
             hit = Hit(rank, one.cosine, paths[0], tuple(paths[1:]), photo)
-            p = None if one.photo in shares else known.get(one.photo)
-            hits.append(replace(hit, relevance=p, why=why.get(one.photo), match=one.match))
+            p, reason = known.get(one.photo), why.get(one.photo)
+            hits.append(replace(hit, relevance=p, why=reason, match=one.match))
     return hits

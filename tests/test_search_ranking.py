@@ -1,5 +1,6 @@
 """`search --ranking`: every ranking over the real index, exact, and its cache that can be lost."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from indexes import biases
 from indexes.biases import Biases
 from indexes.index import Index, _biased
 from retrieval import bank
-from retrieval.ranking import RANKINGS, templated, transform
+from retrieval.ranking import RANKINGS, nnn_bias, templated, transform
 from tests.conftest import Run
 
 QUERIES = ("a cat", "a rocket", "people", "food on a table")
@@ -148,3 +149,21 @@ def test_an_index_by_a_model_that_never_ran_here_is_searched_plainly(
     monkeypatch.setattr(bank, "generic_queries", lambda: ("a cat", "a dog", "food"))
     assert hashes(photos, "a cat", ranking="nnn") != nnn  # encoded by the encoder at hand
     assert len(bias_files(photos)) == 1
+
+
+def test_captions_of_the_index_join_the_bank(photos: Path) -> None:
+    assert not [file for file in bias_files(photos) if "-own-" in file.name]
+    lines = [{"image": "chelsea.png", "captions": ["a cat", "a tabby"]},
+             {"image": "coffee.png", "captions": ["a cup of coffee"]}]  # fmt: skip
+    (photos / "captions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    retrieval.index(photos)
+    (file,) = [file for file in bias_files(photos) if "-own-" in file.name]
+    with Index.open(photos / ".retrieval") as index:
+        ids, rows = index.catalogue.embeddings(index.made.dim)
+        said = index.catalogue.said_rows(index.made.dim, 10)
+        assert said.shape == (2, index.made.dim)
+        assert len(index.catalogue.said_rows(index.made.dim, 1)) == 1
+    expected = nnn_bias(rows, np.concatenate([bank.bank(retrieval.load_encoder("mini")), said]))
+    known = biases.load(file)
+    assert known.ids.tolist() == ids.tolist()
+    np.testing.assert_allclose(known.values, expected, atol=1e-6)
