@@ -13,7 +13,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -45,21 +44,30 @@ class Figures:
     machine: str
 
 
+# Started by a process of ten megabytes: Linux counts the memory of the one that starts a program
+# as the program's own peak.
+_LAUNCH = """
+import json, os, sys, time
+started = time.perf_counter()
+child = os.posix_spawn(sys.executable, [sys.executable, "-m", "cli", *sys.argv[1:]], os.environ)
+_, status, usage = os.wait4(child, 0)
+seconds = time.perf_counter() - started
+cpu = usage.ru_utime + usage.ru_stime
+print(json.dumps([os.waitstatus_to_exitcode(status), seconds, usage.ru_maxrss, cpu]))
+"""
+
+
 def run(*arguments: str) -> Ran:
     """Run `retrieval ARGUMENTS…` to its end; raises RuntimeError with its words if it fails."""
-    started = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as out:
-        command = [sys.executable, "-m", "cli", *arguments]
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0)
-        text = out.read()
-    if process.returncode:
+    command = [sys.executable, "-S", "-E", "-c", _LAUNCH, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    *lines, told = done.stdout.splitlines(keepends=True)
+    code, seconds, peak, cpu = json.loads(told)
+    text = "".join(lines) + done.stderr
+    if code:
         raise RuntimeError(f"retrieval {' '.join(arguments)}: {text}")
     scale = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes there
-    return Ran(seconds, usage.ru_maxrss / scale, text, usage.ru_utime + usage.ru_stime)
+    return Ran(seconds, peak / scale, text, cpu)
 
 
 def measure(folder: Path, model: str, repeats: int = 5) -> Figures:
