@@ -56,16 +56,21 @@ def onnx_runtime(encoder: Encoder, folder: Path) -> Peer | None:
     torch = load_torch()
     file = folder / "model.onnx"
     example = encoder.prepare(Image.effect_noise((600, 400), 90).convert("RGB"))
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            encoder.torch_module(),
-            (torch.from_numpy(np.stack([example] * 2)),),
-            file,
-            input_names=["photos"],
-            dynamic_axes={"photos": {0: "n"}},
-            dynamo=False,  # the newer exporter takes minutes
-        )
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # its one operator has no name in ONNX
+    try:
+        with warnings.catch_warnings(), torch.inference_mode():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                encoder.torch_module(),
+                (torch.from_numpy(np.stack([example] * 2)),),
+                file,
+                input_names=["photos"],
+                dynamic_axes={"photos": {0: "n"}},
+                dynamo=False,  # the newer exporter takes minutes
+            )
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 
     def encode(photos: Array) -> Array:

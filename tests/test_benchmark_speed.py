@@ -11,6 +11,7 @@ from PIL import Image
 
 from benchmarks import peers, sample_photos
 from retrieval.encoders.mini import MiniEncoder
+from retrieval.models import load_encoder
 from retrieval.photos import load_photo
 from tests.conftest import Run
 
@@ -30,10 +31,15 @@ def test_sample_photos_can_be_made_from_a_folder(originals: Path, tmp_path: Path
     assert load_photo(path, 100).mode == "RGB"
 
 
-def test_a_peer_gives_the_embeddings_that_the_engine_gives(tmp_path: Path) -> None:
-    encoder = MiniEncoder()
+@pytest.mark.parametrize("model", ["mini", "open_clip"])
+def test_a_peer_gives_the_embeddings_that_the_engine_gives(
+    tmp_path: Path, model: str, random_clip: str
+) -> None:
+    encoder = load_encoder("mini" if model == "mini" else random_clip)
     paths = sample_photos.make(tmp_path / "photos", 0.1, 9)
-    ours = encoder.encode_images([encoder.prepare(load_photo(path, 256)) for path in paths])
+    ours = encoder.encode_images(
+        [encoder.prepare(load_photo(path, encoder.image_size)) for path in paths]
+    )
     found = [peers.torch_eager(encoder), peers.onnx_runtime(encoder, tmp_path)]
     for peer in filter(None, found):
         rows = peers.embed(peer, encoder, paths)
