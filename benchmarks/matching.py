@@ -182,7 +182,7 @@ def _plain(one: Measured | Difference, digits: int) -> dict[str, Any]:
 def as_lines(found: Mapping[str, Matched]) -> list[str]:
     """Words and figures for a terminal."""
     lines = [
-        f"{'matching':<14}{'AUC cosine':<13}{'AUC match':<13}{'above cosine':<25}"
+        f"{'matching':<14}{'AUC cosine':<12}{'ranking':<9}{'match':<7}{'above cosine':<25}"
         f"R@1, re-ranked above {'':<10}R@5, re-ranked above"
     ]
     for name, case in found.items():
@@ -192,6 +192,6 @@ def as_lines(found: Mapping[str, Matched]) -> list[str]:
             for m in SHOWN
         )
         above = f"{case.above.value:+.3f} [{case.above.low:+.3f}, {case.above.high:+.3f}]"
-        cosine, match = (f"{case.auc[score].value:.3f}" for score in ("cosine", "match"))
-        lines.append(f"{name:<14}{cosine:<13}{match:<13}{above:<25}{recall}".rstrip())
+        cosine, ranking, match = (f"{one.value:.3f}" for one in case.auc.values())
+        lines.append(f"{name:<14}{cosine:<12}{ranking:<9}{match:<7}{above:<25}{recall}".rstrip())
     return lines
