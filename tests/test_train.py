@@ -12,7 +12,7 @@ from PIL import Image
 
 from retrieval.encoders.mini import WEIGHTS, MiniEncoder
 from retrieval.models import load_encoder
-from retrieval.training import losses
+from retrieval.training import average, losses
 from retrieval.training.dual import DualEncoder
 from retrieval.training.recipe import Recipe
 from retrieval.training.run import train
@@ -27,9 +27,10 @@ def dual() -> DualEncoder:
 
 
 def test_the_module_that_learns_computes_what_the_encoder_computes(
-    dual: DualEncoder, originals: Path
+    dual: DualEncoder, originals: Path, tmp_path: Path
 ) -> None:
-    encoder = MiniEncoder()
+    dual.write(tmp_path)  # in 16 bits, which are next to nothing
+    encoder = MiniEncoder(tmp_path)
     texts = ["a dog on the beach", "two people ride bicycles down a long street at night"]
     files = [originals / "chelsea.png", originals / "coffee.png"]
     prepared = [encoder.prepare(Image.open(file).convert("RGB")) for file in files]
@@ -86,6 +87,10 @@ def test_a_trained_model_indexes_and_searches(
     assert (out / "training" / "curve.png").stat().st_size > 5000
     assert not list((out / "training").glob("*.npy")), "gigabytes of features are not left behind"
     assert load_encoder(str(out)).fingerprint != load_encoder("mini").fingerprint
+    assert DualEncoder.read(out).bits == 8
+    written = (out / "model.safetensors").read_bytes()
+    assert run(*ask, 1).code == 0, "a finished run is left as it is"
+    assert (out / "model.safetensors").read_bytes() == written
     assert run("index", few, "--model", out).code == 0
     assert (
         json.loads(run("info", "--json", "--index", few / ".retrieval").raw)["made"]["model"]
@@ -123,12 +128,40 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(
         torch.testing.assert_close(stopped["average"][name], value)
 
 
+def test_the_mean_of_two_runs_is_a_model(
+    some: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, images = some
+    runs = [tmp_path / "one", tmp_path / "two"]
+    name = "image.head.linear.weight"
+    for factor, out in enumerate(runs, start=1):
+        model = DualEncoder.read(WEIGHTS)
+        model.state_dict()[name].mul_(factor)
+        model.write(out)
+    one, two = (DualEncoder.read(out).state_dict() for out in runs)
+    mean = average.mean(runs).state_dict()
+    assert not torch.equal(one[name], two[name])
+    torch.testing.assert_close(mean[name], (one[name] + two[name]) / 2)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "images").symlink_to(images)
+    (tmp_path / "set" / "captions.jsonl").write_bytes(data.read_bytes())
+    ask = [str(tmp_path / "set"), *map(str, runs), "--out", str(tmp_path / "mean")]
+    average.main(ask)
+    assert DualEncoder.read(tmp_path / "mean").bits == 8
+    with pytest.raises(SystemExit):
+        average.main(ask)
+    assert "holds a model already" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="nowhere"):
+        average.main([*ask[:2], str(tmp_path / "nowhere"), "--out", str(tmp_path / "other")])
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--set", "speed=3"], "no 'speed'"),
         (["--set", "batch=many"], "no value"),
         (["--set", "batch"], "NAME=VALUE"),
+        (["--set", "bits=4"], "Use 8 or 16"),
         (["--model", "ViT-B-32:openai"], "cannot be trained"),
         (["--held-out", "test"], "no split 'test'"),
         (["--texts", "nowhere.txt"], "nowhere.txt"),

