@@ -61,6 +61,20 @@ def test_a_tower_in_8_bits_is_half_as_large_and_reads_as_what_it_was(
     assert again.bits == 8 and DualEncoder.read(made[0]).bits == 16
 
 
+def test_a_model_of_the_earlier_format_is_read(made: tuple[Path, Path], tmp_path: Path) -> None:
+    for file in made[0].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["image"]["bits"]
+    (tmp_path / "config.json").write_text(json.dumps(config | {"format": 1}))
+    old, new = MiniEncoder(tmp_path), MiniEncoder(made[0])
+    prepared = [new.prepare(photo) for photo in photos(2)]
+    np.testing.assert_array_equal(old.encode_images(prepared), new.encode_images(prepared))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"format": 3}))
+    with pytest.raises(ModelError, match="format 3"):
+        MiniEncoder(tmp_path)
+
+
 @openvino
 def test_embeddings_hardly_change_and_integers_compute_them(made: tuple[Path, Path]) -> None:
     from indexes.native import load_openvino
