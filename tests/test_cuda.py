@@ -154,7 +154,7 @@ def test_a_card_that_is_lost_halfway_loses_no_photo(
         "The graphics card cannot go on (CUDA error: unspecified launch failure): "
         "computing on the CPU."
     ]
-    retrieval.index(originals, index=tmp_path / "cpu", model="mini")
+    retrieval.index(originals, index=tmp_path / "cpu", model=MiniEncoder(compute=ON_CPU))
     with retrieval.open(tmp_path) as there, retrieval.open(tmp_path / "cpu") as here:
         query = originals / "chelsea.png"
         np.testing.assert_allclose(

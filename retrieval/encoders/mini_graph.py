@@ -37,7 +37,9 @@ class GraphEncoder:
         Raises KeyError or RuntimeError where the weights are not of this shape, also where there
         are more of them than are used here.
         """
-        self._graph = CompiledGraph(build_graph(weights, shape), _TILE.get(shape.get("bits"), 1))
+        self._graph = CompiledGraph(
+            build_graph(weights, shape), _TILE.get(int(shape.get("bits", 16)), 1)
+        )
 
     def encode(self, photos: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """n of uint8 [S, S, 3] -> float32 [n, dim], unit rows."""
