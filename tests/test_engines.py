@@ -55,6 +55,23 @@ def test_the_engines_give_the_same_embeddings_of_mini(originals: Path) -> None:
 
 
 @openvino
+def test_the_engines_give_the_same_embeddings_of_mini_in_floats(
+    originals: Path, tmp_path: Path
+) -> None:
+    from retrieval.training.dual import DualEncoder
+
+    said: list[str] = []
+    DualEncoder.read(WEIGHTS).write(tmp_path)
+    by_torch, by_openvino = (
+        MiniEncoder(tmp_path, Compute(engine), said.append)  # type: ignore[arg-type]
+        for engine in ("torch", "openvino")
+    )
+    photos = prepared(by_torch, originals)
+    assert cosines(by_torch.encode_images(photos), by_openvino.encode_images(photos)).min() > 0.9999
+    assert not said
+
+
+@openvino
 @pytest.mark.parametrize("size", [64, 75, 97])
 def test_the_engines_agree_on_any_shape_of_mini(size: int) -> None:
     from retrieval.encoders.mini_graph import GraphEncoder

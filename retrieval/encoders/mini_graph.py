@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from indexes.native import load_openvino
 from retrieval.encoders.graph import CompiledGraph
-from retrieval.encoders.mini_levels import LEVELS, Levels, levels_of
+from retrieval.encoders.mini_levels import LEVELS, Levels, bits_of, levels_of
 from retrieval.encoders.mini_text import floats
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ else:
     opset13 = load_openvino().opset13
 
 Weights = Mapping[str, NDArray[Any]]
-_TILE = {16: 1, 8: 2}  # photos at a time on a core, by bits; more do not stay in its cache
+_TILE, _TILE_OF_8_BITS = 1, 2  # photos at a time on a core; more do not stay in its cache
 
 
 class GraphEncoder:
@@ -37,9 +37,8 @@ class GraphEncoder:
         Raises KeyError or RuntimeError where the weights are not of this shape, also where there
         are more of them than are used here.
         """
-        self._graph = CompiledGraph(
-            build_graph(weights, shape), _TILE.get(int(shape.get("bits", 16)), 1)
-        )
+        tile = _TILE_OF_8_BITS if bits_of(weights, "tower.") == 8 else _TILE
+        self._graph = CompiledGraph(build_graph(weights, shape), tile)
 
     def encode(self, photos: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """n of uint8 [S, S, 3] -> float32 [n, dim], unit rows."""
@@ -126,23 +125,21 @@ def _convolution(
     In 8 bits where the weights are: OpenVINO multiplies integers where it finds what it is given
     rounded to levels, and codes that are widened and scaled.
     """
+    weight: Any
+    scales: NDArray[np.float32] | None = None
     levels = take.levels(name)
-    if levels is not None:
+    if levels is None:
+        weight = take.array(f"{name}.weight")
+    else:
+        weight, scales = take.codes(f"{name}.weight")
         ends = np.float32(levels.low), np.float32(levels.high)
         x = opset13.fake_quantize(x, *ends, *ends, LEVELS)
-        codes, scales = take.codes(f"{name}.weight")
-        if depthwise:
-            codes = codes[:, None]  # (C, 1, 1, k, k)
-        ones = [1] * (codes.ndim - 1)
-        weight = opset13.multiply(
-            opset13.convert(opset13.constant(codes), "f32"), scales.reshape(-1, *ones)
-        )
-        kernel = codes.shape[-1]
-    else:
-        weight = take.array(f"{name}.weight")
-        kernel = weight.shape[-1]
-        if depthwise:
-            weight = weight[:, None]
+    kernel = weight.shape[-1]
+    if depthwise:
+        weight = weight[:, None]  # (C, 1, 1, k, k)
+    if scales is not None:
+        each = scales.reshape(-1, *[1] * (weight.ndim - 1))
+        weight = opset13.multiply(opset13.convert(opset13.constant(weight), "f32"), each)
     after = -(-size // stride)
     missing = max((after - 1) * stride + kernel - size, 0)
     before, behind = [missing // 2] * 2, [missing - missing // 2] * 2

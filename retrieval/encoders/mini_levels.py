@@ -52,3 +52,11 @@ def levels_of(weights: Mapping[str, NDArray[Any]], name: str) -> Levels | None:
         return None
     step, zero = np.asarray(stored, np.float32).reshape(2).tolist()
     return Levels(step, int(zero) if math.isfinite(zero) else -1)
+
+
+def bits_of(weights: Mapping[str, NDArray[Any]], tower: str) -> int:
+    """8 or 16: what the tower's convolutions are stored in, all of them alike.
+
+    tower: what the names of its tensors begin with.
+    """
+    return 8 if f"{tower}stem.input" in weights else 16

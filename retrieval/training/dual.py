@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from indexes.native import load_torch
 from retrieval.encoders.mini import FORMAT, MiniEncoder, read_tensors
 from retrieval.encoders.mini_image import ImageHead, ImageTower
+from retrieval.encoders.mini_levels import bits_of
 from retrieval.encoders.mini_text import EPSILON, floats
 from retrieval.training.mini_towers import imagenet_names, int8_rows
 from retrieval.training.quantisation import quantised
@@ -145,7 +146,7 @@ class DualEncoder(nn.Module):
         )
         self.load_state_dict({k: torch.from_numpy(v).float() for k, v in tensors.items()})
         self.config = dict(config)
-        self.bits: int = image.get("bits", 16)
+        self.bits = 16
         """Of the photo tower's weights in the file that it was read from."""
         self.tokenizer = tokenizer
         self.class_tokens = self.tokens([f"a photo of a {name}" for name in imagenet_names()])
@@ -161,7 +162,9 @@ class DualEncoder(nn.Module):
         tokenizer.enable_truncation(config["text"]["longest"])
         stored = read_tensors(folder / "model.safetensors", "")
         del stored["image.head.concepts"], stored["image.head.concepts.scale"]
-        return cls(config, whole(stored), tokenizer)
+        model = cls(config, whole(stored), tokenizer)
+        model.bits = bits_of(stored, "image.tower.")
+        return model
 
     def write(
         self, folder: Path, gate: float = 1.0, photos: NDArray[np.uint8] | None = None
@@ -200,8 +203,7 @@ class DualEncoder(nn.Module):
         save_file(arrays, part)
         part.chmod(0o644)
         part.replace(folder / "model.safetensors")
-        image = {**self.config["image"], "bits": 16 if photos is None else 8}
-        config = {**self.config, "format": FORMAT, "image": image}
+        config = {**self.config, "format": FORMAT}
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         (folder / "tokenizer.json").write_text(self.tokenizer.to_str(), encoding="utf-8")
 
