@@ -15,7 +15,7 @@ from PIL import Image
 
 from indexes.errors import QueryError
 from retrieval.demo import copy_photos
-from retrieval.photos import load_photo
+from retrieval.photos.decode import load_photo
 
 _PICTURES = 8
 _GRAIN = 5.0  # standard deviation, of 255: a 12-megapixel file has about 3 MB then, as of a phone

@@ -20,7 +20,7 @@ import retrieval
 from benchmarks import peers, sample_photos
 from indexes.native import load_torch
 from retrieval.encoders import Encoder, jpeg_decoder
-from retrieval.photos import DecodeJpeg, default_max_megapixels, open_photo
+from retrieval.photos.decode import DecodeJpeg, default_max_megapixels, open_photo
 
 MEGAPIXELS = (0.2, 2.0, 12.0)
 _BATCH = 32

@@ -18,7 +18,7 @@ from indexes.words import Caption
 from retrieval.captioned.formats import LONGEST_CAPTION, Problem, Row, read_rows
 from retrieval.captioned.places import find_photos
 from retrieval.embedded import LARGEST, xmp_texts
-from retrieval.photos import open_inside, real_path
+from retrieval.photos.files import open_inside, real_path
 
 LISTS = ("captions.jsonl", "metadata.jsonl", "captions.csv", "captions.txt")
 _IMAGES = ("images", "Images")  # whose captions usually lie in the folder above

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from indexes.errors import PhotoError, QueryError, StorageError
 from retrieval.output import percentage
-from retrieval.photos import load_photo, printable
+from retrieval.photos.decode import load_photo
+from retrieval.photos.files import printable
 from retrieval.query import Term
 from retrieval.searching import Hit
 

@@ -21,22 +21,20 @@ from indexes.catalogue import File, Made, Photo
 from indexes.errors import PhotoError, QueryError, RetrievalError
 from indexes.index import Index, Root, is_index, lock, successor
 from indexes.words import Caption
-from retrieval import scan
 from retrieval.encoders import Encoder, Floats, Say, jpeg_decoder
 from retrieval.encoders.compute import Compute
 from retrieval.fusion import load_fusion
 from retrieval.models import check_model, check_weights, load_encoder, load_encoder_of
-from retrieval.photos import (
-    FORMATS,
+from retrieval.photos.decode import FORMATS, default_max_megapixels, open_photo
+from retrieval.photos.files import (
     NO_PERMISSION,
     TOO_LARGE,
     UNREADABLE,
     content_hash,
-    default_max_megapixels,
     open_inside,
-    open_photo,
     reading,
 )
+from retrieval.photos.walk import Found, Walk, has_rawpy, is_below, walk
 from retrieval.searching import prepare_ranking
 
 _ON_CPU, _ON_CARD = 32, 256  # photos in a batch
@@ -107,7 +105,7 @@ class _Work:
     """A new or changed file, as the walk found it, and what was known of its path before."""
 
     root: Root
-    found: scan.Found
+    found: Found
     before: File | None
 
 
@@ -344,9 +342,7 @@ class _Run:
                 (root, under)
                 for root, under in sorted(given, key=lambda scope: (scope[0].id, scope[1]))
                 if not any(
-                    (root, under) != (other, outer)
-                    and root == other
-                    and scan.is_below(under, outer)
+                    (root, under) != (other, outer) and root == other and is_below(under, outer)
                     for other, outer in given
                 )
             ]
@@ -384,9 +380,9 @@ class _Run:
     def _compare(self, root: Root, under: str, exclude: Sequence[str]) -> list[_Work]:
         """The files to read. Notes what came back and what is gone on the way."""
         known = self.catalogue.files(root.id, under)
-        met = scan.Walk()
+        met = Walk()
         work, back = [], []
-        for found in scan.walk(root.path, under, exclude, scan.has_rawpy(), met):
+        for found in walk(root.path, under, exclude, has_rawpy(), met):
             file = known.pop(found.path, None)
             if file is None or self._to_read(file, found):
                 work.append(_Work(root, found, file))
@@ -407,7 +403,7 @@ class _Run:
         self.gone.setdefault(root.id, set()).update(
             path
             for path, file in known.items()
-            if file.present and not any(scan.is_below(path, folder) for folder in met.unreadable)
+            if file.present and not any(is_below(path, folder) for folder in met.unreadable)
         )
         self._note(met)
         return work
@@ -438,7 +434,7 @@ class _Run:
         changed = {path for path in paths if now.get(path) != before.get(path)}
         return changed, [caption for path in changed for caption in now.get(path, ())]
 
-    def _to_read(self, file: File, found: scan.Found) -> bool:
+    def _to_read(self, file: File, found: Found) -> bool:
         """Whether a known file changed, or failed for a reason that may be over."""
         if (file.bytes, file.mtime_ns) != (found.bytes, found.mtime_ns):
             return True
@@ -447,7 +443,7 @@ class _Run:
             return self.options.max_megapixels is not None
         return reason.startswith((NO_PERMISSION, UNREADABLE))
 
-    def _note(self, met: scan.Walk) -> None:
+    def _note(self, met: Walk) -> None:
         notes = self.report.notes
         if met.unreadable:
             names = ", ".join(repr(name or ".") for name in met.unreadable[:3])

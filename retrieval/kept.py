@@ -27,7 +27,8 @@ from retrieval import __version__
 from retrieval.captioned import CaptionedPhoto, CaptionedSet
 from retrieval.encoders import Encoder, jpeg_decoder
 from retrieval.fusion import MEAN
-from retrieval.photos import content_hash, default_max_megapixels, open_photo, reading
+from retrieval.photos.decode import default_max_megapixels, open_photo
+from retrieval.photos.files import content_hash, reading
 
 Floats = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]

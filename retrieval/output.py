@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from retrieval.indexing import Report
-from retrieval.photos import printable
+from retrieval.photos.files import printable
 from retrieval.query import Query
 from retrieval.relevance import LEVELS, WEAK, Level, calibrated_text
 from retrieval.searching import Hit

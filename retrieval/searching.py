@@ -26,7 +26,8 @@ from retrieval.encoders import Encoder
 from retrieval.fusion import PHOTO, TEXT, FusedQuery, Fusion, load_fusion
 from retrieval.hybrid import CANDIDATES
 from retrieval.models import check_weights
-from retrieval.photos import content_hash, load_photo, photo_from_bytes, real_path
+from retrieval.photos.decode import load_photo, photo_from_bytes
+from retrieval.photos.files import content_hash, real_path
 from retrieval.query import Query, Term
 from retrieval.ranking import Ranked, Ranking
 from retrieval.reranking import Rerank

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from indexes.catalogue import Made
 from indexes.index import Index
-from retrieval import scan
-from retrieval.scan import is_below
+from retrieval.photos.walk import Walk, has_rawpy, is_below, walk
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,8 @@ def status(index: Index, look: bool = True) -> Status:
         if not root.path.is_dir():
             gone += len(known)
             continue
-        met = scan.Walk()
-        for found in scan.walk(root.path, "", exclude, scan.has_rawpy(), met):
+        met = Walk()
+        for found in walk(root.path, "", exclude, has_rawpy(), met):
             file = known.pop(found.path, None)
             if file is None:
                 new += 1

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import retrieval
-from retrieval.photos import load_photo
+from retrieval.photos.decode import load_photo
 from tests.conftest import Run, shared
 from tests.test_index import present
 
@@ -211,7 +211,7 @@ def test_links_are_not_followed_and_loops_end(run: Run, few: Path, originals: Pa
 
 def test_a_folder_replaced_by_a_link_is_not_read_through(few: Path, originals: Path) -> None:
     from indexes.errors import PhotoError
-    from retrieval.photos import open_inside
+    from retrieval.photos.files import open_inside
 
     (few / "sub").symlink_to(originals)
     with pytest.raises(PhotoError, match="outside the indexed folder"):
@@ -258,9 +258,7 @@ def test_names_with_quotes_and_line_breaks_work(run: Run, few: Path) -> None:
 
 
 def test_a_file_that_vanishes_mid_run_is_no_error(run: Run, few: Path, monkeypatch) -> None:
-    from retrieval import scan
-
-    real = scan.walk
+    real = retrieval.indexing.walk
 
     def walk(*arguments):
         for found in list(real(*arguments)):
@@ -268,7 +266,7 @@ def test_a_file_that_vanishes_mid_run_is_no_error(run: Run, few: Path, monkeypat
                 (few / "coffee.png").unlink()
             yield found
 
-    monkeypatch.setattr(scan, "walk", walk)
+    monkeypatch.setattr("retrieval.indexing.walk", walk)
     assert index_with(run, few) == {}
     assert present(few) == {"chelsea.png", "rocket.jpg", "china.jpg"}
 
@@ -354,9 +352,8 @@ def test_a_camera_raw_file_is_indexed(run: Run, few: Path, originals: Path) -> N
 
 
 def test_without_rawpy_camera_raw_files_are_mentioned(run: Run, few: Path, monkeypatch) -> None:
-    from retrieval import scan
 
-    monkeypatch.setattr(scan, "has_rawpy", lambda: False)
+    monkeypatch.setattr("retrieval.indexing.has_rawpy", lambda: False)
     (few / "IMG_1.dng").write_bytes(b"raw")
     result = run("index", few, "--model", "mini")
     assert result.out.startswith("4 added")

@@ -13,7 +13,7 @@ from benchmarks import peers, sample_photos
 from retrieval import Compute
 from retrieval.encoders.mini import MiniEncoder
 from retrieval.models import load_encoder
-from retrieval.photos import load_photo
+from retrieval.photos.decode import load_photo
 from tests.conftest import Run
 
 

@@ -31,7 +31,7 @@ from retrieval.encoders.card import fitting
 from retrieval.encoders.jpeg import CardDecoder, card_decoder
 from retrieval.encoders.mini import MiniEncoder
 from retrieval.encoders.openclip import OpenClipEncoder
-from retrieval.photos import open_photo
+from retrieval.photos.decode import open_photo
 from tests.conftest import Run, shared
 from tests.test_engines import cosines, prepared
 

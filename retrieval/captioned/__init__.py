@@ -23,7 +23,7 @@ from retrieval.captioned.places import (
     holds_captions,
     in_folder,
 )
-from retrieval.photos import open_inside
+from retrieval.photos.files import open_inside
 
 ALL = "all"
 

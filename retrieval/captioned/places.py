@@ -10,7 +10,7 @@ from pathlib import Path
 
 from indexes.errors import DataSetError
 from retrieval.captioned.formats import Row, quoted, unknown_format
-from retrieval.photos import real_path
+from retrieval.photos.files import real_path
 
 _CAPTION_FILES = (
     "captions.jsonl",

@@ -19,7 +19,7 @@ from retrieval.captioned.formats import (
     inner_path,
     quoted,
 )
-from retrieval.scan import PHOTO_SUFFIXES
+from retrieval.photos.walk import PHOTO_SUFFIXES
 
 _TEXTS = frozenset(("txt", "caption", "captions", "cap", "text"))
 _LARGEST_TEXT = 1 << 20  # bytes, of a caption or of a name

@@ -16,7 +16,7 @@ from indexes.errors import DataSetError, ModelError, RetrievalError
 from retrieval.captioned import ALL, CaptionedPhoto, CaptionedSet, part, read_captioned
 from retrieval.encoders.mini import WEIGHTS, squash
 from retrieval.models import model_folder
-from retrieval.photos import default_max_megapixels, open_photo
+from retrieval.photos.decode import default_max_megapixels, open_photo
 from retrieval.training.examples import Examples
 from retrieval.training.recipe import Recipe
 

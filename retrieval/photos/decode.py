@@ -1,21 +1,16 @@
-"""Read one file as a photo: upright RGB pixels, and what the file says of itself.
+"""Decode one photo file: upright RGB pixels of its first frame, at the scale that a model needs.
 
-Every file is hostile until read: sizes are checked before pixels are decoded, every failure becomes
-a PhotoError with a short reason, and text from a file never leaves here unchecked.
+Every file is hostile until read: sizes are checked before pixels are decoded, and every failure
+becomes a PhotoError with a short reason.
 """
 
 import io
-import math
-import os
-import stat
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import pi_heif
-from blake3 import blake3
 from PIL import (  # noqa: F401
     AvifImagePlugin,
     ExifTags,
@@ -27,7 +22,9 @@ from PIL import (  # noqa: F401
 )
 
 from indexes.errors import PhotoError
-from retrieval.scan import RAW_SUFFIXES
+from retrieval.photos.exif import read_facts
+from retrieval.photos.files import TOO_LARGE, printable, reading
+from retrieval.photos.walk import RAW_SUFFIXES
 
 Image.preinit()  # JPEG, PNG, GIF and BMP; the others register when imported, above
 pi_heif.register_heif_opener()
@@ -39,10 +36,6 @@ warnings.filterwarnings("ignore", module="PIL")
 # Pillow reads far more, some of it dangerous (EPS starts Ghostscript) or decoded before its size is
 # known (ICO, ICNS).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "HEIF", "AVIF")
-# Reasons that can pass without the file changing: the index looks for them.
-NO_PERMISSION = "no permission to read it"
-UNREADABLE = "cannot be read just now"
-TOO_LARGE = "too large"
 DecodeJpeg = Callable[[bytes, int], Image.Image | None]
 """A JPEG file's bytes to RGB, made so many times smaller; None where it cannot."""
 _MOST_METADATA = 1 << 20  # bytes beside the pixels of a JPEG file that is not odd
@@ -58,58 +51,6 @@ def default_max_megapixels(workers: int) -> float:
     available = psutil.virtual_memory().available
     fits = available * _MEMORY_SHARE / max(workers, 1) / _BYTES_PER_PIXEL / 1e6
     return float(min(max(fits, _SMALLEST_LIMIT), _LARGEST_LIMIT))
-
-
-def content_hash(file: BinaryIO) -> str:
-    """BLAKE3 of a file's bytes (hex), read in pieces."""
-    digest = blake3()
-    file.seek(0)
-    while piece := file.read(1 << 20):
-        digest.update(piece)
-    file.seek(0)
-    return digest.hexdigest()
-
-
-@contextmanager
-def reading() -> Iterator[None]:
-    """Turn whatever decoders raise for a bad file into a PhotoError with a short reason."""
-    try:
-        yield
-    except PhotoError:
-        raise
-    except UnidentifiedImageError as error:
-        raise PhotoError("not a photo that can be read (damaged, encrypted or no image)") from error
-    except FileNotFoundError:
-        raise
-    except PermissionError as error:
-        raise PhotoError(NO_PERMISSION) from error
-    except MemoryError as error:
-        raise PhotoError(f"{TOO_LARGE} for the memory of this machine") from error
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the system's, not a decoder's
-            raise PhotoError(f"{UNREADABLE} ({error.strerror})") from error
-        text = printable(" ".join(str(error).split())[:100])
-        what = "truncated" if "truncated" in text.lower() else "damaged"
-        raise PhotoError(f"{what} ({text})" if text else what) from error
-
-
-def real_path(root: Path, path: str) -> Path | None:
-    """Where `path` in `root` (itself without links) really is; None if that is outside."""
-    real, place = os.path.realpath(root / path), str(root)
-    inside = real == place or real.startswith(place.rstrip(os.sep) + os.sep)
-    return Path(real) if inside else None
-
-
-def open_inside(root: Path, path: str) -> BinaryIO:
-    """Open the regular file `path` in `root`, and nothing that a link puts outside of it."""
-    real = real_path(root, path)
-    if real is None:
-        raise PhotoError("a link leads outside the indexed folder")
-    file = real.open("rb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise PhotoError("not a regular file")
-    return file
 
 
 def open_photo(
@@ -134,7 +75,7 @@ def open_photo(
         file.seek(0)
         with Image.open(file, formats=FORMATS) as image:
             _check_size(image, max_megapixels)
-            facts = _facts(image)
+            facts = read_facts(image)
             upright = ImageOps.exif_transpose(_pixels(image, file, 2 * target, decode))
             return _to_rgb(upright, 2 * target), facts
 
@@ -158,12 +99,6 @@ def photo_from_bytes(data: bytes, target: int) -> Image.Image:
         return open_photo(io.BytesIO(data), "", default_max_megapixels(1), target)[0]
     except PhotoError as error:
         raise PhotoError(f"Standard input cannot be used as a photo: {error}.") from error
-
-
-def printable(path: Path | str) -> str:
-    """A path that any terminal can show, whatever bytes are in its name."""
-    text = os.fsencode(path).decode("utf-8", "replace")
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _pixels(
@@ -265,67 +200,3 @@ def _raw_preview(file: BinaryIO) -> BinaryIO:
     Image.fromarray(cast(Any, pixels)).save(buffer, "BMP")
     buffer.seek(0)
     return buffer
-
-
-# What the file says of itself ------------------------------------------------------------------
-
-
-def _facts(image: Image.Image) -> dict[str, Any]:
-    """The fields of `Photo` but for the hash; what is missing or makes no sense is None."""
-    width, height = image.size
-    facts: dict[str, Any] = {"format": image.format or "", "taken": None, "camera": None}
-    facts.update(latitude=None, longitude=None)
-    try:
-        exif = image.getexif()
-        if exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8):
-            width, height = height, width
-        details = exif.get_ifd(ExifTags.IFD.Exif)
-        place = exif.get_ifd(ExifTags.IFD.GPSInfo)
-        facts["taken"] = _taken(
-            details.get(ExifTags.Base.DateTimeOriginal)
-            or details.get(ExifTags.Base.DateTimeDigitized)
-            or exif.get(ExifTags.Base.DateTime)
-        )
-        facts["camera"] = _camera(exif.get(ExifTags.Base.Make), exif.get(ExifTags.Base.Model))
-        latitude = _degrees(place.get(2), place.get(1), 90.0)
-        longitude = _degrees(place.get(4), place.get(3), 180.0)
-        if latitude is not None and longitude is not None:
-            facts.update(latitude=latitude, longitude=longitude)
-    except Exception:  # noqa: S110 - EXIF is an extra; a photo with a broken one is a photo
-        pass
-    facts.update(width=width, height=height)
-    return facts
-
-
-def _taken(value: object) -> str | None:
-    """EXIF's 'YYYY:MM:DD HH:MM:SS' as ISO 8601, without a time zone, as cameras write it."""
-    from datetime import datetime
-
-    if not isinstance(value, str):
-        return None
-    try:
-        moment = datetime.strptime(value.strip("\0 ")[:19], "%Y:%m:%d %H:%M:%S")
-    except ValueError:
-        return None
-    return moment.isoformat()
-
-
-def _camera(make: object, model: object) -> str | None:
-    texts = [
-        "".join(c for c in str(v) if c.isprintable()).strip()[:80] if isinstance(v, str) else ""
-        for v in (make, model)
-    ]
-    if texts[0] and texts[1].lower().startswith(texts[0].lower()):
-        texts[0] = ""
-    return " ".join(t for t in texts if t) or None
-
-
-def _degrees(parts: Any, side: object, most: float) -> float | None:
-    """Degrees, minutes and seconds to decimal degrees, negative to the south and west."""
-    if not parts or len(parts) != 3:
-        return None
-    degrees, minutes, seconds = (float(part) for part in parts)
-    value = degrees + minutes / 60 + seconds / 3600
-    if not math.isfinite(value) or not 0 <= value <= most:
-        return None
-    return round(-value if str(side).strip("\0 ").upper() in ("S", "W") else value, 6)

@@ -1,0 +1,1 @@
+"""Photo files: found in folders, opened, decoded, and what their EXIF says."""
