@@ -415,7 +415,7 @@ class _Run:
         if root.id not in self.gone:
             return set(), []  # away: what is known of its photos stays
         # A search imports this module, but never reads captions.
-        from retrieval.captions import read_captions
+        from retrieval.captions.sidecars import read_captions
 
         files = self.catalogue.files(root.id, under)
         gone = self.gone[root.id]
@@ -535,7 +535,7 @@ class _Run:
 
     def _read(self, work: _Work) -> _Read | None:
         """Read one file (in a thread); None where it vanished meanwhile."""
-        from retrieval.embedded import embedded_texts  # of which a search has no need
+        from retrieval.captions.metadata import embedded_texts  # of which a search has no need
 
         if self.stop.is_set():
             return None
@@ -569,7 +569,7 @@ class _Run:
 
     def _commit(self, batch: _Batch) -> None:
         """Write a batch down in one transaction, when it is encoded."""
-        from retrieval.captions import clean  # of which a search has no need
+        from retrieval.captions.sidecars import clean  # of which a search has no need
 
         rows, fresh = batch.rows.result(), batch.fresh
         ids = self.catalogue.photo_ids({read.hash for read in batch.reads if read.hash})

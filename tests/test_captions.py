@@ -12,7 +12,7 @@ from PIL import Image
 import retrieval
 from indexes.index import Index
 from retrieval import words
-from retrieval.captions import clean, read_captions
+from retrieval.captions.sidecars import clean, read_captions
 from tests.conftest import Run
 
 

@@ -14,9 +14,9 @@ from typing import BinaryIO
 from indexes.errors import DataSetError, PhotoError
 from indexes.index import FOLDER_NAME, index_at
 from retrieval.captioned import tar
-from retrieval.captioned.formats import Problem, Row, read_rows
 from retrieval.captioned.indexed import read_index
-from retrieval.captioned.places import (
+from retrieval.captions.formats import Problem, Row, read_rows
+from retrieval.captions.locate import (
     find_caption_file,
     find_photos,
     find_shards,

@@ -13,12 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from indexes.errors import DataSetError
-from retrieval.captioned.formats import (
-    Problem,
-    checked_captions,
-    inner_path,
-    quoted,
-)
+from retrieval.captions.formats import Problem, checked_captions, inner_path, quoted
 from retrieval.photos.walk import PHOTO_SUFFIXES
 
 _TEXTS = frozenset(("txt", "caption", "captions", "cap", "text"))

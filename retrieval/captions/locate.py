@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from indexes.errors import DataSetError
-from retrieval.captioned.formats import Row, quoted, unknown_format
+from retrieval.captions.formats import Row, quoted, unknown_format
 from retrieval.photos.files import real_path
 
 _CAPTION_FILES = (

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from indexes.errors import DataSetError, PhotoError
 from indexes.words import Caption
-from retrieval.captioned.formats import LONGEST_CAPTION, Problem, Row, read_rows
-from retrieval.captioned.places import find_photos
-from retrieval.embedded import LARGEST, xmp_texts
+from retrieval.captions.formats import LONGEST_CAPTION, Problem, Row, read_rows
+from retrieval.captions.locate import find_photos
+from retrieval.captions.metadata import LARGEST, xmp_texts
 from retrieval.photos.files import open_inside, real_path
 
 LISTS = ("captions.jsonl", "metadata.jsonl", "captions.csv", "captions.txt")

@@ -1,0 +1,1 @@
+"""What is written about photos: beside them, in lists, and inside the photo files."""
