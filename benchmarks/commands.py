@@ -84,7 +84,7 @@ def recall(
     """
     from benchmarks import plots
     from benchmarks import recall as benchmark
-    from retrieval.captioned import read_captioned
+    from retrieval.datasets.captioned import read_captioned
 
     plots.check(plot)
     found = read_captioned(dataset, split, images, skip_bad, talk)
@@ -137,7 +137,7 @@ def search(
     """
     from benchmarks import plots
     from benchmarks import search as benchmark
-    from retrieval.captioned import read_captioned
+    from retrieval.datasets.captioned import read_captioned
 
     plots.check(plot)
     wanted = benchmark.parse_sizes(sizes)
@@ -173,7 +173,7 @@ def fusion(
     """
     from benchmarks import fusion as benchmark
     from benchmarks import plots
-    from retrieval.captioned import part, read_captioned
+    from retrieval.datasets.captioned import part, read_captioned
 
     plots.check(plot)
     whole = read_captioned(dataset, "all", images, skip_bad, talk)
@@ -211,7 +211,7 @@ def relevance(
     """
     from benchmarks import plots
     from benchmarks import relevance as benchmark
-    from retrieval.captioned import read_captioned
+    from retrieval.datasets.captioned import read_captioned
 
     plots.check(plot)
     captioned = read_captioned(dataset, split, images, skip_bad, talk)

@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from benchmarks import matching as pairs
 from retrieval.bank import bank
-from retrieval.captioned import CaptionedSet
+from retrieval.datasets.captioned import CaptionedSet
+from retrieval.datasets.embedding_cache import Progress, keep
 from retrieval.evaluation import (
     Difference,
     Measured,
@@ -27,7 +28,6 @@ from retrieval.evaluation import (
     summarise,
 )
 from retrieval.fusion import Fusion, compose, load_fusion, normalise
-from retrieval.kept import Progress, keep
 from retrieval.matching import load_matching
 from retrieval.models import load_encoder
 from retrieval.training.fusion_cases import (

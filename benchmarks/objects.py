@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.captioned import read_captioned
-from retrieval.kept import keep, without
+from retrieval.datasets.captioned import read_captioned
+from retrieval.datasets.embedding_cache import keep, without
 from retrieval.models import load_encoder
 
 NAMES = """person|bicycle|car|motorcycle|airplane|bus|train|truck|boat|traffic light|fire hydrant

@@ -24,10 +24,10 @@ import indexes.words as table
 from indexes.database import FULL_TEXT
 from indexes.errors import DataSetError
 from retrieval import bank, words
-from retrieval.captioned import CaptionedSet, read_captioned
+from retrieval.datasets.captioned import CaptionedSet, read_captioned
+from retrieval.datasets.embedding_cache import Kept, keep
 from retrieval.evaluation import Ranks, compare, rank, summarise
 from retrieval.fusion import Fusion, load_fusion
-from retrieval.kept import Kept, keep
 from retrieval.models import load_encoder
 from retrieval.ranking import (
     NNN_STRENGTH,

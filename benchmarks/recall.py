@@ -16,7 +16,8 @@ import numpy.typing as npt
 from benchmarks import index_types, rankings
 from benchmarks.index_types import Served, bars, build, recall
 from indexes import vectors
-from retrieval.captioned import CaptionedSet
+from retrieval.datasets.captioned import CaptionedSet
+from retrieval.datasets.embedding_cache import Kept, Progress, keep, without
 from retrieval.evaluation import (
     METRICS,
     Difference,
@@ -27,7 +28,6 @@ from retrieval.evaluation import (
     rank,
     summarise,
 )
-from retrieval.kept import Kept, Progress, keep, without
 from retrieval.models import load_encoder
 
 Floats = npt.NDArray[np.float32]

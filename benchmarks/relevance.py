@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from indexes.errors import ModelError
-from retrieval.captioned import CaptionedSet
-from retrieval.kept import Progress, keep
+from retrieval.datasets.captioned import CaptionedSet
+from retrieval.datasets.embedding_cache import Progress, keep
 from retrieval.models import load_encoder
 from retrieval.relevance import load_calibration
 from retrieval.training.relevance import (

@@ -33,8 +33,8 @@ from benchmarks.index_types import (
 from indexes import vectors
 from indexes.errors import QueryError, StorageError
 from indexes.native import load_faiss
-from retrieval.captioned import CaptionedSet
-from retrieval.kept import Progress, keep
+from retrieval.datasets.captioned import CaptionedSet
+from retrieval.datasets.embedding_cache import Progress, keep
 from retrieval.models import load_encoder
 
 Floats = npt.NDArray[np.float32]

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.objects import average_precision
-from retrieval.captioned import read_captioned
+from retrieval.datasets.captioned import read_captioned
+from retrieval.datasets.embedding_cache import keep, without
 from retrieval.fusion import UNWANTED_STRENGTH, normalise, unwanted_parts
-from retrieval.kept import keep, without
 from retrieval.models import load_encoder
 
 Mask = npt.NDArray[np.bool_]

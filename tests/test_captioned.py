@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import retrieval
 from indexes.errors import DataSetError, RetrievalError
-from retrieval.captioned import CaptionedSet, read_captioned
+from retrieval.datasets.captioned import CaptionedSet, read_captioned
 from tests.conftest import shared
 
 CAPTIONS = {

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import retrieval
 from retrieval import bank, words
-from retrieval.captioned import read_captioned
+from retrieval.datasets.captioned import read_captioned
 from retrieval.encoders.mini import MiniEncoder
 from retrieval.fusion import normalise
 from retrieval.ranking import (

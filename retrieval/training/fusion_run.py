@@ -18,9 +18,9 @@ import numpy.typing as npt
 from indexes.errors import DataSetError, StorageError
 from retrieval import fusion, matching
 from retrieval.bank import bank
-from retrieval.captioned import CaptionedSet
 from retrieval.composed import composed_queries
-from retrieval.kept import Kept, keep, without
+from retrieval.datasets.captioned import CaptionedSet
+from retrieval.datasets.embedding_cache import Kept, keep, without
 from retrieval.models import load_encoder
 from retrieval.training.fusion_cases import Asked, Captioned, Material
 from retrieval.training.run import learn_and_held

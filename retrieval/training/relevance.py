@@ -22,10 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.bank import bank
-from retrieval.captioned import CaptionedSet, read_captioned
+from retrieval.datasets.captioned import CaptionedSet, read_captioned
+from retrieval.datasets.embedding_cache import Kept, keep, without
 from retrieval.encoders import Encoder
 from retrieval.encoders.mini import WEIGHTS, MiniEncoder
-from retrieval.kept import Kept, keep, without
 from retrieval.models import load_encoder
 from retrieval.ranking import nnn_bias
 from retrieval.relevance import WEAK, Calibration, background, own_file, save_calibration

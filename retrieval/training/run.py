@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from indexes.errors import DataSetError, ModelError, RetrievalError
-from retrieval.captioned import ALL, CaptionedPhoto, CaptionedSet, part, read_captioned
+from retrieval.datasets.captioned import ALL, CaptionedPhoto, CaptionedSet, part, read_captioned
 from retrieval.encoders.mini import WEIGHTS, squash
 from retrieval.models import model_folder
 from retrieval.photos.decode import default_max_megapixels, open_photo

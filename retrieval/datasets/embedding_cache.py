@@ -24,7 +24,7 @@ from indexes.catalogue import Made, Photo
 from indexes.errors import DataSetError, PhotoError, StorageError
 from indexes.index import Index, delete, is_index, lock
 from retrieval import __version__
-from retrieval.captioned import CaptionedPhoto, CaptionedSet
+from retrieval.datasets.captioned import CaptionedPhoto, CaptionedSet
 from retrieval.encoders import Encoder, jpeg_decoder
 from retrieval.fusion import MEAN
 from retrieval.photos.decode import default_max_megapixels, open_photo

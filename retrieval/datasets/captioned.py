@@ -13,8 +13,6 @@ from typing import BinaryIO
 
 from indexes.errors import DataSetError, PhotoError
 from indexes.index import FOLDER_NAME, index_at
-from retrieval.captioned import tar
-from retrieval.captioned.indexed import read_index
 from retrieval.captions.formats import Problem, Row, read_rows
 from retrieval.captions.locate import (
     find_caption_file,
@@ -23,6 +21,8 @@ from retrieval.captions.locate import (
     holds_captions,
     in_folder,
 )
+from retrieval.datasets import webdataset
+from retrieval.datasets.indexed import read_index
 from retrieval.photos.files import open_inside
 
 ALL = "all"
@@ -163,7 +163,7 @@ def _read_tars(where: Path, images: Path | None) -> Read:
     if images is not None:
         raise DataSetError(f"{where} holds its photos itself. Leave --images out.")
     shards = find_shards(where)
-    found = [(shard, split, m) for shard, split in shards for m in tar.read_members(shard)]
+    found = [(shard, split, m) for shard, split in shards for m in webdataset.read_members(shard)]
 
     def photos(wanted: set[str] | None) -> Iterator[Found]:
         for shard, split, member in found:
