@@ -18,6 +18,7 @@ from benchmarks import matching as pairs
 from retrieval.bank import bank
 from retrieval.datasets.captioned import CaptionedSet
 from retrieval.datasets.embedding_cache import Progress, keep
+from retrieval.encoders.registry import load_encoder
 from retrieval.evaluation import (
     Difference,
     Measured,
@@ -29,7 +30,6 @@ from retrieval.evaluation import (
 )
 from retrieval.fusion import Fusion, compose, load_fusion, normalise
 from retrieval.matching import load_matching
-from retrieval.models import load_encoder
 from retrieval.training.fusion_cases import (
     ALPHAS,
     CASES,

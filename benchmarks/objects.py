@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from retrieval.datasets.captioned import read_captioned
 from retrieval.datasets.embedding_cache import keep, without
-from retrieval.models import load_encoder
+from retrieval.encoders.registry import load_encoder
 
 NAMES = """person|bicycle|car|motorcycle|airplane|bus|train|truck|boat|traffic light|fire hydrant
 stop sign|bench|bird|cat|dog|horse|sheep|cow|elephant|bear|zebra|giraffe|backpack|umbrella|tie

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from indexes.native import load_torch
-from retrieval.encoders import Encoder
+from retrieval.encoders.base import Encoder
 
 Array = npt.NDArray[Any]
 

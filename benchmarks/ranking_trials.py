@@ -26,9 +26,9 @@ from indexes.errors import DataSetError
 from retrieval import bank, words
 from retrieval.datasets.captioned import CaptionedSet, read_captioned
 from retrieval.datasets.embedding_cache import Kept, keep
+from retrieval.encoders.registry import load_encoder
 from retrieval.evaluation import Ranks, compare, rank, summarise
 from retrieval.fusion import Fusion, load_fusion
-from retrieval.models import load_encoder
 from retrieval.ranking import (
     NNN_STRENGTH,
     RANKINGS,

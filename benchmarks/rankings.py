@@ -13,7 +13,7 @@ import numpy.typing as npt
 from indexes.errors import QueryError
 from retrieval import ranking as ours
 from retrieval.bank import bank
-from retrieval.encoders import Encoder
+from retrieval.encoders.base import Encoder
 
 Floats = npt.NDArray[np.float32]
 

@@ -18,6 +18,7 @@ from benchmarks.index_types import Served, bars, build, recall
 from indexes import vectors
 from retrieval.datasets.captioned import CaptionedSet
 from retrieval.datasets.embedding_cache import Kept, Progress, keep, without
+from retrieval.encoders.registry import load_encoder
 from retrieval.evaluation import (
     METRICS,
     Difference,
@@ -28,7 +29,6 @@ from retrieval.evaluation import (
     rank,
     summarise,
 )
-from retrieval.models import load_encoder
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]

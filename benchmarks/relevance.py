@@ -13,7 +13,7 @@ import numpy as np
 from indexes.errors import ModelError
 from retrieval.datasets.captioned import CaptionedSet
 from retrieval.datasets.embedding_cache import Progress, keep
-from retrieval.models import load_encoder
+from retrieval.encoders.registry import load_encoder
 from retrieval.relevance import load_calibration
 from retrieval.training.relevance import (
     QUERIES,

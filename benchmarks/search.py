@@ -35,7 +35,7 @@ from indexes.errors import QueryError, StorageError
 from indexes.native import load_faiss
 from retrieval.datasets.captioned import CaptionedSet
 from retrieval.datasets.embedding_cache import Progress, keep
-from retrieval.models import load_encoder
+from retrieval.encoders.registry import load_encoder
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]

@@ -19,7 +19,8 @@ from typing import Any
 import retrieval
 from benchmarks import peers, sample_photos
 from indexes.native import load_torch
-from retrieval.encoders import Encoder, jpeg_decoder
+from retrieval.encoders.base import Encoder
+from retrieval.encoders.nvjpeg import jpeg_decoder
 from retrieval.photos.decode import DecodeJpeg, default_max_megapixels, open_photo
 
 MEGAPIXELS = (0.2, 2.0, 12.0)

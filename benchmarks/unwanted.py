@@ -20,8 +20,8 @@ import numpy.typing as npt
 from benchmarks.objects import average_precision
 from retrieval.datasets.captioned import read_captioned
 from retrieval.datasets.embedding_cache import keep, without
+from retrieval.encoders.registry import load_encoder
 from retrieval.fusion import UNWANTED_STRENGTH, normalise, unwanted_parts
-from retrieval.models import load_encoder
 
 Mask = npt.NDArray[np.bool_]
 

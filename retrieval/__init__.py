@@ -22,9 +22,9 @@ from indexes.errors import (
     StorageError,
 )
 from retrieval.api import Photos, index, open
-from retrieval.encoders.compute import Compute
+from retrieval.encoders.engine import Compute
+from retrieval.encoders.registry import load_encoder
 from retrieval.indexing import Options, Progress, Report
-from retrieval.models import load_encoder
 from retrieval.query import Query, Term
 from retrieval.searching import Hit
 from retrieval.status import Status

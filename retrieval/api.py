@@ -14,7 +14,7 @@ import numpy.typing as npt
 from indexes.errors import IndexMissingError, QueryError
 from indexes.index import FOLDER_NAME, Index, find, index_at, is_index, lock
 from retrieval import indexing, searching
-from retrieval.encoders import Encoder
+from retrieval.encoders.base import Encoder
 from retrieval.query import Query, Term, parse_date
 from retrieval.relevance import Level
 from retrieval.reranking import Rerank
@@ -165,7 +165,7 @@ class Photos:
 
     def _need_encoder(self) -> Encoder:
         if self._encoder is None:
-            from retrieval.models import load_encoder_of
+            from retrieval.encoders.registry import load_encoder_of
 
             self._encoder = load_encoder_of(self._index.made)
         return self._encoder

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.encoders import Encoder
+from retrieval.encoders.base import Encoder
 
 Floats = npt.NDArray[np.float32]
 

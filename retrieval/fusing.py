@@ -11,7 +11,7 @@ import numpy.typing as npt
 from blake3 import blake3
 
 from indexes.index import Index
-from retrieval.encoders import Encoder
+from retrieval.encoders.base import Encoder
 from retrieval.fusion import Fusion, load_fusion, normalise
 
 Floats = npt.NDArray[np.float32]

@@ -21,10 +21,11 @@ from indexes.catalogue import File, Made, Photo
 from indexes.errors import PhotoError, QueryError, RetrievalError
 from indexes.index import Index, Root, is_index, lock, successor
 from indexes.words import Caption
-from retrieval.encoders import Encoder, Floats, Say, jpeg_decoder
-from retrieval.encoders.compute import Compute
+from retrieval.encoders.base import Encoder, Floats, Say
+from retrieval.encoders.engine import Compute
+from retrieval.encoders.nvjpeg import jpeg_decoder
+from retrieval.encoders.registry import check_model, check_weights, load_encoder, load_encoder_of
 from retrieval.fusion import load_fusion
-from retrieval.models import check_model, check_weights, load_encoder, load_encoder_of
 from retrieval.photos.decode import FORMATS, default_max_megapixels, open_photo
 from retrieval.photos.files import (
     NO_PERMISSION,

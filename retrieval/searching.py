@@ -22,10 +22,10 @@ from indexes.index import Index
 from retrieval import hybrid, relevance, reranking
 from retrieval import ranking as rankings
 from retrieval.bank import bank, bank_name, kept_bank
-from retrieval.encoders import Encoder
+from retrieval.encoders.base import Encoder
+from retrieval.encoders.registry import check_weights
 from retrieval.fusion import PHOTO, TEXT, FusedQuery, Fusion, load_fusion
 from retrieval.hybrid import CANDIDATES
-from retrieval.models import check_weights
 from retrieval.photos.decode import load_photo, photo_from_bytes
 from retrieval.photos.files import content_hash, real_path
 from retrieval.query import Query, Term

@@ -11,8 +11,8 @@ from PIL import Image
 
 from benchmarks import peers, sample_photos
 from retrieval import Compute
-from retrieval.encoders.mini import MiniEncoder
-from retrieval.models import load_encoder
+from retrieval.encoders.mini.encoder import MiniEncoder
+from retrieval.encoders.registry import load_encoder
 from retrieval.photos.decode import load_photo
 from tests.conftest import Run
 

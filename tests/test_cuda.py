@@ -26,10 +26,10 @@ from indexes import vectors
 from indexes.errors import PhotoError
 from indexes.native import load_faiss, load_torch
 from retrieval import Compute
-from retrieval.encoders import card, mini, openclip
-from retrieval.encoders.card import fitting
-from retrieval.encoders.jpeg import CardDecoder, card_decoder
-from retrieval.encoders.mini import MiniEncoder
+from retrieval.encoders import cuda, openclip
+from retrieval.encoders.cuda import fitting
+from retrieval.encoders.mini.encoder import MiniEncoder
+from retrieval.encoders.nvjpeg import CardDecoder, card_decoder
 from retrieval.encoders.openclip import OpenClipEncoder
 from retrieval.photos.decode import open_photo
 from tests.conftest import Run, shared
@@ -41,7 +41,7 @@ ON_CARD, ON_CPU = Compute("torch", "cuda"), Compute("torch", "cpu")
 
 
 def need_card() -> None:
-    why = card.trouble()
+    why = cuda.trouble()
     if why is not None:
         pytest.skip(f"no NVIDIA GPU that torch can use: {why or 'there is no driver'}")
 
@@ -59,7 +59,7 @@ def _stand_in_device(compute: Compute, _: object) -> str:
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (mini, openclip):
+    for module in (encoder, openclip):
         monkeypatch.setattr(module, "torch_device", _stand_in_device)
 
 
@@ -68,7 +68,7 @@ def fails(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[int],
     """Have every module on the stand-in raise what a function of the batch's length returns."""
 
     def install(error: Callable[[int], Exception | None]) -> None:
-        from retrieval.encoders.module import ModuleRunner
+        from retrieval.encoders.torch_runner import ModuleRunner
 
         real = ModuleRunner._place
 
@@ -224,7 +224,7 @@ def test_a_driver_that_does_not_match_is_one_sentence(
         )
         return False
 
-    monkeypatch.setattr(card, "has_nvidia_driver", lambda: True)
+    monkeypatch.setattr(cuda, "has_nvidia_driver", lambda: True)
     monkeypatch.setattr(load_torch().cuda, "is_available", unavailable)
     done = run("index", few, "--model", "mini", "--device", "cuda")
     assert done.code == 0 and "4 added" in done.out
@@ -238,10 +238,10 @@ def test_a_card_that_cannot_be_started_is_one_sentence(monkeypatch: pytest.Monke
     def zeros(*_: object, **__: object) -> None:
         raise torch.AcceleratorError("CUDA error: initialization error\nCUDA kernel errors might")
 
-    monkeypatch.setattr(card, "has_nvidia_driver", lambda: True)
+    monkeypatch.setattr(cuda, "has_nvidia_driver", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch, "zeros", zeros)
-    assert card.trouble() == "CUDA error: initialization error"
+    assert cuda.trouble() == "CUDA error: initialization error"
 
 
 # JPEG ------------------------------------------------------------------------------------------

@@ -16,8 +16,7 @@ from safetensors.numpy import load_file, save_file
 import retrieval
 from indexes.errors import ModelError, QueryError
 from retrieval import Compute
-from retrieval.encoders import graph
-from retrieval.encoders.mini import WEIGHTS, MiniEncoder
+from retrieval.encoders.mini.encoder import WEIGHTS, MiniEncoder
 from retrieval.encoders.openclip import OpenClipEncoder
 from tests.conftest import Run
 
@@ -74,8 +73,8 @@ def test_the_engines_give_the_same_embeddings_of_mini_in_floats(
 @openvino
 @pytest.mark.parametrize("size", [64, 75, 97])
 def test_the_engines_agree_on_any_shape_of_mini(size: int) -> None:
-    from retrieval.encoders.mini_graph import GraphEncoder
-    from retrieval.encoders.mini_image import ImageEncoder, ImageHead, ImageTower
+    from retrieval.encoders.mini.image import ImageEncoder, ImageHead, ImageTower
+    from retrieval.encoders.mini.image_openvino import GraphEncoder
 
     stages = [[1, 3, 1, 1, 8], [2, 5, 2, 6, 16], [2, 3, 2, 6, 24]]
     shape = {"size": size, "stem": 8, "stages": stages, "top": 64, "queries": 3}
@@ -114,7 +113,7 @@ def test_the_engines_give_the_same_embeddings_of_an_open_clip_model(
 @openvino
 def test_a_conversion_that_computes_something_else_is_refused() -> None:
     torch = pytest.importorskip("torch")
-    from retrieval.encoders.converted import convert
+    from retrieval.encoders.openvino_convert import convert
 
     class FrozenByTracing(torch.nn.Module):  # type: ignore[misc, name-defined]
         def forward(self, photos: Any) -> Any:
@@ -129,7 +128,8 @@ def test_a_conversion_that_computes_something_else_is_refused() -> None:
 @openvino
 def test_photos_are_encoded_without_torch() -> None:
     code = (
-        "import sys, numpy; from retrieval.encoders.mini import MiniEncoder; mini = MiniEncoder(); "
+        "import sys, numpy; from retrieval.encoders.mini.encoder import MiniEncoder; "
+        "mini = MiniEncoder(); "
         "size = mini.image_size; mini.encode_images([numpy.zeros((size, size, 3), numpy.uint8)]); "
         "sys.exit('torch' in sys.modules)"
     )
@@ -173,7 +173,7 @@ def test_where_openvino_breaks_torch_computes(
     def broken() -> None:
         raise RuntimeError("Cannot load library libopenvino_intel_cpu_plugin.so")
 
-    monkeypatch.setattr(graph, "load_openvino", broken)
+    monkeypatch.setattr(openvino_runner, "load_openvino", broken)
     said: list[str] = []
     encoder = MiniEncoder(compute=Compute("openvino"), say=said.append)
     assert len(encoder.encode_images(prepared(encoder, originals)[:2])) == 2

@@ -244,7 +244,7 @@ def test_a_changed_caption_is_fused_without_encoding_the_photo(
     def never(*_: object) -> None:
         raise AssertionError("a photo was encoded again")
 
-    monkeypatch.setattr("retrieval.encoders.mini.MiniEncoder.encode_images", never)
+    monkeypatch.setattr("retrieval.encoders.mini.encoder.MiniEncoder.encode_images", never)
     report = retrieval.index(captioned)
     assert (report.unchanged, report.fused) == (4, 0)
     assert scores(captioned) == before

@@ -13,7 +13,7 @@ from tests.conftest import Run, shared
 
 def count_encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A list to which every encoded batch adds its size."""
-    from retrieval.encoders.mini import MiniEncoder
+    from retrieval.encoders.mini.encoder import MiniEncoder
 
     batches: list[int] = []
     real = MiniEncoder.encode_images
@@ -59,7 +59,7 @@ def test_an_unchanged_rerun_loads_no_model(indexed: Path, tmp_path: Path) -> Non
     code = (
         "import sys, retrieval; report = retrieval.index(sys.argv[1]); "
         "assert report.unchanged == 20, report; assert 'torch' not in sys.modules; "
-        "assert 'retrieval.encoders.mini' not in sys.modules"
+        "assert 'retrieval.encoders.mini.encoder' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, folder], check=True)
 

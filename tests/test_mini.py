@@ -15,7 +15,7 @@ import sklearn
 from PIL import Image
 
 from indexes.errors import ModelError
-from retrieval.encoders.mini import WEIGHTS, MiniEncoder
+from retrieval.encoders.mini.encoder import WEIGHTS, MiniEncoder
 
 ROOT = Path(__file__).resolve().parents[1]
 SKIMAGE = Path(skimage.__file__).parent / "data"
@@ -108,7 +108,7 @@ def test_a_very_long_text_is_cut(encoder: MiniEncoder) -> None:
 
 def test_texts_need_no_torch() -> None:
     code = (
-        "import sys; from retrieval.encoders.mini import MiniEncoder; "
+        "import sys; from retrieval.encoders.mini.encoder import MiniEncoder; "
         "MiniEncoder().encode_texts(['a dog']); "
         "sys.exit(int(any(name in sys.modules for name in ('torch', 'timm', 'transformers'))))"
     )

@@ -151,7 +151,7 @@ def test_a_checkpoint_never_runs_code(run: Run, few: Path, tmp_path: Path) -> No
 def test_presets_are_models_that_open_clip_has() -> None:
     import open_clip
 
-    from retrieval.models import PRESETS
+    from retrieval.encoders.registry import PRESETS
 
     for name in PRESETS.values():
         architecture, _, tag = name.partition(":")

@@ -13,10 +13,10 @@ from safetensors.numpy import load_file, save_file
 
 from indexes.errors import ModelError
 from retrieval import Compute
-from retrieval.encoders.mini import MiniEncoder
-from retrieval.encoders.mini_image import SameConv, build_rows
-from retrieval.encoders.mini_levels import Levels, levels_of
-from retrieval.encoders.mini_text import below
+from retrieval.encoders.mini.encoder import MiniEncoder
+from retrieval.encoders.mini.image import SameConv, build_rows
+from retrieval.encoders.mini.quantization import Levels, levels_of
+from retrieval.encoders.mini.text import below
 from retrieval.training.dual import DualEncoder
 from retrieval.training.quantisation import MOST, rounded
 from tests.conftest import shared
@@ -33,7 +33,7 @@ def photos(count: int, skip: int = 0) -> list[Image.Image]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The packaged model at a small size, in 16 bits and in 8."""
-    from retrieval.encoders.mini import WEIGHTS
+    from retrieval.encoders.mini.encoder import WEIGHTS
 
     folder = tmp_path_factory.mktemp("models")
     dual = DualEncoder.read(WEIGHTS).eval()
@@ -77,8 +77,8 @@ def test_a_model_of_the_earlier_format_is_read(made: tuple[Path, Path], tmp_path
 @openvino
 def test_embeddings_hardly_change_and_integers_compute_them(made: tuple[Path, Path]) -> None:
     from indexes.native import load_openvino
-    from retrieval.encoders.mini import read_tensors
-    from retrieval.encoders.mini_graph import build_graph
+    from retrieval.encoders.mini.encoder import read_tensors
+    from retrieval.encoders.mini.image_openvino import build_graph
 
     said: list[str] = []
     encoders = [MiniEncoder(folder, say=said.append) for folder in made]

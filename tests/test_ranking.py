@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import retrieval
 from retrieval import bank, words
 from retrieval.datasets.captioned import read_captioned
-from retrieval.encoders.mini import MiniEncoder
+from retrieval.encoders.mini.encoder import MiniEncoder
 from retrieval.fusion import normalise
 from retrieval.ranking import (
     NAMES,

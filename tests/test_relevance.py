@@ -15,7 +15,7 @@ import retrieval
 from indexes import vectors
 from indexes.catalogue import Filter
 from indexes.index import Index
-from retrieval.encoders.mini import MiniEncoder
+from retrieval.encoders.mini.encoder import MiniEncoder
 from retrieval.relevance import (
     LEVELS,
     WEAK,

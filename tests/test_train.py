@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from retrieval.encoders.mini import WEIGHTS, MiniEncoder
-from retrieval.models import load_encoder
+from retrieval.encoders.mini.encoder import WEIGHTS, MiniEncoder
+from retrieval.encoders.registry import load_encoder
 from retrieval.training import average, losses
 from retrieval.training.dual import DualEncoder
 from retrieval.training.recipe import Recipe

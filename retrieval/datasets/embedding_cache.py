@@ -25,7 +25,8 @@ from indexes.errors import DataSetError, PhotoError, StorageError
 from indexes.index import Index, delete, is_index, lock
 from retrieval import __version__
 from retrieval.datasets.captioned import CaptionedPhoto, CaptionedSet
-from retrieval.encoders import Encoder, jpeg_decoder
+from retrieval.encoders.base import Encoder
+from retrieval.encoders.nvjpeg import jpeg_decoder
 from retrieval.fusion import MEAN
 from retrieval.photos.decode import default_max_megapixels, open_photo
 from retrieval.photos.files import content_hash, reading

@@ -27,12 +27,12 @@ from PIL import Image
 
 from indexes.errors import ModelError
 from indexes.native import load_torch
-from retrieval.encoders import Say
-from retrieval.encoders.compute import Compute, torch_device, with_openvino
-from retrieval.encoders.module import ModuleRunner
+from retrieval.encoders.base import Say
+from retrieval.encoders.engine import Compute, torch_device, with_openvino
+from retrieval.encoders.torch_runner import ModuleRunner
 
 if TYPE_CHECKING:
-    from retrieval.encoders.graph import CompiledGraph
+    from retrieval.encoders.openvino_runner import CompiledGraph
 
 Floats = npt.NDArray[np.float32]
 _REACH_SECONDS = 3.0
@@ -100,11 +100,11 @@ class OpenClipEncoder:
         """The image tower in OpenVINO, if that is to compute it."""
 
         def graph() -> CompiledGraph | None:
-            from retrieval.encoders import converted
+            from retrieval.encoders import openvino_convert
 
-            if self._compute.engine == "auto" and not converted.gains():
+            if self._compute.engine == "auto" and not openvino_convert.gains():
                 return None
-            return converted.convert(self.torch_module(), self.image_size)
+            return openvino_convert.convert(self.torch_module(), self.image_size)
 
         return with_openvino(self._compute, graph, self._say) if self.device == "cpu" else None
 

@@ -17,10 +17,10 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from indexes.native import load_torch
-from retrieval.encoders.mini import FORMAT, MiniEncoder, read_tensors
-from retrieval.encoders.mini_image import ImageHead, ImageTower
-from retrieval.encoders.mini_levels import bits_of
-from retrieval.encoders.mini_text import EPSILON, floats
+from retrieval.encoders.mini.encoder import FORMAT, MiniEncoder, read_tensors
+from retrieval.encoders.mini.image import ImageHead, ImageTower
+from retrieval.encoders.mini.quantization import bits_of
+from retrieval.encoders.mini.text import EPSILON, floats
 from retrieval.training.mini_towers import imagenet_names, int8_rows
 from retrieval.training.quantisation import quantised
 

@@ -21,7 +21,7 @@ from retrieval.bank import bank
 from retrieval.composed import composed_queries
 from retrieval.datasets.captioned import CaptionedSet
 from retrieval.datasets.embedding_cache import Kept, keep, without
-from retrieval.models import load_encoder
+from retrieval.encoders.registry import load_encoder
 from retrieval.training.fusion_cases import Asked, Captioned, Material
 from retrieval.training.run import learn_and_held
 

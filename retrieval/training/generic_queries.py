@@ -91,7 +91,7 @@ def compose(count: int, classes: list[str], seed: int) -> list[str]:
 
 def main() -> None:
     """Write the sentences, a line each, and their embeddings."""
-    from retrieval.encoders.mini import MiniEncoder
+    from retrieval.encoders.mini.encoder import MiniEncoder
     from retrieval.training.mini_towers import imagenet_names
 
     sentences = compose(COUNT, imagenet_names(), SEED)

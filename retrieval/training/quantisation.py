@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.native import load_torch
-from retrieval.encoders.mini_image import ImageTower, SameConv
-from retrieval.encoders.mini_levels import LEVELS, Levels
+from retrieval.encoders.mini.image import ImageTower, SameConv
+from retrieval.encoders.mini.quantization import LEVELS, Levels
 
 if TYPE_CHECKING:
     import torch

@@ -24,9 +24,9 @@ import numpy.typing as npt
 from retrieval.bank import bank
 from retrieval.datasets.captioned import CaptionedSet, read_captioned
 from retrieval.datasets.embedding_cache import Kept, keep, without
-from retrieval.encoders import Encoder
-from retrieval.encoders.mini import WEIGHTS, MiniEncoder
-from retrieval.models import load_encoder
+from retrieval.encoders.base import Encoder
+from retrieval.encoders.mini.encoder import WEIGHTS, MiniEncoder
+from retrieval.encoders.registry import load_encoder
 from retrieval.ranking import nnn_bias
 from retrieval.relevance import WEAK, Calibration, background, own_file, save_calibration
 from retrieval.training.relevance_measures import (

@@ -14,8 +14,8 @@ from PIL import Image
 
 from indexes.errors import DataSetError, ModelError, RetrievalError
 from retrieval.datasets.captioned import ALL, CaptionedPhoto, CaptionedSet, part, read_captioned
-from retrieval.encoders.mini import WEIGHTS, squash
-from retrieval.models import model_folder
+from retrieval.encoders.mini.encoder import WEIGHTS, squash
+from retrieval.encoders.registry import model_folder
 from retrieval.photos.decode import default_max_megapixels, open_photo
 from retrieval.training.examples import Examples
 from retrieval.training.recipe import Recipe

@@ -20,7 +20,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from indexes.errors import RetrievalError
 from indexes.native import load_torch
-from retrieval.encoders.mini import squash
+from retrieval.encoders.mini.encoder import squash
 from retrieval.training.dual import DualEncoder
 from retrieval.training.examples import Opener, Told
 from retrieval.training.recipe import Recipe

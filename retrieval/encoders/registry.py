@@ -7,8 +7,8 @@ from pathlib import Path
 
 from indexes.catalogue import Made
 from indexes.errors import ModelError
-from retrieval.encoders import Encoder, Say
-from retrieval.encoders.compute import Compute
+from retrieval.encoders.base import Encoder, Say
+from retrieval.encoders.engine import Compute
 
 # Openly licensed weights only; recalls and speeds are in the README.
 PRESETS = {
@@ -38,7 +38,7 @@ def load_encoder(
         return _auto(say, compute)
     folder = None if name == "mini" else model_folder(name)
     if name == "mini" or folder is not None:
-        from retrieval.encoders.mini import WEIGHTS, MiniEncoder
+        from retrieval.encoders.mini.encoder import WEIGHTS, MiniEncoder
 
         return MiniEncoder(WEIGHTS if folder is None else folder, compute, say)
     from retrieval.encoders.openclip import OpenClipEncoder

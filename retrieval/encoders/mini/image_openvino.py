@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.native import load_openvino
-from retrieval.encoders.graph import CompiledGraph
-from retrieval.encoders.mini_levels import LEVELS, Levels, bits_of, levels_of
-from retrieval.encoders.mini_text import floats
+from retrieval.encoders.mini.quantization import LEVELS, Levels, bits_of, levels_of
+from retrieval.encoders.mini.text import floats
+from retrieval.encoders.openvino_runner import CompiledGraph
 
 if TYPE_CHECKING:
     from openvino import Model, Node, opset13

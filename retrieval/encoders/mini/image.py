@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from indexes.native import load_torch
-from retrieval.encoders import Say
-from retrieval.encoders.mini_text import below, floats
-from retrieval.encoders.module import ModuleRunner
+from retrieval.encoders.base import Say
+from retrieval.encoders.mini.text import below, floats
+from retrieval.encoders.torch_runner import ModuleRunner
 
 if TYPE_CHECKING:
     import torch

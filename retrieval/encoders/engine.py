@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TypeVar, get_args
 
 from indexes.errors import QueryError
-from retrieval.encoders import DeviceName, EngineName, Say
-from retrieval.encoders.card import trouble
+from retrieval.encoders.base import DeviceName, EngineName, Say
+from retrieval.encoders.cuda import trouble
 
 Built = TypeVar("Built")
 

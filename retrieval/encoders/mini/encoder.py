@@ -21,15 +21,15 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
 from indexes.errors import ModelError
-from retrieval.encoders import Say
-from retrieval.encoders.compute import Compute, torch_device, with_openvino
-from retrieval.encoders.mini_text import TextEncoder
+from retrieval.encoders.base import Say
+from retrieval.encoders.engine import Compute, torch_device, with_openvino
+from retrieval.encoders.mini.text import TextEncoder
 
 if TYPE_CHECKING:
-    from retrieval.encoders.mini_graph import GraphEncoder
-    from retrieval.encoders.mini_image import ImageEncoder
+    from retrieval.encoders.mini.image import ImageEncoder
+    from retrieval.encoders.mini.image_openvino import GraphEncoder
 
-WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "mini"
+WEIGHTS = Path(__file__).resolve().parents[2] / "weights" / "mini"
 FORMAT = 2
 _READ = (1, 2)  # 1 has no convolutions of 8 bits
 
@@ -116,7 +116,7 @@ class MiniEncoder:
         tensors = read_tensors(self._weights, "image.")
 
         def graph() -> GraphEncoder:
-            from retrieval.encoders.mini_graph import GraphEncoder
+            from retrieval.encoders.mini.image_openvino import GraphEncoder
 
             return GraphEncoder(tensors, self._config["image"])
 
@@ -124,7 +124,7 @@ class MiniEncoder:
             encoder := with_openvino(self._compute, graph, self._say)
         ):
             return encoder
-        from retrieval.encoders.mini_image import ImageEncoder
+        from retrieval.encoders.mini.image import ImageEncoder
 
         # A graphics card is used only when asked for: decoding is slower than this model.
         device = torch_device(self._compute, self._say) if self._compute.device == "cuda" else "cpu"
@@ -134,7 +134,7 @@ class MiniEncoder:
 
     def torch_module(self) -> Any:
         """The image tower as a torch module: uint8 [n, size, size, 3] to unit rows."""
-        from retrieval.encoders.mini_image import build_rows
+        from retrieval.encoders.mini.image import build_rows
 
         return build_rows(read_tensors(self._weights, "image."), self._config["image"])
 

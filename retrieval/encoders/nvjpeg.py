@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -19,9 +19,18 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from indexes.native import load_torch
+from retrieval.encoders.base import Encoder
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def jpeg_decoder(encoder: Encoder) -> Callable[[bytes, int], Image.Image | None] | None:
+    """What decodes JPEG files on the card that an encoder computes on; None on the CPU."""
+    if encoder.device == "cpu":
+        return None
+    decoder = card_decoder(encoder.device)
+    return None if decoder is None else decoder.decode
 
 
 @cache

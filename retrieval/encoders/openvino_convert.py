@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from indexes.native import load_openvino
-from retrieval.encoders.graph import CompiledGraph
+from retrieval.encoders.openvino_runner import CompiledGraph
 
 if TYPE_CHECKING:
     import openvino

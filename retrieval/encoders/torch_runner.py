@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from indexes.native import load_torch
-from retrieval.encoders import Say
-from retrieval.encoders.card import Feed, Fetch, is_full, photos_at_a_time, short
+from retrieval.encoders.base import Say
+from retrieval.encoders.cuda import Feed, Fetch, is_full, photos_at_a_time, short
 
 if TYPE_CHECKING:
     from torch import nn
