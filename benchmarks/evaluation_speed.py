@@ -16,7 +16,7 @@ import numpy as np
 
 from retrieval import ranking as rankings
 from retrieval.evaluation import inner_products, rank, summarise
-from retrieval.fusion import normalise
+from retrieval.fusion.attention import normalise
 
 SIZES = (1000, 5000)
 _CAPTIONS, _DIM, _BANK = 5, 512, 1000

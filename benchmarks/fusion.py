@@ -28,7 +28,8 @@ from retrieval.evaluation import (
     rank,
     summarise,
 )
-from retrieval.fusion import Fusion, compose, load_fusion, normalise
+from retrieval.fusion.attention import Fusion, compose, normalise
+from retrieval.fusion.store import load_fusion
 from retrieval.matching import load_matching
 from retrieval.training.fusion_cases import (
     ALPHAS,

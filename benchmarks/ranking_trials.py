@@ -28,7 +28,8 @@ from retrieval.datasets.captioned import CaptionedSet, read_captioned
 from retrieval.datasets.embedding_cache import Kept, keep
 from retrieval.encoders.registry import load_encoder
 from retrieval.evaluation import Ranks, compare, rank, summarise
-from retrieval.fusion import Fusion, load_fusion
+from retrieval.fusion.attention import Fusion
+from retrieval.fusion.store import load_fusion
 from retrieval.ranking import (
     NNN_STRENGTH,
     RANKINGS,

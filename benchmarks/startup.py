@@ -20,7 +20,7 @@ import retrieval
 from benchmarks.main_job import run
 from indexes.catalogue import File, Made, Photo
 from indexes.index import Index
-from retrieval.fusion import MEAN
+from retrieval.fusion.attention import MEAN
 
 QUERY = "a dog on the beach"
 _BATCH = 1000

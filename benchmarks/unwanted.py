@@ -5,7 +5,7 @@
 A and B are any two words that captions use of the same photos, often enough. Photos of A have it in
 two captions, photos of B in one. In percent of the first ten hits, over all pairs: those with A and
 not B, with B (lower is better), and with A (what is left of the meaning); and the mean average
-precision for A and not B. The strength of searches is `retrieval.fusion.UNWANTED_STRENGTH`.
+precision for A and not B. Searches use `retrieval.fusion.attention.UNWANTED_STRENGTH`.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from benchmarks.objects import average_precision
 from retrieval.datasets.captioned import read_captioned
 from retrieval.datasets.embedding_cache import keep, without
 from retrieval.encoders.registry import load_encoder
-from retrieval.fusion import UNWANTED_STRENGTH, normalise, unwanted_parts
+from retrieval.fusion.attention import UNWANTED_STRENGTH, normalise, unwanted_parts
 
 Mask = npt.NDArray[np.bool_]
 

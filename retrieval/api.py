@@ -196,7 +196,7 @@ def refuse(where: AnyPath | None = None) -> Refused:
     is encoded. Raises RetrievalError.
     """
     from retrieval import fusing
-    from retrieval.fusion import load_fusion
+    from retrieval.fusion.store import load_fusion
 
     folder = locate(where)
     with lock(folder), Index.open(folder, writable=True) as opened:

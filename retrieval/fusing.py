@@ -12,7 +12,8 @@ from blake3 import blake3
 
 from indexes.index import Index
 from retrieval.encoders.base import Encoder
-from retrieval.fusion import Fusion, load_fusion, normalise
+from retrieval.fusion.attention import Fusion, normalise
+from retrieval.fusion.store import load_fusion
 
 Floats = npt.NDArray[np.float32]
 

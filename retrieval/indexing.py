@@ -25,7 +25,7 @@ from retrieval.encoders.base import Encoder, Floats, Say
 from retrieval.encoders.engine import Compute
 from retrieval.encoders.nvjpeg import jpeg_decoder
 from retrieval.encoders.registry import check_model, check_weights, load_encoder, load_encoder_of
-from retrieval.fusion import load_fusion
+from retrieval.fusion.store import load_fusion
 from retrieval.photos.decode import FORMATS, default_max_megapixels, open_photo
 from retrieval.photos.files import (
     NO_PERMISSION,

@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from indexes.errors import ModelError
-from retrieval.fusion import Fusion, fusion_files, load_fusion, tanh
-from retrieval.learned import length, read_arrays, shaped, write_arrays
+from retrieval.fusion.attention import Fusion, tanh
+from retrieval.fusion.store import fusion_files, load_fusion
+from retrieval.fusion.weights_file import length, read_arrays, shaped, write_arrays
 
 Floats = npt.NDArray[np.float32]
 

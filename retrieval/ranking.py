@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexes.errors import QueryError
-from retrieval.fusion import normalise
+from retrieval.fusion.attention import normalise
 
 Floats = npt.NDArray[np.float32]
 

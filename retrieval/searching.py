@@ -24,7 +24,8 @@ from retrieval import ranking as rankings
 from retrieval.bank import bank, bank_name, kept_bank
 from retrieval.encoders.base import Encoder
 from retrieval.encoders.registry import check_weights
-from retrieval.fusion import PHOTO, TEXT, FusedQuery, Fusion, load_fusion
+from retrieval.fusion.attention import PHOTO, TEXT, FusedQuery, Fusion
+from retrieval.fusion.store import load_fusion
 from retrieval.hybrid import CANDIDATES
 from retrieval.photos.decode import load_photo, photo_from_bytes
 from retrieval.photos.files import content_hash, real_path

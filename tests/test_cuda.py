@@ -28,6 +28,7 @@ from indexes.native import load_faiss, load_torch
 from retrieval import Compute
 from retrieval.encoders import cuda, openclip
 from retrieval.encoders.cuda import fitting
+from retrieval.encoders.mini import encoder as mini_encoder
 from retrieval.encoders.mini.encoder import MiniEncoder
 from retrieval.encoders.nvjpeg import CardDecoder, card_decoder
 from retrieval.encoders.openclip import OpenClipEncoder
@@ -59,7 +60,7 @@ def _stand_in_device(compute: Compute, _: object) -> str:
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (encoder, openclip):
+    for module in (mini_encoder, openclip):
         monkeypatch.setattr(module, "torch_device", _stand_in_device)
 
 

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 import retrieval
 from indexes.errors import ModelError, QueryError
 from retrieval import Compute
+from retrieval.encoders import openvino_runner
 from retrieval.encoders.mini.encoder import WEIGHTS, MiniEncoder
 from retrieval.encoders.openclip import OpenClipEncoder
 from tests.conftest import Run

@@ -13,9 +13,10 @@ from PIL import Image
 import retrieval
 from indexes.errors import ModelError
 from indexes.native import load_torch
-from retrieval import fusion, matching
+from retrieval import matching
 from retrieval.composed import composed_queries, related
-from retrieval.fusion import PHOTO, TEXT, Attention, Fusion, attend, normalise
+from retrieval.fusion import store
+from retrieval.fusion.attention import PHOTO, TEXT, Attention, Fusion, attend, normalise
 from tests.conftest import Run, shared
 
 torch = load_torch()
@@ -107,15 +108,15 @@ def test_the_parts_of_a_query_are_the_whole_of_it(trained: Attention | None) -> 
 
 def test_a_fusion_is_read_as_it_was_written(tmp_path: Path) -> None:
     about = {"fingerprint": "abc", "alpha": {"clean": 0.5}}
-    saved = fusion.save_fusion(Fusion("new", network(1), network(2), about), tmp_path / "f.st")
-    again = fusion.read_fusion(tmp_path / "f.st")
+    saved = store.save_fusion(Fusion("new", network(1), network(2), about), tmp_path / "f.st")
+    again = store.read_fusion(tmp_path / "f.st")
     assert again.name == saved.name != "new"
     assert again.about == about
     images, captions = unit(0, 3), unit(1, 3)
     np.testing.assert_array_equal(
         again.photos(images, captions)[0], saved.photos(images, captions)[0]
     )
-    other = fusion.save_fusion(Fusion("new", network(5), network(2), about), tmp_path / "g.st")
+    other = store.save_fusion(Fusion("new", network(5), network(2), about), tmp_path / "g.st")
     assert other.name != saved.name
 
 
@@ -125,20 +126,20 @@ def test_a_file_that_is_no_fusion_is_refused_in_a_sentence(tmp_path: Path) -> No
     bad_value = replace(network(1), score=np.full(5, np.nan, np.float32))
     for broken in (bad_shape, bad_value, replace(network(1), spread=np.float32(0))):
         with pytest.raises(ModelError, match="holds no fusion"):
-            fusion.save_fusion(Fusion("new", broken, network(2), {}), file)
+            store.save_fusion(Fusion("new", broken, network(2), {}), file)
     for data in (b"", b"no safetensors", b"\xff" * 100):
         file.write_bytes(data)
         with pytest.raises(ModelError, match="train-fusion"):
-            fusion.read_fusion(file)
+            store.read_fusion(file)
 
 
 def test_a_fusion_of_other_weights_is_not_used(tmp_path: Path) -> None:
-    own = fusion.own_file("feedbeef")
-    fusion.save_fusion(Fusion("new", network(1), network(2), {"fingerprint": "other"}), own)
-    assert fusion.load_fusion("feedbeef", DIM).name == "mean"
-    fusion.save_fusion(Fusion("new", network(1), network(2), {"fingerprint": "feedbeef"}), own)
-    assert fusion.load_fusion("feedbeef", DIM).name.startswith("attention-")
-    assert fusion.load_fusion("feedbeef", DIM + 1).name == "mean"
+    own = store.own_file("feedbeef")
+    store.save_fusion(Fusion("new", network(1), network(2), {"fingerprint": "other"}), own)
+    assert store.load_fusion("feedbeef", DIM).name == "mean"
+    store.save_fusion(Fusion("new", network(1), network(2), {"fingerprint": "feedbeef"}), own)
+    assert store.load_fusion("feedbeef", DIM).name.startswith("attention-")
+    assert store.load_fusion("feedbeef", DIM + 1).name == "mean"
     own.unlink()
 
 
@@ -275,11 +276,9 @@ def test_refuse_brings_an_index_to_another_fusion(run: Run, captioned: Path) -> 
     before = scores(captioned)
     with retrieval.open(captioned) as photos:
         made = photos.status(look=False).made
-    own = fusion.own_file(made.fingerprint)
+    own = store.own_file(made.fingerprint)
     about = {"fingerprint": made.fingerprint}
-    saved = fusion.save_fusion(
-        Fusion("new", network(1, made.dim), network(2, made.dim), about), own
-    )
+    saved = store.save_fusion(Fusion("new", network(1, made.dim), network(2, made.dim), about), own)
     try:
         told = run("refuse", cwd=captioned)
         assert told.code == 0 and saved.name in told.out and "2 photo(s)" in told.out
@@ -291,7 +290,7 @@ def test_refuse_brings_an_index_to_another_fusion(run: Run, captioned: Path) -> 
         assert "Fused 0 photo(s)" in run("refuse", cwd=captioned).out
     finally:
         own.unlink()
-        fusion.load_fusion.cache_clear()
+        store.load_fusion.cache_clear()
     retrieval.index(captioned)  # and the next run brings it back
     assert scores(captioned) == before
 
@@ -369,7 +368,7 @@ def test_a_fusion_is_trained_from_the_command_line(run: Run, tmp_path: Path) -> 
     trained = run(*ask)
     assert trained.code == 0 and f"The fusion in {out}" in trained.out
     assert "learning from 39 photos, measured on 111 others" in trained.talk
-    made = fusion.read_fusion(out)
+    made = store.read_fusion(out)
     with retrieval.open(_indexed(tmp_path)) as photos:
         assert made.about["fingerprint"] == photos.status(look=False).made.fingerprint
     assert made.about["photos"] == 39
@@ -378,7 +377,7 @@ def test_a_fusion_is_trained_from_the_command_line(run: Run, tmp_path: Path) -> 
     assert Image.open(out.with_suffix(".png")).format == "PNG"
     again = run(*ask, "--quiet")
     assert again.code == 0 and again.talk == ""
-    assert fusion.read_fusion(out).name == made.name  # the same seed gives the same fusion
+    assert store.read_fusion(out).name == made.name  # the same seed gives the same fusion
 
 
 def _indexed(folder: Path) -> Path:

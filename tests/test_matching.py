@@ -14,8 +14,9 @@ import retrieval
 from benchmarks.matching import auc
 from indexes.errors import ModelError, QueryError
 from indexes.native import load_torch
-from retrieval import fusion, matching
-from retrieval.fusion import Fusion, normalise
+from retrieval import matching
+from retrieval.fusion import store
+from retrieval.fusion.attention import Fusion, normalise
 from retrieval.matching import Matching, Network, beside
 from tests.conftest import Run
 
@@ -196,9 +197,9 @@ def add(photos: Path, much: float, fusion_name: str | None = None) -> Path:
     """Write the user's own matching, which adds about so much; returns its file."""
     with retrieval.open(photos) as opened:
         made = opened.status(look=False).made
-    used = fusion.load_fusion(made.fingerprint, made.dim)
+    used = store.load_fusion(made.fingerprint, made.dim)
     about = {"fingerprint": made.fingerprint, "fusion": fusion_name or used.name}
-    file = matching.matching_file(fusion.own_file(made.fingerprint))
+    file = matching.matching_file(store.own_file(made.fingerprint))
     matching.save_matching(Matching(network(8, made.dim, much=much), used, about), file)
     return file
 
@@ -261,6 +262,6 @@ def test_where_it_cannot_be_done_a_sentence_says_so(
         opened.search("a cat", rerank="better")  # type: ignore[arg-type]
     # One that was trained with another fusion is not used, nor is there another one here.
     add(trained, 0.1, "attention-of-another-day")
-    monkeypatch.setattr(fusion, "_PACKAGED", trained)
+    monkeypatch.setattr(store, "_PACKAGED", trained)
     told = run(*ask, cwd=trained)
     assert told.code == 1 and "retrieval train-fusion DATASET --model mini" in told.talk

@@ -9,7 +9,7 @@ import retrieval
 from retrieval import bank, words
 from retrieval.datasets.captioned import read_captioned
 from retrieval.encoders.mini.encoder import MiniEncoder
-from retrieval.fusion import normalise
+from retrieval.fusion.attention import normalise
 from retrieval.ranking import (
     NAMES,
     RANKINGS,

@@ -27,7 +27,7 @@ from retrieval import __version__
 from retrieval.datasets.captioned import CaptionedPhoto, CaptionedSet
 from retrieval.encoders.base import Encoder
 from retrieval.encoders.nvjpeg import jpeg_decoder
-from retrieval.fusion import MEAN
+from retrieval.fusion.attention import MEAN
 from retrieval.photos.decode import default_max_megapixels, open_photo
 from retrieval.photos.files import content_hash, reading
 

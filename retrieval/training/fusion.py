@@ -19,7 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.native import load_torch
-from retrieval.fusion import PHOTO, TEXT, Attention, Fusion, Role, attend, compose, normalise
+from retrieval.fusion.attention import (
+    PHOTO,
+    TEXT,
+    Attention,
+    Fusion,
+    Role,
+    attend,
+    compose,
+    normalise,
+)
 from retrieval.training.fusion_cases import (
     CASES,
     MISSING,

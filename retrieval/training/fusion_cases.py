@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexes.errors import DataSetError
-from retrieval.fusion import Fusion, normalise
+from retrieval.fusion.attention import Fusion, normalise
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]

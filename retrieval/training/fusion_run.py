@@ -16,12 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from indexes.errors import DataSetError, StorageError
-from retrieval import fusion, matching
+from retrieval import matching
 from retrieval.bank import bank
 from retrieval.composed import composed_queries
 from retrieval.datasets.captioned import CaptionedSet
 from retrieval.datasets.embedding_cache import Kept, keep, without
 from retrieval.encoders.registry import load_encoder
+from retrieval.fusion.attention import Fusion
+from retrieval.fusion.store import own_file, save_fusion
 from retrieval.training.fusion_cases import Asked, Captioned, Material
 from retrieval.training.run import learn_and_held
 
@@ -39,7 +41,7 @@ class TrainedFusion:
     and after re-ranking by the matching."""
 
     file: Path
-    fusion: fusion.Fusion
+    fusion: Fusion
     before: float
     after: float
     curve: Path | None
@@ -65,7 +67,7 @@ def train_fusion(
     """
     learn, held = learn_and_held(dataset, split, held_out, images, skip_bad, seed, say)
     encoder = load_encoder(model, say)
-    file = out or fusion.own_file(encoder.fingerprint)
+    file = out or own_file(encoder.fingerprint)
     say(
         f"{learn.name}: learning from {len(learn.photos):,} photos, measured on "
         f"{len(held.photos):,} others, model {encoder.name}"
@@ -87,7 +89,7 @@ def train_fusion(
         encoder.fingerprint, learned, held_too, seed=seed, after=after
     )
     try:
-        saved = fusion.save_fusion(found, file)
+        saved = save_fusion(found, file)
         curve = file.with_suffix(".png")
         drawn = draw(log, curve)
         say("Matching: telling true pairs of photo and text from near misses")

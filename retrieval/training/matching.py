@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.native import load_torch
-from retrieval.fusion import Fusion
+from retrieval.fusion.attention import Fusion
 from retrieval.matching import Matching, Network, beside
 from retrieval.ranking import nnn_bias
 from retrieval.reranking import FIRST

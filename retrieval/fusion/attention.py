@@ -1,26 +1,20 @@
-"""Fusion: how several embeddings become one.
+"""Attention fusion: how several embeddings become one.
 
 F = normalise(Σ weight_m · e_m + residual), the weights from attention through a softmax: for a
-photo I with what is said of it T that is F = αI + βT, α + β = 1, and the same module joins the
-terms of a query. Untrained it is the plain normalised mean; where only photos or only words are
-present it is their weighted mean, whatever was trained. What is unwanted is subtracted after that.
+photo I and its captions T that is F = αI + βT, α + β = 1, and the same module joins the terms of a
+query. Untrained it is the normalised mean. Where only photos or only texts are present it is their
+weighted mean, whatever was trained. Unwanted terms are subtracted after that.
 
 `attend` is written once for numpy and torch arrays, so that a search needs no torch and training
 learns exactly what a search computes.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from functools import lru_cache
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-
-from indexes.errors import ModelError
-from retrieval.learned import Arrays, length, read_arrays, shaped, write_arrays
 
 Floats = npt.NDArray[np.float32]
 Role = Literal["photo", "query"]
@@ -33,8 +27,6 @@ PHOTO, TEXT = 0, 1
 # validation photos. Subtracting all of it would leave the query pointing away from the unwanted
 # rather than towards the wanted.
 UNWANTED_STRENGTH = 0.5
-
-_PACKAGED = Path(__file__).parent / "weights"
 _HIGHEST = 30.0  # of a score: its exponential stays a number
 
 
@@ -230,88 +222,3 @@ def unwanted_parts(wanted: Floats, unwanted: Floats, weights: Sequence[float]) -
     strength = UNWANTED_STRENGTH * np.asarray(weights, np.float32)
     result: Floats = (strength[:, None] * beyond).astype(np.float32)
     return result
-
-
-# On disk ---------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=4)
-def load_fusion(fingerprint: str, dim: int) -> Fusion:
-    """What was trained for a model's weights: by the user, else shipped with the package, else the
-    mean. A file that cannot be read, or is for other weights, counts as none."""
-    for file in fusion_files(fingerprint):
-        try:
-            fusion = read_fusion(file)
-        except ModelError:
-            continue
-        if fusion.about.get("fingerprint") == fingerprint and _dim(fusion) == dim:
-            return fusion
-    return Fusion()
-
-
-def fusion_files(fingerprint: str) -> list[Path]:
-    """Where a fusion for a model may be, in the order of precedence."""
-    return [own_file(fingerprint), *sorted(_PACKAGED.glob("*/fusion.safetensors"))]
-
-
-def own_file(fingerprint: str) -> Path:
-    """Where the user's own fusion for a model is kept."""
-    import platformdirs
-
-    name = fingerprint if fingerprint.isalnum() else "unknown"
-    folder = platformdirs.user_data_path("crossmodal-retrieval") / "fusion"
-    return folder / f"{name}.safetensors"
-
-
-def read_fusion(file: Path) -> Fusion:
-    """The fusion in a file; raises ModelError where it holds none."""
-    try:
-        arrays, about = read_arrays(file)
-        photo, query = (_network(arrays, role) for role in ("photo", "query"))
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{file} holds no fusion ({error}). Make one with `retrieval train-fusion`."
-        ) from error
-    return Fusion(f"attention-{_digest(arrays)}", photo, query, about)
-
-
-def save_fusion(fusion: Fusion, file: Path) -> Fusion:
-    """Write a fusion as safetensors, in half precision; returns it as it is read back.
-
-    Written to a temporary name and renamed. Raises OSError.
-    """
-    arrays = {
-        f"{role}.{part.name}": getattr(network, part.name)
-        for role, network in (("photo", fusion.photo), ("query", fusion.query))
-        if network is not None
-        for part in fields(Attention)
-    }
-    write_arrays(file, arrays, fusion.about)
-    load_fusion.cache_clear()
-    return read_fusion(file)
-
-
-def _network(arrays: Arrays, role: str) -> Attention:
-    """The weights of a role, each of the shape that it has to have; raises ValueError."""
-    start = f"{role}."
-    own = {k.removeprefix(start): a for k, a in arrays.items() if k.startswith(start)}
-    h, r, dim = (length(own, name) for name in ("score", "bias", "back"))
-    shapes: dict[str, tuple[int, ...]] = {"centre": (), "spread": (), "cosine": (h,)}
-    shapes |= {"beyond": (h,), "kind": (2, h), "score": (h,)}
-    shapes |= {"look": (2, dim, r), "bias": (r,), "back": (r, dim)}
-    found = shaped(own, shapes)
-    if not found["spread"] > 0:
-        raise ValueError("a weight is not a number")
-    return Attention(**found)
-
-
-def _dim(fusion: Fusion) -> int:
-    assert fusion.photo is not None
-    return int(fusion.photo.look.shape[1])
-
-
-def _digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
-    state = hashlib.sha256()
-    for name in sorted(arrays):
-        state.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
-    return state.hexdigest()[:12]

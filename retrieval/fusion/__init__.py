@@ -1,0 +1,1 @@
+"""Attention fusion: several embeddings become one, with learned weights."""
