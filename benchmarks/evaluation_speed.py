@@ -14,9 +14,9 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 
-from retrieval import ranking as rankings
 from retrieval.evaluation import inner_products, rank, summarise
 from retrieval.fusion.attention import normalise
+from retrieval.ranking import methods
 
 SIZES = (1000, 5000)
 _CAPTIONS, _DIM, _BANK = 5, 512, 1000
@@ -32,7 +32,7 @@ def measure(photos: int, name: str) -> tuple[float, float, float]:
     own, every = np.repeat(np.arange(photos), _CAPTIONS), np.arange(photos)
     before = _peak()
     started = time.perf_counter()
-    gallery, queries = rankings.transform(rankings.ranking(name), rows, texts, bank)
+    gallery, queries = methods.transform(methods.ranking(name), rows, texts, bank)
     summarise(rank(inner_products(queries, gallery), own, every))
     summarise(rank(inner_products(rows, texts), every, own))
     return time.perf_counter() - started, _peak(), before

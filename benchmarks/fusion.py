@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks import matching as pairs
-from retrieval.bank import bank
 from retrieval.datasets.captioned import CaptionedSet
 from retrieval.datasets.embedding_cache import Progress, keep
 from retrieval.encoders.registry import load_encoder
@@ -30,7 +29,8 @@ from retrieval.evaluation import (
 )
 from retrieval.fusion.attention import Fusion, compose, normalise
 from retrieval.fusion.store import load_fusion
-from retrieval.matching import load_matching
+from retrieval.ranking.matching import load_matching
+from retrieval.ranking.query_bank import bank
 from retrieval.training.fusion_cases import (
     ALPHAS,
     CASES,

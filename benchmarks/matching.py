@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.evaluation import Difference, Measured, Ranks, compare, summarise
-from retrieval.matching import Matching
-from retrieval.ranking import nnn_bias
-from retrieval.reranking import FIRST
+from retrieval.ranking.hubness import nnn_bias
+from retrieval.ranking.matching import Matching
+from retrieval.ranking.reranking import FIRST
 from retrieval.training.fusion_cases import CASES, Captioned, make_case
 
 Floats = npt.NDArray[np.float32]

@@ -23,22 +23,15 @@ import numpy.typing as npt
 import indexes.words as table
 from indexes.database import FULL_TEXT
 from indexes.errors import DataSetError
-from retrieval import bank, words
 from retrieval.datasets.captioned import CaptionedSet, read_captioned
 from retrieval.datasets.embedding_cache import Kept, keep
 from retrieval.encoders.registry import load_encoder
 from retrieval.evaluation import Ranks, compare, rank, summarise
 from retrieval.fusion.attention import Fusion
 from retrieval.fusion.store import load_fusion
-from retrieval.ranking import (
-    NNN_STRENGTH,
-    RANKINGS,
-    Ranking,
-    inverted_softmax_bias,
-    nnn_bias,
-    templated,
-    transform,
-)
+from retrieval.ranking import lexical, query_bank
+from retrieval.ranking.hubness import NNN_STRENGTH, inverted_softmax_bias, nnn_bias
+from retrieval.ranking.methods import RANKINGS, Ranking, templated, transform
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -74,7 +67,7 @@ def main() -> None:
     parser.add_argument("--tune", action="store_true")
     chosen = parser.parse_args()
     encoder = load_encoder(chosen.model)
-    banks: dict[str, Bank] = {"generic": (bank.generic_queries(), bank.bank(encoder))}
+    banks: dict[str, Bank] = {"generic": (query_bank.generic_queries(), query_bank.bank(encoder))}
     print(f"Model {encoder.name}, weights {encoder.fingerprint}.")
     with keep(encoder, lambda *_: None) as kept:
         banks.update((Path(name).name, _bank(name, kept)) for name in chosen.bank)
@@ -181,11 +174,11 @@ def _words(data: Embedded, rows: Floats, fusion: Fusion) -> Iterator[str]:
         found = np.zeros((len(asked), n), np.float32)
         shares = np.empty((len(asked), 1), np.float32)
         for line, query in enumerate(asked):
-            expression = words.match_expression([data.captions[query]])
+            expression = lexical.match_expression([data.captions[query]])
             for photo, score in table.find(db, expression, n) if expression else ():
                 found[line, photo] = score
-            every = words.match_expression([data.captions[query]], every=True)
-            shares[line] = words.share(len(table.find(db, every, n)) if every else 0, n)
+            every = lexical.match_expression([data.captions[query]], every=True)
+            shares[line] = lexical.share(len(table.find(db, every, n)) if every else 0, n)
 
     def ranks(scores: Floats) -> Ranks:
         return rank(lambda part: scores[part], owners, np.arange(n))
@@ -202,12 +195,12 @@ def _words(data: Embedded, rows: Floats, fusion: Fusion) -> Iterator[str]:
         zero, usual = means - bias.mean(), bias.mean() / NNN_STRENGTH - means
         yield _row(f"{what}, plain", "–", plain if what == "photos" else ranks(cosines), plain)
         yield _row(f"{what}, nnn", "generic", ranks(nnn), plain)
-        both = words.reciprocal_rank_fusion(nnn, found)
+        both = lexical.reciprocal_rank_fusion(nnn, found)
         yield _row(f"{what}, reciprocal rank", "generic", ranks(both), plain)
         for share in (0.05, 0.1, 0.2, 0.3, 0.4):
-            both = words.convex(nnn, found, zero, usual, share)
+            both = lexical.convex(nnn, found, zero, usual, share)
             yield _row(f"{what}, convex, share {share}", "generic", ranks(both), plain)
-        both = words.convex(nnn, found, zero, usual, shares)
+        both = lexical.convex(nnn, found, zero, usual, shares)
         yield _row(f"{what}, hybrid", "generic", ranks(both), plain)
     yield _row("words alone", "–", ranks(found + np.float32(1e-6) * cosines), plain)
 

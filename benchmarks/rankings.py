@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from indexes.errors import QueryError
-from retrieval import ranking as ours
-from retrieval.bank import bank
 from retrieval.encoders.base import Encoder
+from retrieval.ranking import methods
+from retrieval.ranking.query_bank import bank
 
 Floats = npt.NDArray[np.float32]
 
@@ -43,7 +43,7 @@ def plain(task: Task) -> tuple[Floats, Floats]:
     return task.queries, task.gallery
 
 
-def _searched(ranking: ours.Ranking) -> Ranking:
+def _searched(ranking: methods.Ranking) -> Ranking:
     """A ranking of `search`, as it is for queries in words; photos are ranked plainly there too."""
 
     def rows(task: Task) -> tuple[Floats, Floats]:
@@ -51,9 +51,9 @@ def _searched(ranking: ours.Ranking) -> Ranking:
             return plain(task)
         queries = task.queries
         if ranking.templates:
-            queries = ours.templated(ranking, list(task.texts), task.encode)
+            queries = methods.templated(ranking, list(task.texts), task.encode)
         generic = bank(task.encoder) if ranking.bias else queries[:0]
-        gallery, queries = ours.transform(ranking, task.gallery, queries, generic)
+        gallery, queries = methods.transform(ranking, task.gallery, queries, generic)
         return queries, gallery
 
     return rows
@@ -62,10 +62,10 @@ def _searched(ranking: ours.Ranking) -> Ranking:
 # `hybrid` needs captions that are stored with the photos: benchmarks.ranking_trials measures it.
 RANKINGS: Mapping[str, Ranking] = {
     "plain": plain,
-    "auto": _searched(ours.ranking("auto")),
+    "auto": _searched(methods.ranking("auto")),
     **{
         name: _searched(ranking)
-        for name, ranking in ours.RANKINGS.items()
+        for name, ranking in methods.RANKINGS.items()
         if name != "plain" and not ranking.words
     },
 }

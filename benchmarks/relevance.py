@@ -14,7 +14,7 @@ from indexes.errors import ModelError
 from retrieval.datasets.captioned import CaptionedSet
 from retrieval.datasets.embedding_cache import Progress, keep
 from retrieval.encoders.registry import load_encoder
-from retrieval.relevance import load_calibration
+from retrieval.ranking.relevance import load_calibration
 from retrieval.training.relevance import (
     QUERIES,
     TEST_SIZES,

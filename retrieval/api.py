@@ -16,8 +16,8 @@ from indexes.index import FOLDER_NAME, Index, find, index_at, is_index, lock
 from retrieval import indexing, searching
 from retrieval.encoders.base import Encoder
 from retrieval.query import Query, Term, parse_date
-from retrieval.relevance import Level
-from retrieval.reranking import Rerank
+from retrieval.ranking.relevance import Level
+from retrieval.ranking.reranking import Rerank
 from retrieval.status import Status, status
 
 AnyPath = str | os.PathLike[str]

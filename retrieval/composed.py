@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.words import EMPTY_WORDS
+from retrieval.ranking.lexical import EMPTY_WORDS
 
 Ints = npt.NDArray[np.int64]
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from retrieval.indexing import Report
 from retrieval.photos.files import printable
 from retrieval.query import Query
-from retrieval.relevance import LEVELS, WEAK, Level, calibrated_text
+from retrieval.ranking.relevance import LEVELS, WEAK, Level, calibrated_text
 from retrieval.searching import Hit
 from retrieval.status import Status
 

@@ -19,19 +19,18 @@ from indexes.biases import Biases
 from indexes.catalogue import Filter, Photo
 from indexes.errors import QueryError
 from indexes.index import Index
-from retrieval import hybrid, relevance, reranking
-from retrieval import ranking as rankings
-from retrieval.bank import bank, bank_name, kept_bank
 from retrieval.encoders.base import Encoder
 from retrieval.encoders.registry import check_weights
 from retrieval.fusion.attention import PHOTO, TEXT, FusedQuery, Fusion
 from retrieval.fusion.store import load_fusion
-from retrieval.hybrid import CANDIDATES
 from retrieval.photos.decode import load_photo, photo_from_bytes
 from retrieval.photos.files import content_hash, real_path
 from retrieval.query import Query, Term
-from retrieval.ranking import Ranked, Ranking
-from retrieval.reranking import Rerank
+from retrieval.ranking import hybrid, methods, relevance, reranking
+from retrieval.ranking.hybrid import CANDIDATES
+from retrieval.ranking.methods import Ranked, Ranking
+from retrieval.ranking.query_bank import bank, bank_name, kept_bank
+from retrieval.ranking.reranking import Rerank
 
 Floats = npt.NDArray[np.float32]
 
@@ -43,9 +42,9 @@ class Hit:
     """A photo that was found.
 
     score: the cosine of query and photo, which the order need not follow (see
-    `retrieval.ranking`); relevance: the probability that the photo matches the query, 0 to 1, None
-    where that is not known (see `retrieval.relevance`); match: the same by `retrieval.matching`,
-    where hits were re-ranked by it; path: where it is; copies: other places
+    `retrieval.ranking.methods`); relevance: the probability that the photo matches the query, 0 to
+    1, None where that is not known (see `retrieval.ranking.relevance`); match: the same by
+    `retrieval.ranking.matching`, where hits were re-ranked by it; path: where it is; copies: other places
     with the same content; photo: what is known of it; why: how the score came about.
     """
 
@@ -81,23 +80,23 @@ def search(
     """The `k` photos that fit a query best, best first.
 
     encoder: gives the encoder, called only if a term needs it. ranking: a name of
-    `retrieval.ranking`; queries by example photos are ranked plainly whatever it is. rerank:
-    'match' orders the first hits anew, see `retrieval.reranking`.
+    `retrieval.ranking.methods`; queries by example photos are ranked plainly whatever it is. rerank:
+    'match' orders the first hits anew, see `retrieval.ranking.reranking`.
     Raises QueryError, ModelError (not the index's model) or PhotoError (an example that is no
     photo).
     """
     _check_k(k)
     matching = reranking.matching_for(index, query, rerank)
-    chosen = rankings.ranking(ranking, index.catalogue.has_captions())
+    chosen = methods.ranking(ranking, index.catalogue.has_captions())
     if any(term.kind == "photo" and term.wanted for term in query.terms):
-        chosen = rankings.RANKINGS["plain"]  # the bank is of texts, whose cosines are lower
+        chosen = methods.RANKINGS["plain"]  # the bank is of texts, whose cosines are lower
     fused = fused_query(index, query.terms, encoder, chosen)
     vector = fused.vector
     within = _filter(index, query)
     if chosen.expansion:
         first = index.search(vector, chosen.expansion, within)
         rows = index.catalogue.searched([i for i, _ in first], index.made.dim)
-        vector = rankings.expand(vector, rows) if len(rows) else vector
+        vector = methods.expand(vector, rows) if len(rows) else vector
     bias = _bias(index, chosen, encoder, vector, needed=ranking != "auto")
     if not any(term.kind == "text" for term in query.terms):
         return _like(index, fused, within, k, query.min_score)
@@ -111,7 +110,7 @@ def search(
     else:
         found = _ranked(nearest, bias)
     if matching is not None:
-        hubs = _bias(index, rankings.RANKINGS["nnn"], encoder, vector, needed=True, own=False)
+        hubs = _bias(index, methods.RANKINGS["nnn"], encoder, vector, needed=True, own=False)
         assert hubs is not None
         found = reranking.rerank(index, matching, vector, hubs, found)
     found = found[:k]
@@ -176,7 +175,7 @@ def _bias(
 def prepare_ranking(index: Index, encoder: Encoder) -> None:
     """Compute what `auto` and relevance need of every photo now, so that searches need not."""
     for own in (False, True):
-        ranking = rankings.RANKINGS["nnn"]
+        ranking = methods.RANKINGS["nnn"]
         _bias(index, ranking, lambda: encoder, np.empty(0, np.float32), needed=True, own=own)
 
 
@@ -196,7 +195,7 @@ def _relevances(
         return {}
     said = index.catalogue.shares([hit.photo for hit in found])
     found = [hit for hit in found if hit.photo not in said]
-    nnn = rankings.RANKINGS["nnn"]
+    nnn = methods.RANKINGS["nnn"]
     bias = _bias(index, nnn, encoder, vector, needed=False, own=False) if found else None
     if bias is None:
         return {}
@@ -256,7 +255,7 @@ def fused_query(
     index: Index,
     terms: Sequence[Term],
     encoder: Callable[[], Encoder],
-    ranking: Ranking = rankings.RANKINGS["plain"],
+    ranking: Ranking = methods.RANKINGS["plain"],
 ) -> FusedQuery:
     """The one vector that stands for all terms, and what each is in it.
 
@@ -292,7 +291,7 @@ def _term_rows(
         rows[photos] = model.encode_images(prepared)
     if texts:
         said = [_as_unicode(terms[i].value) for i in texts]
-        rows[texts] = rankings.templated(ranking, said, model.encode_texts)
+        rows[texts] = methods.templated(ranking, said, model.encode_texts)
     return rows
 
 

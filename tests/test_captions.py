@@ -11,8 +11,8 @@ from PIL import Image
 
 import retrieval
 from indexes.index import Index
-from retrieval import words
 from retrieval.captions.sidecars import clean, read_captions
+from retrieval.ranking import lexical
 from tests.conftest import Run
 
 
@@ -34,7 +34,7 @@ def captions(folder: Path) -> dict[str, list[str]]:
 def by_words(folder: Path, text: str) -> list[str]:
     """The names of the photos that full-text search finds, best first."""
     with Index.open(folder / ".retrieval") as index:
-        found = index.catalogue.find_words(words.match_expression([text]), 100)
+        found = index.catalogue.find_words(lexical.match_expression([text]), 100)
         photos = index.catalogue.photos([i for i, _ in found])
         return [photos[i][1][0][1] for i, _ in found]
 
@@ -196,7 +196,7 @@ def test_a_photo_that_is_not_among_the_nearest_is_found_by_its_words(
         last = photos.search("zanzibar", ranking="nnn")[-1].path
     last.rename(last.with_stem("zanzibar"))
     retrieval.index(few_indexed)
-    monkeypatch.setattr("retrieval.hybrid.CANDIDATES", 2)
+    monkeypatch.setattr("retrieval.ranking.hybrid.CANDIDATES", 2)
     monkeypatch.setattr("retrieval.searching.CANDIDATES", 2)
     with retrieval.open(few_indexed) as photos:
 

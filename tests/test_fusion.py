@@ -13,10 +13,10 @@ from PIL import Image
 import retrieval
 from indexes.errors import ModelError
 from indexes.native import load_torch
-from retrieval import matching
 from retrieval.composed import composed_queries, related
 from retrieval.fusion import store
 from retrieval.fusion.attention import PHOTO, TEXT, Attention, Fusion, attend, normalise
+from retrieval.ranking import matching
 from tests.conftest import Run, shared
 
 torch = load_torch()

@@ -14,10 +14,10 @@ import retrieval
 from benchmarks.matching import auc
 from indexes.errors import ModelError, QueryError
 from indexes.native import load_torch
-from retrieval import matching
 from retrieval.fusion import store
 from retrieval.fusion.attention import Fusion, normalise
-from retrieval.matching import Matching, Network, beside
+from retrieval.ranking import matching
+from retrieval.ranking.matching import Matching, Network, beside
 from tests.conftest import Run
 
 torch = load_torch()

@@ -6,18 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import retrieval
-from retrieval import bank, words
 from retrieval.datasets.captioned import read_captioned
 from retrieval.encoders.mini.encoder import MiniEncoder
 from retrieval.fusion.attention import normalise
-from retrieval.ranking import (
+from retrieval.ranking import lexical, query_bank
+from retrieval.ranking.hubness import hubs, inverted_softmax_bias, nnn_bias
+from retrieval.ranking.methods import (
     NAMES,
     RANKINGS,
     Ranking,
     expand,
-    hubs,
-    inverted_softmax_bias,
-    nnn_bias,
     ranking,
     templated,
     transform,
@@ -120,9 +118,9 @@ def test_auto_uses_words_only_where_there_are_captions() -> None:
 def test_the_shipped_bank_is_of_the_shipped_model() -> None:
     """If this fails, run `python -m retrieval.training.generic_queries`."""
     encoder = MiniEncoder()
-    rows = bank.kept_bank(encoder.fingerprint, encoder.dim)
+    rows = query_bank.kept_bank(encoder.fingerprint, encoder.dim)
     assert rows is not None
-    sentences = bank.generic_queries()
+    sentences = query_bank.generic_queries()
     assert len(set(sentences)) == len(sentences) == len(rows) == 1000
     np.testing.assert_allclose(rows[:20], encoder.encode_texts(sentences[:20]), atol=2e-3)
 
@@ -136,13 +134,13 @@ def test_a_bank_by_another_model_is_encoded_once_and_then_kept() -> None:
             return unit_rows(len(texts), 4, self.calls)
 
     encoder = Other()
-    first = bank.bank(encoder)  # type: ignore[arg-type]
+    first = query_bank.bank(encoder)  # type: ignore[arg-type]
     calls = encoder.calls
-    np.testing.assert_array_equal(bank.bank(encoder), first)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(query_bank.bank(encoder), first)  # type: ignore[arg-type]
     assert encoder.calls == calls
-    (file,) = bank._kept().glob("bank-othermodel-*.npy")
+    (file,) = query_bank._kept().glob("bank-othermodel-*.npy")
     file.write_bytes(file.read_bytes()[:-100])
-    assert bank.kept_bank("other/model", 4) is None  # truncated: made again
+    assert query_bank.kept_bank("other/model", 4) is None  # truncated: made again
 
 
 @pytest.mark.parametrize(("name", "split"), [("flickr8k", "val"), ("coco_cc", "all")])
@@ -150,7 +148,7 @@ def test_the_bank_shares_no_sentence_with_the_queries_that_are_measured(
     name: str, split: str
 ) -> None:
     captions = read_captioned(shared(name), split).captions
-    assert not {_bare(c) for c in captions} & {_bare(s) for s in bank.generic_queries()}
+    assert not {_bare(c) for c in captions} & {_bare(s) for s in query_bank.generic_queries()}
 
 
 def _bare(sentence: str) -> str:
@@ -172,17 +170,17 @@ def _bare(sentence: str) -> str:
     ],
 )
 def test_what_is_typed_becomes_words_to_look_for(text: str, expression: str) -> None:
-    assert words.match_expression([text]) == expression
+    assert lexical.match_expression([text]) == expression
 
 
 def test_a_long_query_asks_for_a_bounded_number_of_words() -> None:
     text = " ".join(f"word{i}" for i in range(100_000))
-    assert len(words.match_expression([text]).split(" OR ")) == 64
+    assert len(lexical.match_expression([text]).split(" OR ")) == 64
 
 
 def test_without_words_found_the_order_is_that_of_the_scores() -> None:
     scores = np.array([0.3, 0.5, 0.1], np.float32)
-    fused = words.convex(scores, np.zeros(3, np.float32), zero=0.05, usual=0.2)
+    fused = lexical.convex(scores, np.zeros(3, np.float32), zero=0.05, usual=0.2)
     np.testing.assert_array_equal(fused.argsort(), scores.argsort())
 
 
@@ -190,10 +188,12 @@ def test_words_and_scores_are_brought_to_the_same_scale_before_they_are_joined()
     scores = np.array([0.5, 0.3, 0.1], np.float32)
     found = np.array([0, 20, 10], np.float32)
     np.testing.assert_allclose(
-        words.convex(scores, found, zero=0.1, usual=0.2, share=0.5), [0.5, 0.75, 0.25], rtol=1e-5
+        lexical.convex(scores, found, zero=0.1, usual=0.2, share=0.5), [0.5, 0.75, 0.25], rtol=1e-5
     )
     # Where no photo fits as well as is usual, words have more of a say.
     np.testing.assert_allclose(
-        words.convex(scores, found, zero=0.1, usual=0.8, share=0.5), [0.25, 0.625, 0.25], rtol=1e-5
+        lexical.convex(scores, found, zero=0.1, usual=0.8, share=0.5),
+        [0.25, 0.625, 0.25],
+        rtol=1e-5,
     )
-    assert words.reciprocal_rank_fusion(scores, found).argmax() == 1
+    assert lexical.reciprocal_rank_fusion(scores, found).argmax() == 1

@@ -16,7 +16,7 @@ from indexes import vectors
 from indexes.catalogue import Filter
 from indexes.index import Index
 from retrieval.encoders.mini.encoder import MiniEncoder
-from retrieval.relevance import (
+from retrieval.ranking.relevance import (
     LEVELS,
     WEAK,
     Calibration,

@@ -13,8 +13,9 @@ import retrieval
 from indexes import biases
 from indexes.biases import Biases
 from indexes.index import Index, _biased
-from retrieval import bank
-from retrieval.ranking import RANKINGS, nnn_bias, templated, transform
+from retrieval.ranking import query_bank
+from retrieval.ranking.hubness import nnn_bias
+from retrieval.ranking.methods import RANKINGS, templated, transform
 from tests.conftest import Run
 
 QUERIES = ("a cat", "a rocket", "people", "food on a table")
@@ -34,7 +35,7 @@ def test_the_order_is_that_of_the_rankings_definition(photos: Path, name: str) -
         ids, rows = index.catalogue.embeddings(index.made.dim)
         known = {i: photo.hash for i, (photo, _) in index.catalogue.photos(ids.tolist()).items()}
     asked = templated(ranking, list(QUERIES), encoder.encode_texts)
-    gallery, queries = transform(ranking, rows, asked, bank.bank(encoder))
+    gallery, queries = transform(ranking, rows, asked, query_bank.bank(encoder))
     for text, scores in zip(QUERIES, queries @ gallery.T, strict=True):
         expected = [known[int(ids[i])] for i in np.argsort(-scores, kind="stable")]
         assert hashes(photos, text, k=20, ranking=name) == expected
@@ -143,10 +144,10 @@ def test_an_index_by_a_model_that_never_ran_here_is_searched_plainly(
     nnn = hashes(photos, "a cat", ranking="nnn")
     (file,) = bias_files(photos)
     file.unlink()
-    monkeypatch.setattr(bank, "SHIPPED", photos)
+    monkeypatch.setattr(query_bank, "SHIPPED", photos)
     assert hashes(photos, "a cat") == plain
     assert not bias_files(photos)
-    monkeypatch.setattr(bank, "generic_queries", lambda: ("a cat", "a dog", "food"))
+    monkeypatch.setattr(query_bank, "generic_queries", lambda: ("a cat", "a dog", "food"))
     assert hashes(photos, "a cat", ranking="nnn") != nnn  # encoded by the encoder at hand
     assert len(bias_files(photos)) == 1
 
@@ -163,7 +164,9 @@ def test_captions_of_the_index_join_the_bank(photos: Path) -> None:
         said = index.catalogue.said_rows(index.made.dim, 10)
         assert said.shape == (2, index.made.dim)
         assert len(index.catalogue.said_rows(index.made.dim, 1)) == 1
-    expected = nnn_bias(rows, np.concatenate([bank.bank(retrieval.load_encoder("mini")), said]))
+    expected = nnn_bias(
+        rows, np.concatenate([query_bank.bank(retrieval.load_encoder("mini")), said])
+    )
     known = biases.load(file)
     assert known.ids.tolist() == ids.tolist()
     np.testing.assert_allclose(known.values, expected, atol=1e-6)

@@ -1,14 +1,14 @@
 """Generic queries: sentences about what photos commonly show, put together from words.
 
-They are the bank that the rankings against hubs measure each photo by (retrieval/bank.py), so they
-must come from no data set: the words below are everyday ones, the rarer things are the names of
+They are the bank that the rankings against hubs measure each photo by
+(retrieval/ranking/query_bank.py), so they must come from no data set: the words below are everyday ones, the rarer things are the names of
 ImageNet's classes. `python -m retrieval.training.generic_queries` writes the file that is shipped,
 and the embeddings of its sentences by `mini`: run it again whenever the weights of `mini` change.
 """
 
 import random
 
-from retrieval import bank
+from retrieval.ranking import query_bank
 
 COUNT, SEED = 1000, 0
 
@@ -95,10 +95,10 @@ def main() -> None:
     from retrieval.training.mini_towers import imagenet_names
 
     sentences = compose(COUNT, imagenet_names(), SEED)
-    bank.QUERIES.write_text("\n".join(sentences) + "\n", encoding="utf-8")
-    for old in bank.SHIPPED.glob("bank-*.npy"):
+    query_bank.QUERIES.write_text("\n".join(sentences) + "\n", encoding="utf-8")
+    for old in query_bank.SHIPPED.glob("bank-*.npy"):
         old.unlink()
-    bank.write_bank(MiniEncoder(), bank.SHIPPED)
+    query_bank.write_bank(MiniEncoder(), query_bank.SHIPPED)
 
 
 if __name__ == "__main__":

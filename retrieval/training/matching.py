@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from indexes.native import load_torch
 from retrieval.fusion.attention import Fusion
-from retrieval.matching import Matching, Network, beside
-from retrieval.ranking import nnn_bias
-from retrieval.reranking import FIRST
+from retrieval.ranking.hubness import nnn_bias
+from retrieval.ranking.matching import Matching, Network, beside
+from retrieval.ranking.reranking import FIRST
 from retrieval.training.fusion import Blur, match_noise
 from retrieval.training.fusion_cases import Captioned, make_case
 

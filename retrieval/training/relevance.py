@@ -1,4 +1,4 @@
-"""Fitting `retrieval.relevance` to a model, on half of a split of captioned photos.
+"""Fitting `retrieval.ranking.relevance` to a model, on half of a split of captioned photos.
 
     python -m retrieval.training.relevance FLICKR8K --model mini --also COCO --plot diagram.png \\
         --out retrieval/weights/mini/relevance.json
@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.bank import bank
 from retrieval.datasets.captioned import CaptionedSet, read_captioned
 from retrieval.datasets.embedding_cache import Kept, keep, without
 from retrieval.encoders.base import Encoder
 from retrieval.encoders.mini.encoder import WEIGHTS, MiniEncoder
 from retrieval.encoders.registry import load_encoder
-from retrieval.ranking import nnn_bias
-from retrieval.relevance import WEAK, Calibration, background, own_file, save_calibration
+from retrieval.ranking.hubness import nnn_bias
+from retrieval.ranking.query_bank import bank
+from retrieval.ranking.relevance import WEAK, Calibration, background, own_file, save_calibration
 from retrieval.training.relevance_measures import (
     Reliability,
     auc,

@@ -1,4 +1,4 @@
-"""Searches with a known outcome, to fit and to measure `retrieval.relevance` on.
+"""Searches with a known outcome, to fit and to measure `retrieval.ranking.relevance` on.
 
 Galleries of many sizes are drawn from a captioned data set and asked three kinds of query: a
 caption, one thing ("a dog"), two things ("dog beach"); one in two has its photo in the gallery.
@@ -24,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.relevance import count_words
+from retrieval.ranking.relevance import count_words
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]

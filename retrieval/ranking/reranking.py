@@ -1,7 +1,7 @@
 """The first hits of a query in words, ordered anew by how well each photo and the words match.
 
-Matching (`retrieval.matching`) adds to what the ranking ordered them by, so that all the rest of
-it, hubs and full-text search, keeps its say. Hits after the first stay where they are.
+Matching (`retrieval.ranking.matching`) adds to what the ranking ordered them by, so that all the
+rest of it, hubs and full-text search, keeps its say. Hits after the first stay where they are.
 """
 
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ import numpy.typing as npt
 from indexes.biases import Biases
 from indexes.errors import QueryError
 from indexes.index import Index
-from retrieval.matching import Matching, load_matching
 from retrieval.query import Query
-from retrieval.ranking import Ranked
+from retrieval.ranking.matching import Matching, load_matching
+from retrieval.ranking.methods import Ranked
 
 Floats = npt.NDArray[np.float32]
 Rerank = Literal["none", "match"]

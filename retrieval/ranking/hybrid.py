@@ -1,6 +1,6 @@
 """Hybrid search: the photos nearest to a query and those found by words, in one order.
 
-Both are read from an index; how their scores are joined is in `retrieval.words`.
+Both are read from an index; how their scores are joined is in `retrieval.ranking.lexical`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,10 @@ from indexes.biases import Biases
 from indexes.catalogue import Filter
 from indexes.errors import QueryError
 from indexes.index import Index
-from retrieval import words
 from retrieval.query import Query
-from retrieval.ranking import NNN_STRENGTH, Ranked
+from retrieval.ranking import lexical
+from retrieval.ranking.hubness import NNN_STRENGTH
+from retrieval.ranking.methods import Ranked
 
 Floats = npt.NDArray[np.float32]
 
@@ -44,13 +45,13 @@ def found_by_words(index: Index, query: Query, within: Filter, needed: bool) -> 
         raise QueryError(_NO_WORDS)
     texts = [term.value for term in query.terms if term.wanted and term.kind == "text"]
     most = CANDIDATES if within == Filter() else _CANDIDATES_BEFORE_FILTER
-    found = dict(index.catalogue.find_words(words.match_expression(texts), most))
+    found = dict(index.catalogue.find_words(lexical.match_expression(texts), most))
     photos = index.present()
-    expression = words.match_expression(texts, every=True)
-    every = index.catalogue.find_words(expression, words.few(photos) + 1)
+    expression = lexical.match_expression(texts, every=True)
+    every = index.catalogue.find_words(expression, lexical.few(photos) + 1)
     return ByWords(
         {i: found[i] for i in index.may_be_found(list(found), within)[:CANDIDATES]},
-        words.share(len(every), photos),
+        lexical.share(len(every), photos),
     )
 
 
@@ -78,8 +79,8 @@ def join(
         usual = mean / NNN_STRENGTH - zero
         scores, zero = scores - bias.of(ids), zero - mean
     said = np.array([by_words.scores.get(i, 0.0) for i in cosines], np.float32)
-    fused = words.convex(scores, said, zero, usual, by_words.share)
-    unit = float(words.reach(scores, zero, usual)[0]) / (1 - by_words.share)
+    fused = lexical.convex(scores, said, zero, usual, by_words.share)
+    unit = float(lexical.reach(scores, zero, usual)[0]) / (1 - by_words.share)
     return [
         Ranked(int(ids[i]), cosines[int(ids[i])], unit * float(fused[i]))
         for i in np.lexsort((ids, -fused))

@@ -28,7 +28,7 @@ LEVELS: dict[Level, float] = {"strict": 0.3, "normal": 0.1, "all": 0.0}
 WEAK = 0.15
 """If no hit reaches this, the answer is called 'No photo matches well'."""
 
-_PACKAGED = Path(__file__).parent / "weights"
+_PACKAGED = Path(__file__).parents[1] / "weights"
 _ARTICLES = frozenset(("a", "an", "the"))
 _FORMAT = 2
 _PRIOR = 20

@@ -18,7 +18,7 @@ from retrieval.encoders.base import Encoder
 Floats = npt.NDArray[np.float32]
 
 QUERIES = Path(__file__).parent / "generic_queries.txt"
-SHIPPED = Path(__file__).parent / "weights" / "mini"
+SHIPPED = Path(__file__).parents[1] / "weights" / "mini"
 _BATCH = 256
 
 

@@ -1,9 +1,9 @@
-"""Rankings: orders of the photos for a query, better than by plain cosine, without retraining.
+"""Ranking methods: orders of the photos for a query that are better than by plain cosine.
 
-In a shared space some photos, the hubs, are near to nearly every text and so are found too often.
-A ranking is a few pure functions of embeddings: a bias for each photo, measured against a bank of
-queries that has nothing to do with what is asked; a query made of several or moved towards its
-first hits. How full-text search is joined is in `retrieval.words`; figures: docs/benchmarks.md.
+A method is a few pure functions of embeddings: a bias for each photo, measured against a bank of
+queries that has nothing to do with what is asked (`hubness`); a text put into several sentences; a
+query moved towards its first hits. How full-text search joins in is in `lexical` and `hybrid`;
+docs/ranking.md says when to use which.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,16 +14,11 @@ import numpy.typing as npt
 
 from indexes.errors import QueryError
 from retrieval.fusion.attention import normalise
+from retrieval.ranking.hubness import hubs, inverted_softmax_bias, nnn_bias
 
 Floats = npt.NDArray[np.float32]
-
-# Chosen on flickr8k's val alone: `python -m benchmarks.ranking_trials` measures them again.
-NNN_NEIGHBOURS, NNN_STRENGTH = 16, 0.5
-QBNORM_SHARPNESS = 10.0
 EXPANSION_HITS, EXPANSION_POWER, EXPANSION_STRENGTH = 3, 3.0, 0.1
 TEMPLATES = ("{}", "a photo of {}", "a picture of {}")
-
-_ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -54,54 +49,6 @@ class Ranked:
     cosine: float
     score: float
     match: float | None = None
-
-
-def nnn_bias(
-    photos: Floats, bank: Floats, k: int = NNN_NEIGHBOURS, strength: float = NNN_STRENGTH
-) -> Floats:
-    """Nearest-neighbour normalisation: strength · the mean of a photo's k highest cosines.
-
-    photos: float32 [n, dim]; bank: float32 [b, dim], both unit rows. Returns float32 [n]. It
-    depends on nothing but the photo itself and the bank, so it can be kept.
-    Chowdhury et al., Nearest Neighbor Normalization Improves Multimodal Retrieval, EMNLP 2024.
-    """
-    k = min(k, len(bank))
-    out = np.empty(len(photos), np.float32)
-    for start in range(0, len(photos), _ROWS_AT_ONCE):
-        scores = photos[start : start + _ROWS_AT_ONCE] @ bank.T
-        scores.partition(-k, axis=1)
-        out[start : start + _ROWS_AT_ONCE] = strength * scores[:, -k:].mean(1)
-    return out
-
-
-def inverted_softmax_bias(
-    photos: Floats, bank: Floats, sharpness: float = QBNORM_SHARPNESS
-) -> Floats:
-    """The inverted softmax as a bias: log Σ_b exp(sharpness · cosine) / sharpness.
-
-    Dividing exp(sharpness · s) by that sum orders photos as taking its logarithm off s does.
-    photos: float32 [n, dim]; bank: float32 [b, dim]. Returns float32 [n].
-    Smith et al., Offline bilingual word vectors, ICLR 2017.
-    """
-    out = np.empty(len(photos), np.float32)
-    for start in range(0, len(photos), _ROWS_AT_ONCE):
-        scores = sharpness * (photos[start : start + _ROWS_AT_ONCE] @ bank.T)
-        highest = scores.max(1)
-        total = np.exp(scores - highest[:, None]).mean(1)
-        out[start : start + _ROWS_AT_ONCE] = (highest + np.log(total)) / sharpness
-    return out
-
-
-def hubs(photos: Floats, bank: Floats) -> npt.NDArray[np.bool_]:
-    """Which photos are the first hit of some query of the bank: bool [n].
-
-    The activation set of QB-Norm: Bogolin et al., Cross Modal Retrieval with Querybank
-    Normalisation, CVPR 2022.
-    """
-    found = np.zeros(len(photos), np.bool_)
-    for start in range(0, len(bank), 256):
-        found[(bank[start : start + 256] @ photos.T).argmax(1)] = True
-    return found
 
 
 def expand(query: Floats, hits: Floats, strength: float = EXPANSION_STRENGTH) -> Floats:
@@ -164,7 +111,7 @@ def transform(
     photos: float32 [n, dim]; queries: float32 [m, dim]; bank: float32 [b, dim]; all unit rows.
     Returns float32 [n, dim + 1] and [m, dim + 1]: the bias is one more dimension, which any
     inner-product index serves. Templates and words are not embeddings' business: see
-    `templated` and `retrieval.words`.
+    `templated` and `retrieval.ranking.lexical`.
     """
     if ranking.expansion:
         queries = np.stack(

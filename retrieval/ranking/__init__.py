@@ -1,0 +1,1 @@
+"""Ranking: in what order hits come, and how probably each one matches."""

@@ -1,0 +1,64 @@
+"""Biases against hubs, the photos that are near to nearly every text and so are found too often.
+
+Pure functions of embeddings: what to take off each photo's cosine, measured against a bank of
+generic queries.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from retrieval.ranking.methods import Floats
+
+# Chosen on flickr8k's val alone: `python -m benchmarks.ranking_trials` measures them again.
+NNN_NEIGHBOURS, NNN_STRENGTH = 16, 0.5
+QBNORM_SHARPNESS = 10.0
+
+_ROWS_AT_ONCE = 4096
+
+
+def nnn_bias(
+    photos: Floats, bank: Floats, k: int = NNN_NEIGHBOURS, strength: float = NNN_STRENGTH
+) -> Floats:
+    """Nearest-neighbour normalisation: strength · the mean of a photo's k highest cosines.
+
+    photos: float32 [n, dim]; bank: float32 [b, dim], both unit rows. Returns float32 [n]. It
+    depends on nothing but the photo itself and the bank, so it can be kept.
+    Chowdhury et al., Nearest Neighbor Normalization Improves Multimodal Retrieval, EMNLP 2024.
+    """
+    k = min(k, len(bank))
+    out = np.empty(len(photos), np.float32)
+    for start in range(0, len(photos), _ROWS_AT_ONCE):
+        scores = photos[start : start + _ROWS_AT_ONCE] @ bank.T
+        scores.partition(-k, axis=1)
+        out[start : start + _ROWS_AT_ONCE] = strength * scores[:, -k:].mean(1)
+    return out
+
+
+def inverted_softmax_bias(
+    photos: Floats, bank: Floats, sharpness: float = QBNORM_SHARPNESS
+) -> Floats:
+    """The inverted softmax as a bias: log Σ_b exp(sharpness · cosine) / sharpness.
+
+    Dividing exp(sharpness · s) by that sum orders photos as taking its logarithm off s does.
+    photos: float32 [n, dim]; bank: float32 [b, dim]. Returns float32 [n].
+    Smith et al., Offline bilingual word vectors, ICLR 2017.
+    """
+    out = np.empty(len(photos), np.float32)
+    for start in range(0, len(photos), _ROWS_AT_ONCE):
+        scores = sharpness * (photos[start : start + _ROWS_AT_ONCE] @ bank.T)
+        highest = scores.max(1)
+        total = np.exp(scores - highest[:, None]).mean(1)
+        out[start : start + _ROWS_AT_ONCE] = (highest + np.log(total)) / sharpness
+    return out
+
+
+def hubs(photos: Floats, bank: Floats) -> npt.NDArray[np.bool_]:
+    """Which photos are the first hit of some query of the bank: bool [n].
+
+    The activation set of QB-Norm: Bogolin et al., Cross Modal Retrieval with Querybank
+    Normalisation, CVPR 2022.
+    """
+    found = np.zeros(len(photos), np.bool_)
+    for start in range(0, len(bank), 256):
+        found[(bank[start : start + 256] @ photos.T).argmax(1)] = True
+    return found
