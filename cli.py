@@ -220,7 +220,7 @@ def search(
     import retrieval
     from retrieval.output import explanation, verdict
     from retrieval.query import parse_date, parse_terms
-    from retrieval.searching import cut
+    from retrieval.search.hits import cut
 
     query = retrieval.Query(
         parse_terms(

@@ -26,7 +26,7 @@ from retrieval.encoders.engine import Compute
 from retrieval.encoders.registry import load_encoder
 from retrieval.indexing import Options, Progress, Report
 from retrieval.query import Query, Term
-from retrieval.searching import Hit
+from retrieval.search.hits import Hit
 from retrieval.status import Status
 
 __version__ = "0.1.0"

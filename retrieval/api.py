@@ -13,11 +13,14 @@ import numpy.typing as npt
 
 from indexes.errors import IndexMissingError, QueryError
 from indexes.index import FOLDER_NAME, Index, find, index_at, is_index, lock
-from retrieval import indexing, searching
+from retrieval import indexing
 from retrieval.encoders.base import Encoder
 from retrieval.query import Query, Term, parse_date
 from retrieval.ranking.relevance import Level
 from retrieval.ranking.reranking import Rerank
+from retrieval.search import pipeline
+from retrieval.search.encode_query import fused_query
+from retrieval.search.hits import Hit, cut
 from retrieval.status import Status, status
 
 AnyPath = str | os.PathLike[str]
@@ -118,7 +121,7 @@ class Photos:
         ranking: str = "auto",
         rerank: Rerank = "none",
         relevance: Level = "all",
-    ) -> list[searching.Hit]:
+    ) -> list[Hit]:
         """The `k` photos that fit best, best first.
 
         text, photos: what is looked for; unwanted, unwanted_photos: what is not; within: folders
@@ -143,21 +146,21 @@ class Photos:
             before=parse_date(before, "before") if before else None,
             min_score=min_score,
         )
-        return searching.cut(self.ask(query, k, ranking, rerank), relevance)
+        return cut(self.ask(query, k, ranking, rerank), relevance)
 
     def ask(
         self, query: Query, k: int = 10, ranking: str = "auto", rerank: Rerank = "none"
-    ) -> list[searching.Hit]:
+    ) -> list[Hit]:
         """The `k` photos that fit a `Query` best: terms with weights, and filters."""
-        return searching.search(self._index, query, k, self._need_encoder, ranking, rerank)
+        return pipeline.search(self._index, query, k, self._need_encoder, ranking, rerank)
 
-    def similar(self, photo: AnyPath, k: int = 10) -> list[searching.Hit]:
+    def similar(self, photo: AnyPath, k: int = 10) -> list[Hit]:
         """The `k` photos most like one, in the index or not, without the photo itself."""
-        return searching.similar(self._index, os.fspath(photo), k, self._need_encoder)
+        return pipeline.similar(self._index, os.fspath(photo), k, self._need_encoder)
 
     def embed(self, query: Query) -> npt.NDArray[np.float32]:
         """The vector that stands for a query, float32 [dim], of length one."""
-        return searching.fused_query(self._index, query.terms, self._need_encoder).vector
+        return fused_query(self._index, query.terms, self._need_encoder).vector
 
     def status(self, look: bool = True) -> Status:
         """What is indexed, and with `look` what on disk differs from it."""

@@ -10,7 +10,7 @@ from indexes.errors import RetrievalError
 from retrieval import api
 from retrieval.gallery import Section, write_gallery
 from retrieval.query import Query, Term
-from retrieval.searching import Hit
+from retrieval.search.hits import Hit
 
 # package → folder in it → photos
 _PHOTOS = {

@@ -12,7 +12,7 @@ from retrieval.output import percentage
 from retrieval.photos.decode import load_photo
 from retrieval.photos.files import printable
 from retrieval.query import Term
-from retrieval.searching import Hit
+from retrieval.search.hits import Hit
 
 _THUMBNAIL = 320  # pixels, the longer side
 

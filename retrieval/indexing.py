@@ -36,7 +36,7 @@ from retrieval.photos.files import (
     reading,
 )
 from retrieval.photos.walk import Found, Walk, has_rawpy, is_below, walk
-from retrieval.searching import prepare_ranking
+from retrieval.ranking.hub_bias import prepare_ranking
 
 _ON_CPU, _ON_CARD = 32, 256  # photos in a batch
 _BATCHES = 2  # at the encoder: a card gets the second while it computes the first

@@ -16,7 +16,7 @@ from retrieval.indexing import Report
 from retrieval.photos.files import printable
 from retrieval.query import Query
 from retrieval.ranking.relevance import LEVELS, WEAK, Level, calibrated_text
-from retrieval.searching import Hit
+from retrieval.search.hits import Hit
 from retrieval.status import Status
 
 Format = Literal["table", "json", "jsonl", "csv", "paths"]

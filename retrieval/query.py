@@ -1,6 +1,6 @@
 """A query: terms, each a text or an example photo, wanted or unwanted, with a weight.
 
-This is only what the user asked; `retrieval.searching` turns it into a vector and an answer.
+This is only what the user asked; `retrieval.search` turns it into a vector and an answer.
 """
 
 import math

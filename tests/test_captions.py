@@ -197,7 +197,7 @@ def test_a_photo_that_is_not_among_the_nearest_is_found_by_its_words(
     last.rename(last.with_stem("zanzibar"))
     retrieval.index(few_indexed)
     monkeypatch.setattr("retrieval.ranking.hybrid.CANDIDATES", 2)
-    monkeypatch.setattr("retrieval.searching.CANDIDATES", 2)
+    monkeypatch.setattr("retrieval.search.pipeline.CANDIDATES", 2)
     with retrieval.open(few_indexed) as photos:
 
         def first_two(ranking: str) -> list[str]:

@@ -44,7 +44,7 @@ def test_hits_are_ranked_by_cosine_and_counted_by_k(run: Run, indexed: Path) -> 
 def test_the_scores_are_those_of_exact_search(indexed: Path) -> None:
     """The hits equal a brute-force product with the stored embeddings, made without FAISS."""
     from indexes.index import Index
-    from retrieval.searching import fused_query
+    from retrieval.search.encode_query import fused_query
 
     with retrieval.open(indexed) as opened:
         vector = opened.embed(retrieval.Query((retrieval.Term("text", "a cat"),)))

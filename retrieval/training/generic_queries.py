@@ -1,9 +1,11 @@
 """Generic queries: sentences about what photos commonly show, put together from words.
 
 They are the bank that the rankings against hubs measure each photo by
-(retrieval/ranking/query_bank.py), so they must come from no data set: the words below are everyday ones, the rarer things are the names of
-ImageNet's classes. `python -m retrieval.training.generic_queries` writes the file that is shipped,
-and the embeddings of its sentences by `mini`: run it again whenever the weights of `mini` change.
+(retrieval/ranking/query_bank.py), so they must come from no data set: the words below are everyday
+ones, the rarer things are the names of ImageNet's classes. This writes the file that is shipped and
+the embeddings of its sentences by `mini`; run it again whenever the weights of `mini` change:
+
+    python -m retrieval.training.generic_queries
 """
 
 import random
