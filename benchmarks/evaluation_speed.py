@@ -14,7 +14,8 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 
-from retrieval.evaluation import inner_products, rank, summarise
+from retrieval.evaluation.bootstrap import summarise
+from retrieval.evaluation.metrics import inner_products, rank
 from retrieval.fusion.attention import normalise
 from retrieval.ranking import methods
 

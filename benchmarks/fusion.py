@@ -18,20 +18,8 @@ from benchmarks import matching as pairs
 from retrieval.datasets.captioned import CaptionedSet
 from retrieval.datasets.embedding_cache import Progress, keep
 from retrieval.encoders.registry import load_encoder
-from retrieval.evaluation import (
-    Difference,
-    Measured,
-    Ranks,
-    compare,
-    inner_products,
-    rank,
-    summarise,
-)
-from retrieval.fusion.attention import Fusion, compose, normalise
-from retrieval.fusion.store import load_fusion
-from retrieval.ranking.matching import load_matching
-from retrieval.ranking.query_bank import bank
-from retrieval.training.fusion_cases import (
+from retrieval.evaluation.bootstrap import Difference, Measured, compare, summarise
+from retrieval.evaluation.fusion_cases import (
     ALPHAS,
     CASES,
     Asked,
@@ -40,6 +28,11 @@ from retrieval.training.fusion_cases import (
     make_case,
     recall_at,
 )
+from retrieval.evaluation.metrics import Ranks, inner_products, rank
+from retrieval.fusion.attention import Fusion, compose, normalise
+from retrieval.fusion.store import load_fusion
+from retrieval.ranking.matching import load_matching
+from retrieval.ranking.query_bank import bank
 from retrieval.training.fusion_run import asked_of, captioned_of
 
 Floats = npt.NDArray[np.float32]

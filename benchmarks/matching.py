@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.evaluation import Difference, Measured, Ranks, compare, summarise
+from retrieval.evaluation.bootstrap import Difference, Measured, compare, summarise
+from retrieval.evaluation.fusion_cases import CASES, Captioned, make_case
+from retrieval.evaluation.metrics import Ranks
 from retrieval.ranking.hubness import nnn_bias
 from retrieval.ranking.matching import Matching
 from retrieval.ranking.reranking import FIRST
-from retrieval.training.fusion_cases import CASES, Captioned, make_case
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -95,7 +96,7 @@ def _blocks(
             "match": ranked + added(places),
         }
         true = np.take_along_axis(scores, own, 1)
-        ranks = (scores >= true).sum(1)  # ties count against, as in `retrieval.evaluation`
+        ranks = (scores >= true).sum(1)  # ties count against, as in `retrieval.evaluation_old`
         top = np.argpartition(-scores, first - 1, axis=1)[:, :first]
         anew = np.take_along_axis(scores, top, 1) + added(top)
         itself = (top == own).argmax(1)[:, None]

@@ -26,7 +26,8 @@ from indexes.errors import DataSetError
 from retrieval.datasets.captioned import CaptionedSet, read_captioned
 from retrieval.datasets.embedding_cache import Kept, keep
 from retrieval.encoders.registry import load_encoder
-from retrieval.evaluation import Ranks, compare, rank, summarise
+from retrieval.evaluation.bootstrap import compare, summarise
+from retrieval.evaluation.metrics import Ranks, rank
 from retrieval.fusion.attention import Fusion
 from retrieval.fusion.store import load_fusion
 from retrieval.ranking import lexical, query_bank

@@ -19,16 +19,8 @@ from indexes import vectors
 from retrieval.datasets.captioned import CaptionedSet
 from retrieval.datasets.embedding_cache import Kept, Progress, keep, without
 from retrieval.encoders.registry import load_encoder
-from retrieval.evaluation import (
-    METRICS,
-    Difference,
-    Measured,
-    Ranks,
-    compare,
-    inner_products,
-    rank,
-    summarise,
-)
+from retrieval.evaluation.bootstrap import Difference, Measured, compare, summarise
+from retrieval.evaluation.metrics import METRICS, Ranks, inner_products, rank
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]

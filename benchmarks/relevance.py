@@ -14,6 +14,8 @@ from indexes.errors import ModelError
 from retrieval.datasets.captioned import CaptionedSet
 from retrieval.datasets.embedding_cache import Progress, keep
 from retrieval.encoders.registry import load_encoder
+from retrieval.evaluation.relevance_metrics import draw_diagram
+from retrieval.evaluation.relevance_trials import ask, draw_trials
 from retrieval.ranking.relevance import load_calibration
 from retrieval.training.relevance import (
     QUERIES,
@@ -23,8 +25,6 @@ from retrieval.training.relevance import (
     measure,
     sentence_encoder,
 )
-from retrieval.training.relevance_measures import draw_diagram
-from retrieval.training.relevance_trials import ask, draw_trials
 
 __all__ = ["as_text", "draw_diagram", "measure_set"]
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ir_measures import AP, RR, Qrel, ScoredDoc, Success, nDCG
 
-from retrieval.evaluation import METRICS, Ranks, compare, inner_products, rank, summarise
+from retrieval.evaluation.bootstrap import compare, summarise
+from retrieval.evaluation.metrics import METRICS, Ranks, inner_products, rank
 
 KS = (1, 5, 10)
 

@@ -13,7 +13,7 @@ from PIL import Image
 import retrieval
 from indexes.errors import ModelError
 from indexes.native import load_torch
-from retrieval.composed import composed_queries, related
+from retrieval.evaluation.composed_queries import composed_queries, related
 from retrieval.fusion import store
 from retrieval.fusion.attention import PHOTO, TEXT, Attention, Fusion, attend, normalise
 from retrieval.ranking import matching
@@ -173,8 +173,8 @@ def test_composed_queries_ask_for_what_the_example_is_not() -> None:
 
 def test_a_trained_fusion_distrusts_captions_that_do_not_fit() -> None:
     """Photos and texts that mean the same are near each other; a third of the texts is swapped."""
+    from retrieval.evaluation.fusion_cases import Asked, Captioned, Material, make_case, recall_at
     from retrieval.training.fusion import FusionRecipe, train_fusion
-    from retrieval.training.fusion_cases import Asked, Captioned, Material, make_case, recall_at
 
     def material(seed: int, n: int) -> Material:
         random = np.random.default_rng(seed)
@@ -204,8 +204,8 @@ def test_a_trained_fusion_distrusts_captions_that_do_not_fit() -> None:
 
 
 def test_noise_brings_what_was_learned_by_heart_down_to_what_was_not() -> None:
+    from retrieval.evaluation.fusion_cases import Captioned
     from retrieval.training.fusion import match_noise
-    from retrieval.training.fusion_cases import Captioned
 
     def captioned(seed: int, error: float) -> Captioned:
         random = np.random.default_rng(seed)

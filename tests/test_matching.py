@@ -150,7 +150,7 @@ def test_auc_counts_pairs_and_its_error_is_that_of_photos() -> None:
 def test_a_trained_matching_tells_near_misses_better_than_the_cosine() -> None:
     """Half of the dimensions say nothing of what a text means, which no cosine knows."""
     from benchmarks.matching import measure
-    from retrieval.training.fusion_cases import Captioned
+    from retrieval.evaluation.fusion_cases import Captioned
     from retrieval.training.matching import MatchingRecipe, train_matching
 
     def captioned(seed: int, n: int) -> Captioned:

@@ -16,6 +16,16 @@ from indexes import vectors
 from indexes.catalogue import Filter
 from indexes.index import Index
 from retrieval.encoders.mini.encoder import MiniEncoder
+from retrieval.evaluation.relevance_metrics import auc, draw_diagram, reliability
+from retrieval.evaluation.relevance_trials import (
+    Hits,
+    Material,
+    ask,
+    concepts,
+    draw_trials,
+    match_probability,
+    mentions,
+)
 from retrieval.ranking.relevance import (
     LEVELS,
     WEAK,
@@ -27,16 +37,6 @@ from retrieval.ranking.relevance import (
     save_calibration,
 )
 from retrieval.training.relevance import fit, measure
-from retrieval.training.relevance_measures import auc, draw_diagram, reliability
-from retrieval.training.relevance_trials import (
-    Hits,
-    Material,
-    ask,
-    concepts,
-    draw_trials,
-    match_probability,
-    mentions,
-)
 from tests.conftest import Run
 
 CALIBRATION = Calibration("0" * 16, -2.0, 14.0, -0.4, -0.9, 0.0)
@@ -146,7 +146,7 @@ def test_the_diagram_is_a_picture(tmp_path: Path) -> None:
 
 
 def test_the_judge_of_captions_agrees_with_the_pairs_judged_by_eye() -> None:
-    text = (files("retrieval.training") / "judged_pairs.csv").read_text("utf-8")
+    text = (files("retrieval.evaluation") / "judged_pairs.csv").read_text("utf-8")
     rows = list(csv.DictReader(io.StringIO(text)))
     p = match_probability([float(row["similarity"]) for row in rows])
     y = np.array([float(row["matches"]) for row in rows])

@@ -2,7 +2,7 @@
 
 The photo's network learns that queries find photos stored with one of their other captions, of
 which some are swapped or missing; the query's network learns composed queries
-(`retrieval.composed`). What the model has learned from, it embeds better than anything new, which
+(`retrieval.evaluation.composed_queries`). What the model has learned from, it embeds better than anything new, which
 would make the photo look more trustworthy than it is: noise with the embeddings' own covariance
 takes that back, as much as makes recall on these photos what it is on the held-out ones.
 """
@@ -19,6 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.native import load_torch
+from retrieval.evaluation.fusion_cases import (
+    CASES,
+    MISSING,
+    SWAPPED,
+    Captioned,
+    Material,
+    best_alpha,
+    make_case,
+    recall_at,
+)
 from retrieval.fusion.attention import (
     PHOTO,
     TEXT,
@@ -28,16 +38,6 @@ from retrieval.fusion.attention import (
     attend,
     compose,
     normalise,
-)
-from retrieval.training.fusion_cases import (
-    CASES,
-    MISSING,
-    SWAPPED,
-    Captioned,
-    Material,
-    best_alpha,
-    make_case,
-    recall_at,
 )
 
 if TYPE_CHECKING:

@@ -16,15 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from indexes.errors import DataSetError, StorageError
-from retrieval.composed import composed_queries
 from retrieval.datasets.captioned import CaptionedSet
 from retrieval.datasets.embedding_cache import Kept, keep, without
 from retrieval.encoders.registry import load_encoder
+from retrieval.evaluation.composed_queries import composed_queries
+from retrieval.evaluation.fusion_cases import Asked, Captioned, Material
 from retrieval.fusion.attention import Fusion
 from retrieval.fusion.store import own_file, save_fusion
 from retrieval.ranking import matching
 from retrieval.ranking.query_bank import bank
-from retrieval.training.fusion_cases import Asked, Captioned, Material
 from retrieval.training.run import learn_and_held
 
 if TYPE_CHECKING:

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexes.native import load_torch
+from retrieval.evaluation.fusion_cases import Captioned, make_case
 from retrieval.fusion.attention import Fusion
 from retrieval.ranking.hubness import nnn_bias
 from retrieval.ranking.matching import Matching, Network, beside
 from retrieval.ranking.reranking import FIRST
 from retrieval.training.fusion import Blur, match_noise
-from retrieval.training.fusion_cases import Captioned, make_case
 
 if TYPE_CHECKING:
     import torch

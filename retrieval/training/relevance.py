@@ -26,23 +26,11 @@ from retrieval.datasets.embedding_cache import Kept, keep, without
 from retrieval.encoders.base import Encoder
 from retrieval.encoders.mini.encoder import WEIGHTS, MiniEncoder
 from retrieval.encoders.registry import load_encoder
+from retrieval.evaluation.relevance_metrics import Reliability, auc, draw_diagram, reliability
+from retrieval.evaluation.relevance_trials import KINDS, Encode, Hits, Material, ask, draw_trials
 from retrieval.ranking.hubness import nnn_bias
 from retrieval.ranking.query_bank import bank
 from retrieval.ranking.relevance import WEAK, Calibration, background, own_file, save_calibration
-from retrieval.training.relevance_measures import (
-    Reliability,
-    auc,
-    draw_diagram,
-    reliability,
-)
-from retrieval.training.relevance_trials import (
-    KINDS,
-    Encode,
-    Hits,
-    Material,
-    ask,
-    draw_trials,
-)
 
 Numbers = npt.NDArray[np.float64]
 

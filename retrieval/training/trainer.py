@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from indexes.errors import RetrievalError
 from indexes.native import load_torch
 from retrieval.encoders.mini.image import fast_dtype
-from retrieval.evaluation import inner_products, rank, recall
+from retrieval.evaluation.metrics import inner_products, rank, recall
 from retrieval.training import losses
 from retrieval.training.dual import DualEncoder
 from retrieval.training.examples import Examples, Opener, Told

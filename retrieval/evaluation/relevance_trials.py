@@ -96,7 +96,7 @@ def match_probability(similarity: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 def concepts() -> dict[str, frozenset[str]]:
     """Things to ask for, each with the words of a caption that mention it."""
-    text = (files("retrieval.training") / "concepts.txt").read_text("utf-8")
+    text = (files("retrieval.evaluation") / "concepts.txt").read_text("utf-8")
     found = {}
     for line in text.splitlines():
         if line and not line.startswith("#"):

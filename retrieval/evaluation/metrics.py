@@ -1,9 +1,8 @@
-"""How well rankings fit what is right: recall@k as CLIP papers count it, and its companions.
+"""How well rankings find what is right: recall@k as CLIP papers count it, and its companions.
 
 A query's items are right if they have the query's owner: a caption and a photo fit if both belong
 to that photo. All that is measured follows from the ranks of the right items, and ties count
-against the model: an item of the same score that is wrong comes first. Intervals are bootstrapped
-over photos, since the captions of one photo are not independent of each other.
+against the model: a wrong item of the same score comes first.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,8 +19,6 @@ Scores = Callable[[slice], Floats]
 
 _BLOCK = 1 << 22  # scores held at once
 _NEVER = np.iinfo(np.int64).max
-DRAWS = 1000
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -39,25 +36,6 @@ class Ranks:
     def values(self) -> dict[str, Doubles]:
         """Every measure of METRICS for each query, float64 [queries]."""
         return {name: metric(self.ranks) for name, metric in METRICS.items()}
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A measure and its bootstrap interval; all in percent but for the median rank."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How much a second run is above a first, its interval, and a two-sided p-value."""
-
-    value: float
-    low: float
-    high: float
-    p: float
 
 
 # Ranks -----------------------------------------------------------------------------------------
@@ -173,86 +151,3 @@ METRICS: Mapping[str, Callable[[Ints], Doubles]] = {
     "mAP@10": average_precision(10),
     "nDCG@10": discounted_gain(10),
 }
-
-
-# All queries together --------------------------------------------------------------------------
-
-
-def summarise(ranks: Ranks, draws: int = DRAWS, seed: int = 0) -> dict[str, Measured]:
-    """The mean of every measure (the median of ranks), each with a 95% interval.
-
-    The interval is from `draws` resamples of the photos, each with all its queries; the gallery
-    stays as it is.
-    """
-    found = _resampled(ranks, draws, seed)
-    tails = _tails(np.stack(list(found.values())))
-    return {
-        name: Measured(_overall(name, ranks), float(low), float(high))
-        for name, low, high in zip(found, *tails, strict=True)
-    }
-
-
-def compare(
-    first: Ranks, second: Ranks, draws: int = DRAWS, seed: int = 0
-) -> dict[str, Difference]:
-    """How much `second` is above `first` over the same queries, by a paired bootstrap.
-
-    p: twice the smaller share of resamples in which the difference is not above, or not below 0.
-    Raises ValueError where the queries are not the same.
-    """
-    if not np.array_equal(first.owners, second.owners):
-        raise ValueError("the two runs are not over the same queries")
-    before, after = _resampled(first, draws, seed), _resampled(second, draws, seed)
-    found = {}
-    for name in METRICS:
-        steps = after[name] - before[name]
-        low, high = _tails(steps)
-        p = min(1.0, 2 * min(float((steps <= 0).mean()), float((steps >= 0).mean())))
-        value = _overall(name, second) - _overall(name, first)
-        found[name] = Difference(value, float(low), float(high), max(p, 1 / draws))
-    return found
-
-
-def _overall(name: str, ranks: Ranks) -> float:
-    values = ranks.values[name]
-    return float(np.median(values) if name == "MedR" else values.mean())
-
-
-def _tails(samples: Doubles) -> tuple[Doubles, Doubles]:
-    low, high = np.quantile(samples, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=-1)
-    return low, high
-
-
-def _resampled(ranks: Ranks, draws: int, seed: int) -> dict[str, Doubles]:
-    """Every measure in each resample of the photos, float64 [draws]."""
-    photos, group = np.unique(ranks.owners, return_inverse=True)
-    sizes = np.bincount(group).astype(np.float64)
-    times = _times_drawn(len(photos), draws, seed)  # [draws, photos]
-    queries = times @ sizes
-    found = {
-        name: (times @ np.bincount(group, values)) / queries
-        for name, values in ranks.values.items()
-        if name != "MedR"
-    }
-    found["MedR"] = _medians(ranks.ranks[:, 0], group, times)
-    return {name: found[name] for name in METRICS}
-
-
-def _times_drawn(photos: int, draws: int, seed: int) -> Doubles:
-    """How often each photo is drawn when as many are drawn as there are, [draws, photos]."""
-    random = np.random.default_rng(seed)
-    times = np.empty((draws, photos))
-    for draw in times:
-        draw[:] = np.bincount(random.integers(photos, size=photos), minlength=photos)
-    return times
-
-
-def _medians(first: Ints, group: Ints, times: Doubles) -> Doubles:
-    """The median first rank where query i counts times[draw, group[i]] times, [draws]."""
-    steps, level = np.unique(first, return_inverse=True)
-    medians = np.empty(len(times))
-    for i, draw in enumerate(times):
-        below = np.cumsum(np.bincount(level, draw[group], len(steps)))
-        middle = np.array([below[-1] // 2, (below[-1] - 1) // 2])  # the same for odd counts
-        medians[i] = steps[np.searchsorted(below, middle, "right")].mean()
-    return medians
