@@ -382,8 +382,8 @@ def train(
 
     Run the same command again to go on after an interruption.
     """
-    from retrieval.training.recipe import recipe_of
-    from retrieval.training.run import train
+    from retrieval.training.config import recipe_of
+    from retrieval.training.mini import train
 
     told = (lambda *_: None) if quiet else telling()
     recipe = recipe_of(tune, epochs, settings or [])

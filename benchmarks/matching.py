@@ -96,7 +96,7 @@ def _blocks(
             "match": ranked + added(places),
         }
         true = np.take_along_axis(scores, own, 1)
-        ranks = (scores >= true).sum(1)  # ties count against, as in `retrieval.evaluation_old`
+        ranks = (scores >= true).sum(1)  # ties count against, as in `retrieval.evaluation.metrics`
         top = np.argpartition(-scores, first - 1, axis=1)[:, :first]
         anew = np.take_along_axis(scores, top, 1) + added(top)
         itself = (top == own).argmax(1)[:, None]

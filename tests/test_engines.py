@@ -58,7 +58,7 @@ def test_the_engines_give_the_same_embeddings_of_mini(originals: Path) -> None:
 def test_the_engines_give_the_same_embeddings_of_mini_in_floats(
     originals: Path, tmp_path: Path
 ) -> None:
-    from retrieval.training.dual import DualEncoder
+    from retrieval.training.dual_encoder import DualEncoder
 
     said: list[str] = []
     DualEncoder.read(WEIGHTS).write(tmp_path)

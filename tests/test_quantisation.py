@@ -17,8 +17,8 @@ from retrieval.encoders.mini.encoder import MiniEncoder
 from retrieval.encoders.mini.image import SameConv, build_rows
 from retrieval.encoders.mini.quantization import Levels, levels_of
 from retrieval.encoders.mini.text import below
-from retrieval.training.dual import DualEncoder
-from retrieval.training.quantisation import MOST, rounded
+from retrieval.training.dual_encoder import DualEncoder
+from retrieval.training.quantization import MOST, rounded
 from tests.conftest import shared
 from tests.test_engines import openvino
 

@@ -116,7 +116,7 @@ def test_auto_uses_words_only_where_there_are_captions() -> None:
 
 
 def test_the_shipped_bank_is_of_the_shipped_model() -> None:
-    """If this fails, run `python -m retrieval.training.generic_queries`."""
+    """If this fails, run `python -m retrieval.training.query_bank`."""
     encoder = MiniEncoder()
     rows = query_bank.kept_bank(encoder.fingerprint, encoder.dim)
     assert rows is not None

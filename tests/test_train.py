@@ -12,10 +12,10 @@ from PIL import Image
 
 from retrieval.encoders.mini.encoder import WEIGHTS, MiniEncoder
 from retrieval.encoders.registry import load_encoder
-from retrieval.training import average, losses
-from retrieval.training.dual import DualEncoder
-from retrieval.training.recipe import Recipe
-from retrieval.training.run import train
+from retrieval.training import losses, model_soup
+from retrieval.training.config import Recipe
+from retrieval.training.dual_encoder import DualEncoder
+from retrieval.training.mini import train
 from tests.conftest import Run, shared
 
 QUICK = Recipe(blocks=0, layers=0, epochs=2, views=1, captions=1)
@@ -139,20 +139,20 @@ def test_the_mean_of_two_runs_is_a_model(
         model.state_dict()[name].mul_(factor)
         model.write(out)
     one, two = (DualEncoder.read(out).state_dict() for out in runs)
-    mean = average.mean(runs).state_dict()
+    mean = model_soup.mean(runs).state_dict()
     assert not torch.equal(one[name], two[name])
     torch.testing.assert_close(mean[name], (one[name] + two[name]) / 2)
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "images").symlink_to(images)
     (tmp_path / "set" / "captions.jsonl").write_bytes(data.read_bytes())
     ask = [str(tmp_path / "set"), *map(str, runs), "--out", str(tmp_path / "mean")]
-    average.main(ask)
+    model_soup.main(ask)
     assert DualEncoder.read(tmp_path / "mean").bits == 8
     with pytest.raises(SystemExit):
-        average.main(ask)
+        model_soup.main(ask)
     assert "holds a model already" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="nowhere"):
-        average.main([*ask[:2], str(tmp_path / "nowhere"), "--out", str(tmp_path / "other")])
+        model_soup.main([*ask[:2], str(tmp_path / "nowhere"), "--out", str(tmp_path / "other")])
 
 
 @pytest.mark.parametrize(

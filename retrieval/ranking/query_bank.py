@@ -1,6 +1,6 @@
 """The bank of generic queries: what the rankings against hubs measure each photo by.
 
-Its 1,000 sentences come from no data set (see retrieval/training/generic_queries.py), so it shares
+Its 1,000 sentences come from no data set (see retrieval/training/query_bank.py), so it shares
 nothing with what is searched or evaluated. Their embeddings are encoded once for each model: those
 of `mini` are shipped, others are kept in the user's cache folder.
 """

@@ -1,10 +1,11 @@
 """Training the attention fusion of a model, from embeddings of captioned photos.
 
 The photo's network learns that queries find photos stored with one of their other captions, of
-which some are swapped or missing; the query's network learns composed queries
-(`retrieval.evaluation.composed_queries`). What the model has learned from, it embeds better than anything new, which
-would make the photo look more trustworthy than it is: noise with the embeddings' own covariance
-takes that back, as much as makes recall on these photos what it is on the held-out ones.
+which some are swapped or missing. The query's network learns composed queries
+(`retrieval.evaluation.composed_queries`). What the model has learned from, it embeds better than
+anything new, which would make the photo look more trustworthy than it is: noise with the
+embeddings' own covariance takes that back, as much as makes recall on these photos what it is on
+the held-out ones.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from retrieval.fusion.attention import Fusion
 from retrieval.fusion.store import own_file, save_fusion
 from retrieval.ranking import matching
 from retrieval.ranking.query_bank import bank
-from retrieval.training.run import learn_and_held
+from retrieval.training.mini import learn_and_held
 
 if TYPE_CHECKING:
     from retrieval.training.fusion import Step
@@ -63,7 +63,7 @@ def train_fusion(
     """Train the fusion of `model`, and its matching, on captioned photos of two captions or more.
 
     out: the file, by default where searches with this model look for it. The other arguments are
-    as for `retrieval.training.run.train`. Raises RetrievalError.
+    as for `retrieval.training.mini.train`. Raises RetrievalError.
     """
     learn, held = learn_and_held(dataset, split, held_out, images, skip_bad, seed, say)
     encoder = load_encoder(model, say)

@@ -23,10 +23,10 @@ from indexes.native import load_torch
 from retrieval.encoders.mini.image import fast_dtype
 from retrieval.evaluation.metrics import inner_products, rank, recall
 from retrieval.training import losses
-from retrieval.training.dual import DualEncoder
+from retrieval.training.augmentation import FreshViews, Views, clean_views, make_views
+from retrieval.training.config import Recipe
+from retrieval.training.dual_encoder import DualEncoder
 from retrieval.training.examples import Examples, Opener, Told
-from retrieval.training.recipe import Recipe
-from retrieval.training.views import FreshViews, Views, clean_views, make_views
 
 if TYPE_CHECKING:
     import torch

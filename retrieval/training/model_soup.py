@@ -3,7 +3,7 @@
 Wortsman et al., Model Soups, 2022. Train the runs with other seeds and `--set bits=16`, so that no
 rounding is averaged; the mean is then written in 8 bits, by photos of the data set.
 
-    python -m retrieval.training.average FLICKR8K RUN RUN ... --out FOLDER
+    python -m retrieval.training.model_soup FLICKR8K RUN RUN ... --out FOLDER
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 
 from indexes.errors import ModelError, RetrievalError
 from indexes.native import load_torch
-from retrieval.training.dual import DualEncoder
-from retrieval.training.run import learn_and_held, to_8_bits
+from retrieval.training.dual_encoder import DualEncoder
+from retrieval.training.mini import learn_and_held, to_8_bits
 
 
 def mean(folders: Sequence[Path]) -> DualEncoder:

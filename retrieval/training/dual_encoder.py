@@ -21,8 +21,8 @@ from retrieval.encoders.mini.encoder import FORMAT, MiniEncoder, read_tensors
 from retrieval.encoders.mini.image import ImageHead, ImageTower
 from retrieval.encoders.mini.quantization import bits_of
 from retrieval.encoders.mini.text import EPSILON, floats
-from retrieval.training.mini_towers import imagenet_names, int8_rows
-from retrieval.training.quantisation import quantised
+from retrieval.training.pretrained_towers import imagenet_names, int8_rows
+from retrieval.training.quantization import quantised
 
 if TYPE_CHECKING:
     import torch

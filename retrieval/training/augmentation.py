@@ -21,9 +21,9 @@ from PIL import Image, ImageEnhance, ImageOps
 from indexes.errors import RetrievalError
 from indexes.native import load_torch
 from retrieval.encoders.mini.encoder import squash
-from retrieval.training.dual import DualEncoder
+from retrieval.training.config import Recipe
+from retrieval.training.dual_encoder import DualEncoder
 from retrieval.training.examples import Opener, Told
-from retrieval.training.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch

@@ -5,7 +5,7 @@ They are the bank that the rankings against hubs measure each photo by
 ones, the rarer things are the names of ImageNet's classes. This writes the file that is shipped and
 the embeddings of its sentences by `mini`; run it again whenever the weights of `mini` change:
 
-    python -m retrieval.training.generic_queries
+    python -m retrieval.training.query_bank
 """
 
 import random
@@ -94,7 +94,7 @@ def compose(count: int, classes: list[str], seed: int) -> list[str]:
 def main() -> None:
     """Write the sentences, a line each, and their embeddings."""
     from retrieval.encoders.mini.encoder import MiniEncoder
-    from retrieval.training.mini_towers import imagenet_names
+    from retrieval.training.pretrained_towers import imagenet_names
 
     sentences = compose(COUNT, imagenet_names(), SEED)
     query_bank.QUERIES.write_text("\n".join(sentences) + "\n", encoding="utf-8")
