@@ -16,7 +16,7 @@ import typer
 
 from benchmarks.commands import ImagesOption, SkipBadOption
 from benchmarks.commands import app as benchmark
-from benchmarks.terminal import say, talk, telling
+from retrieval.output.terminal import say, talk, telling
 
 if TYPE_CHECKING:
     from retrieval import Hit, Options, Progress, Query, Report
@@ -146,7 +146,7 @@ def index(
     )
     report = _index(folders or [], index, model, options, quiet)
     if not quiet:
-        from retrieval.output import summary
+        from retrieval.output.text import summary
 
         say(summary(report))
 
@@ -218,7 +218,7 @@ def search(
     Every term may end in =WEIGHT: --text "at night"=0.5, --image beach.jpg=2.
     """
     import retrieval
-    from retrieval.output import explanation, verdict
+    from retrieval.output.text import explanation, verdict
     from retrieval.query import parse_date, parse_terms
     from retrieval.search.hits import cut
 
@@ -272,7 +272,7 @@ def info(
 ) -> None:
     """Tell what is indexed, what was skipped and why, and what changed on disk since."""
     import retrieval
-    from retrieval.output import status_json, status_text
+    from retrieval.output.text import status_json, status_text
 
     with retrieval.open(index) as photos:
         status = photos.status()
@@ -331,7 +331,7 @@ def demo(
     """Index a few real photos that come with scikit-image and scikit-learn, and search them."""
     from retrieval import Options
     from retrieval.demo import QUERIES, copy_photos, run_queries
-    from retrieval.output import summary
+    from retrieval.output.text import summary
 
     photos = copy_photos(folder / "photos")
     say(f"$ retrieval index {photos} --model {model}")
@@ -495,7 +495,7 @@ def _index_to_search(index: Path | None, index_first: bool) -> Path:
                 raise typer.Exit(1) from None
             index_first = True
     if index_first:
-        from retrieval.output import summary
+        from retrieval.output.text import summary
 
         talk(summary(_index(folders, where, None, retrieval.Options(), quiet=False)))
     return where
@@ -507,7 +507,7 @@ def _show(
     _write(hits, "paths" if nul else form, nul)
     if gallery is None and not show:
         return
-    from retrieval.gallery import Section, last_gallery, write_gallery
+    from retrieval.output.gallery import Section, last_gallery, write_gallery
 
     page = write_gallery(gallery or last_gallery(), [Section(query.terms, hits)])
     talk(f"Gallery: {page}")
@@ -516,7 +516,7 @@ def _show(
 
 
 def _write(hits: list["Hit"], form: Format, nul: bool) -> None:
-    from retrieval.output import render
+    from retrieval.output.text import render
 
     sys.stdout.flush()
     sys.stdout.buffer.write(render(hits, form, nul))

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from benchmarks.terminal import say, talk, telling
+from retrieval.output.terminal import say, talk, telling
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 

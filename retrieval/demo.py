@@ -8,7 +8,7 @@ from pathlib import Path
 
 from indexes.errors import RetrievalError
 from retrieval import api
-from retrieval.gallery import Section, write_gallery
+from retrieval.output.gallery import Section, write_gallery
 from retrieval.query import Query, Term
 from retrieval.search.hits import Hit
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexes.errors import PhotoError, QueryError, StorageError
-from retrieval.output import percentage
+from retrieval.output.text import percentage
 from retrieval.photos.decode import load_photo
 from retrieval.photos.files import printable
 from retrieval.query import Term
@@ -40,7 +40,9 @@ def write_gallery(
         raise QueryError(f"The gallery is a page: name it {printable(file)}.html, for example.")
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True)
-    template = environment.from_string((files("retrieval") / "gallery.html").read_text("utf-8"))
+    template = environment.from_string(
+        (files("retrieval.output") / "gallery.html").read_text("utf-8")
+    )
     page = template.render(
         title=title,
         subtitle=subtitle,
