@@ -24,10 +24,10 @@ from indexes.errors import (
 from retrieval.api import Photos, index, open
 from retrieval.encoders.engine import Compute
 from retrieval.encoders.registry import load_encoder
-from retrieval.indexing import Options, Progress, Report
+from retrieval.indexing.options import Options, Progress, Report
+from retrieval.indexing.status import Status
 from retrieval.query import Query, Term
 from retrieval.search.hits import Hit
-from retrieval.status import Status
 
 __version__ = "0.1.0"
 

@@ -13,15 +13,16 @@ import numpy.typing as npt
 
 from indexes.errors import IndexMissingError, QueryError
 from indexes.index import FOLDER_NAME, Index, find, index_at, is_index, lock
-from retrieval import indexing
 from retrieval.encoders.base import Encoder
+from retrieval.indexing.options import Options, Progress, Report
+from retrieval.indexing.run import index_folders
+from retrieval.indexing.status import Status, status
 from retrieval.query import Query, Term, parse_date
 from retrieval.ranking.relevance import Level
 from retrieval.ranking.reranking import Rerank
 from retrieval.search import pipeline
 from retrieval.search.encode_query import fused_query
 from retrieval.search.hits import Hit, cut
-from retrieval.status import Status, status
 
 AnyPath = str | os.PathLike[str]
 
@@ -30,10 +31,10 @@ def index(
     *folders: AnyPath,
     index: AnyPath | None = None,
     model: str | Encoder | None = None,
-    options: indexing.Options = indexing.Options(),
-    progress: Callable[[indexing.Progress], None] = lambda _: None,
+    options: Options = Options(),
+    progress: Callable[[Progress], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
-) -> indexing.Report:
+) -> Report:
     """Index folders of photos, or bring an index up to date with them.
 
     folders: none means all that the index knows. index: where it is kept, by default `.retrieval`
@@ -59,7 +60,7 @@ def index(
             )
     else:
         where = locate()
-    return indexing.index_folders(where, paths, model, options, progress, say)
+    return index_folders(where, paths, model, options, progress, say)
 
 
 def locate(where: AnyPath | None = None) -> Path:
@@ -198,13 +199,13 @@ def refuse(where: AnyPath | None = None) -> Refused:
     Captions that changed since they were embedded wait for the next `index`. No photo or caption
     is encoded. Raises RetrievalError.
     """
-    from retrieval import fusing
     from retrieval.fusion.store import load_fusion
+    from retrieval.indexing import fuse
 
     folder = locate(where)
     with lock(folder), Index.open(folder, writable=True) as opened:
         fusion = load_fusion(opened.made.fingerprint, opened.made.dim)
-        count = fusing.refuse(opened, fusion)
+        count = fuse.refuse(opened, fusion)
         opened.refresh()
     return Refused(folder, fusion.name, count)
 

@@ -80,7 +80,7 @@ def test_a_bad_file_is_tried_again_only_when_it_changed(
 ) -> None:
     (few / "later.png").write_bytes(b"no photo yet")
     index_with(run, few)
-    from retrieval import indexing
+    from retrieval.indexing import run as indexing
 
     opened: list[str] = []
     real = indexing.open_inside
@@ -258,7 +258,9 @@ def test_names_with_quotes_and_line_breaks_work(run: Run, few: Path) -> None:
 
 
 def test_a_file_that_vanishes_mid_run_is_no_error(run: Run, few: Path, monkeypatch) -> None:
-    real = retrieval.indexing.walk
+    from retrieval.indexing import run as indexing
+
+    real = indexing.walk
 
     def walk(*arguments):
         for found in list(real(*arguments)):
@@ -266,7 +268,7 @@ def test_a_file_that_vanishes_mid_run_is_no_error(run: Run, few: Path, monkeypat
                 (few / "coffee.png").unlink()
             yield found
 
-    monkeypatch.setattr("retrieval.indexing.walk", walk)
+    monkeypatch.setattr("retrieval.indexing.run.walk", walk)
     assert index_with(run, few) == {}
     assert present(few) == {"chelsea.png", "rocket.jpg", "china.jpg"}
 
@@ -353,7 +355,7 @@ def test_a_camera_raw_file_is_indexed(run: Run, few: Path, originals: Path) -> N
 
 def test_without_rawpy_camera_raw_files_are_mentioned(run: Run, few: Path, monkeypatch) -> None:
 
-    monkeypatch.setattr("retrieval.indexing.has_rawpy", lambda: False)
+    monkeypatch.setattr("retrieval.indexing.run.has_rawpy", lambda: False)
     (few / "IMG_1.dng").write_bytes(b"raw")
     result = run("index", few, "--model", "mini")
     assert result.out.startswith("4 added")
@@ -400,7 +402,7 @@ def test_memory_stays_bounded_over_large_photos(tmp_path: Path) -> None:
         "peaks = []\n"
         "used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
         "peak = lambda _: peaks.append(used())\n"
-        "from retrieval import indexing\n"
+        "from retrieval.indexing import run as indexing\n"
         "indexing.BATCH_SIZE = 4\n"
         "report = retrieval.index(sys.argv[1], model='mini', progress=peak)\n"
         "assert report.encoded == 24\n"
@@ -453,13 +455,11 @@ def test_an_icon_cannot_hide_a_huge_photo(run: Run, few: Path) -> None:
 def test_a_disk_that_fails_for_a_moment_spoils_no_photo(run: Run, few: Path, monkeypatch) -> None:
     import errno
 
-    from retrieval import indexing
-
     def fail(*_: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patched:
-        patched.setattr(indexing, "open_inside", fail)
+        patched.setattr("retrieval.indexing.run.open_inside", fail)
         skipped = index_with(run, few)
     assert set(skipped.values()) == {"cannot be read just now (Input/output error)"}
     assert run("index", few).out.startswith("4 added")

@@ -40,7 +40,7 @@ def test_twenty_kills_lose_nothing(originals: Path, tmp_path: Path) -> None:
     expected = {path.name for path in folder.iterdir()}
     code = (
         "import sys, retrieval\n"
-        "from retrieval import indexing\n"
+        "from retrieval.indexing import run as indexing\n"
         "indexing.BATCH_SIZE = 4\n"
         "tell = lambda p: print(p.done, flush=True)\n"
         "retrieval.index(sys.argv[1], model='mini', progress=tell)\n"
@@ -84,7 +84,7 @@ def test_ctrl_c_keeps_what_was_done_and_says_so(originals: Path, tmp_path: Path)
     code = (
         "import signal, sys, cli\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs\n"
-        "from retrieval import indexing\n"
+        "from retrieval.indexing import run as indexing\n"
         "real = indexing._Run._commit\n"
         "def commit(self, batch):\n"
         "    real(self, batch)\n"

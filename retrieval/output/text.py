@@ -12,12 +12,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from retrieval.indexing import Report
+from retrieval.indexing.options import Report
+from retrieval.indexing.status import Status
 from retrieval.photos.files import printable
 from retrieval.query import Query
 from retrieval.ranking.relevance import LEVELS, WEAK, Level, calibrated_text
 from retrieval.search.hits import Hit
-from retrieval.status import Status
 
 Format = Literal["table", "json", "jsonl", "csv", "paths"]
 

@@ -10,9 +10,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from retrieval.encoders.engine import Compute
 from retrieval.encoders.nvjpeg import jpeg_decoder
 from retrieval.encoders.registry import check_model, check_weights, load_encoder, load_encoder_of
 from retrieval.fusion.store import load_fusion
+from retrieval.indexing.options import Options, Progress, Report
 from retrieval.photos.decode import FORMATS, default_max_megapixels, open_photo
 from retrieval.photos.files import (
     NO_PERMISSION,
@@ -40,65 +41,6 @@ from retrieval.ranking.hub_bias import prepare_ranking
 
 _ON_CPU, _ON_CARD = 32, 256  # photos in a batch
 _BATCHES = 2  # at the encoder: a card gets the second while it computes the first
-
-
-@dataclass
-class Report:
-    """What a run did. Counts are of files, but for `encoded`, `pruned` and `fused` (photos).
-    `captioned` are the files that a caption was found for, `fused` the photos whose captions are
-    new or others than before."""
-
-    added: int = 0
-    updated: int = 0
-    moved: int = 0
-    copied: int = 0
-    removed: int = 0
-    unchanged: int = 0
-    skipped: int = 0
-    encoded: int = 0
-    pruned: int = 0
-    captioned: int = 0
-    fused: int = 0
-    seconds: float = 0.0
-    reasons: list[tuple[str, str]] = field(default_factory=list)  # (path, reason), new ones
-    notes: list[str] = field(default_factory=list)  # sentences on what was left out
-
-    @property
-    def photos_per_second(self) -> float:
-        """Photos that were encoded, by the time of the whole run."""
-        return self.encoded / self.seconds if self.seconds > 0 else 0.0
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Told while a run goes on: files (or photos whose captions are read) done of `total`, of
-    which skipped."""
-
-    done: int
-    total: int
-    skipped: int
-    what: Literal["photos", "captions"] = "photos"
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to index.
-
-    exclude: shell patterns, None for those of the last run; workers: decoding threads, None for
-    one a core; max_megapixels: larger photos are skipped, None to choose by free memory; prune:
-    forget photos that are gone; rebuild: encode all again, needed to change the model; compute: by
-    which engine and device; batch_size: photos that are encoded and committed together; captions:
-    files that name photos and say what is in them, None for those of the last run.
-    """
-
-    exclude: Sequence[str] | None = None
-    workers: int | None = None
-    max_megapixels: float | None = None
-    prune: bool = False
-    rebuild: bool = False
-    compute: Compute = field(default_factory=Compute)
-    batch_size: int | None = None
-    captions: Sequence[Path] | None = None
 
 
 @dataclass(frozen=True)
@@ -325,7 +267,7 @@ class _Run:
     def _fuse(self) -> None:
         """Embed what is newly said of photos, and fuse them with it."""
         # A search imports this module, but never fuses photos.
-        from retrieval.fusing import fuse_index
+        from retrieval.indexing.fuse import fuse_index
 
         def told(done: int, total: int) -> None:
             self.progress(Progress(done, total, 0, "captions"))

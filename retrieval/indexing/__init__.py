@@ -1,0 +1,1 @@
+"""Indexing: a folder of photos becomes an index, and stays in line with it."""
