@@ -292,7 +292,7 @@ def remove(
     index: IndexOption = None,
 ) -> None:
     """Forget photos, or the whole index. Photo files are never touched."""
-    from indexes.index import delete
+    from indexes.staged_rebuild import delete
     from retrieval import QueryError, api
 
     if everything == bool(paths):

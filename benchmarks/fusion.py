@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks import matching as pairs
+from indexes.arrays import Floats, Ints
 from retrieval.datasets.captioned import CaptionedSet
 from retrieval.datasets.embedding_cache import Progress, keep
 from retrieval.encoders.registry import load_encoder
@@ -34,8 +34,6 @@ from retrieval.fusion.store import load_fusion
 from retrieval.ranking.matching import load_matching
 from retrieval.ranking.query_bank import bank
 from retrieval.training.fusion_run import asked_of, captioned_of
-
-Floats = npt.NDArray[np.float32]
 
 SEEDS = (0, 1, 2)
 SHOWN = ("R@1", "R@5", "R@10")
@@ -204,7 +202,7 @@ def slerp(photos: Floats, texts: Floats, alpha: float) -> Floats:
     return normalise(np.sin(alpha * angle) * photos + np.sin((1 - alpha) * angle) * texts)
 
 
-def _ranks(queries: Floats, gallery: Floats, owners: npt.NDArray[np.int64]) -> Ranks:
+def _ranks(queries: Floats, gallery: Floats, owners: Ints) -> Ranks:
     return rank(inner_products(queries, gallery), owners, np.arange(len(gallery)))
 
 

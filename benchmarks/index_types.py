@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from indexes import card, vectors
-from indexes.errors import QueryError, StorageError
-from indexes.native import load_faiss
-
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
+from indexes import gpu, vectors
+from indexes.arrays import Floats, Ints
+from indexes.errors import StorageError
+from indexes.lazy_imports import load_faiss
+from retrieval.errors import QueryError
 
 K = 10
 CANDIDATES = 4 * K  # that a lossy index gives to be scored exactly
@@ -58,7 +56,7 @@ KINDS: Mapping[str, Kind] = {
 
 def kinds_here() -> list[str]:
     """The kinds that can be measured on this machine."""
-    return [name for name, kind in KINDS.items() if not kind.card or card.cards()]
+    return [name for name, kind in KINDS.items() if not kind.card or gpu.cards()]
 
 
 def check(names: Sequence[str]) -> None:
@@ -104,8 +102,8 @@ class Served:
         self.kind, self.setting = KINDS[name], ""
         self._index, self._part = index, part
         if self.kind.card:
-            on_card = card.on_cards(part, half=self.kind.card == "float16")
-            if not isinstance(on_card, card.CardPart):
+            on_card = gpu.on_cards(part, half=self.kind.card == "float16")
+            if not isinstance(on_card, gpu.CardPart):
                 raise StorageError(
                     f"{len(part):,} vectors do not fit on the graphics card. Measure fewer, or "
                     "another type of index."

@@ -10,18 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from indexes.arrays import Doubles, Floats, Ints
 from retrieval.evaluation.bootstrap import Difference, Measured, compare, summarise
 from retrieval.evaluation.fusion_cases import CASES, Captioned, make_case
 from retrieval.evaluation.metrics import Ranks
 from retrieval.ranking.hubness import nnn_bias
 from retrieval.ranking.matching import Matching
 from retrieval.ranking.reranking import FIRST
-
-Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 SHOWN = ("R@1", "R@5")
 NEAR_MISSES = 10

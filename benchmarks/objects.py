@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from indexes.arrays import Bools, Floats
 from retrieval.datasets.captioned import read_captioned
 from retrieval.datasets.embedding_cache import keep, without
 from retrieval.encoders.registry import load_encoder
@@ -30,13 +30,13 @@ refrigerator|book|clock|vase|scissors|teddy bear|beach|snow|kitchen|bathroom|str
 SENTENCES = ("{}", "a {}", "a photo of a {}")
 
 
-def right(name: str, captions: Sequence[Sequence[str]]) -> npt.NDArray[np.bool_]:
+def right(name: str, captions: Sequence[Sequence[str]]) -> Bools:
     """Of which photos two captions name the thing, or its plural: bool [photos]."""
     word = re.compile(rf"\b{re.escape(name)}s?\b", re.IGNORECASE)
     return np.array([sum(bool(word.search(c)) for c in some) >= 2 for some in captions])
 
 
-def average_precision(scores: npt.NDArray[np.float32], relevant: npt.NDArray[np.bool_]) -> float:
+def average_precision(scores: Floats, relevant: Bools) -> float:
     """The mean precision at each right photo, in percent."""
     found = relevant[np.argsort(-scores, kind="stable")]
     precision = np.cumsum(found) / np.arange(1, len(found) + 1)

@@ -12,16 +12,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from indexes.native import load_torch
+from indexes.arrays import Array
+from indexes.lazy_imports import load_torch
 from retrieval.encoders.base import Encoder
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

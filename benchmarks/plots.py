@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indexes.errors import QueryError, StorageError
+from indexes.errors import StorageError
+from retrieval.errors import QueryError
 
 if TYPE_CHECKING:
     from benchmarks.fusion import Fused

@@ -18,14 +18,14 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-import indexes.words as table
+import indexes.fulltext as table
+from indexes.arrays import Bools, Floats, Ints
 from indexes.database import FULL_TEXT
-from indexes.errors import DataSetError
 from retrieval.datasets.captioned import CaptionedSet, read_captioned
 from retrieval.datasets.embedding_cache import Kept, keep
 from retrieval.encoders.registry import load_encoder
+from retrieval.errors import DataSetError
 from retrieval.evaluation.bootstrap import compare, summarise
 from retrieval.evaluation.metrics import Ranks, rank
 from retrieval.fusion.attention import Fusion
@@ -34,8 +34,6 @@ from retrieval.ranking import lexical, query_bank
 from retrieval.ranking.hubness import NNN_STRENGTH, inverted_softmax_bias, nnn_bias
 from retrieval.ranking.methods import RANKINGS, Ranking, templated, transform
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 Bank = tuple[tuple[str, ...], Floats]  # sentences and their embeddings
 
 _NNN_GRID = tuple(product((4, 8, 16, 32, 64, 128), (0.25, 0.4, 0.5, 0.6, 0.75)))
@@ -52,9 +50,9 @@ class Embedded:
     texts: Floats
     owners: Ints
 
-    def half(self, which: int) -> npt.NDArray[np.bool_]:
+    def half(self, which: int) -> Bools:
         """Which captions belong to every second photo, from `which` on: bool [m]."""
-        result: npt.NDArray[np.bool_] = self.owners % 2 == which
+        result: Bools = self.owners % 2 == which
         return result
 
 
@@ -154,7 +152,7 @@ def _tuned(data: Embedded, rows: Floats) -> Iterator[str]:
         )
 
 
-def _recall_on(half: npt.NDArray[np.bool_], run: tuple[str, Ranks]) -> float:
+def _recall_on(half: Bools, run: tuple[str, Ranks]) -> float:
     return float(run[1].values["R@1"][half].mean())
 
 

@@ -7,15 +7,11 @@ scores, so that any inner-product index serves it.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
-from indexes.errors import QueryError
+from indexes.arrays import Floats
 from retrieval.encoders.base import Encoder
+from retrieval.errors import QueryError
 from retrieval.ranking import methods
 from retrieval.ranking.query_bank import bank
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

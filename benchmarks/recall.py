@@ -11,19 +11,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks import index_types, rankings
 from benchmarks.index_types import Served, bars, build, recall
 from indexes import vectors
+from indexes.arrays import Floats, Ints
 from retrieval.datasets.captioned import CaptionedSet
 from retrieval.datasets.embedding_cache import Kept, Progress, keep, without
 from retrieval.encoders.registry import load_encoder
 from retrieval.evaluation.bootstrap import Difference, Measured, compare, summarise
 from retrieval.evaluation.metrics import METRICS, Ranks, inner_products, rank
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 Direction = Literal["both", "text-to-image", "image-to-text"]
 _WAYS = {"text-to-image": "text_to_image", "image-to-text": "image_to_text"}
 _CHECKED = 2000  # queries: half to choose an index's setting by, half to hold it to exact scores

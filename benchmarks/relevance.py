@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from indexes.errors import ModelError
 from retrieval.datasets.captioned import CaptionedSet
 from retrieval.datasets.embedding_cache import Progress, keep
 from retrieval.encoders.registry import load_encoder
+from retrieval.errors import ModelError
 from retrieval.evaluation.relevance_metrics import draw_diagram
 from retrieval.evaluation.relevance_trials import ask, draw_trials
 from retrieval.ranking.relevance import load_calibration

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from indexes.errors import QueryError
 from retrieval.demo import copy_photos
+from retrieval.errors import QueryError
 from retrieval.photos.decode import load_photo
 
 _PICTURES = 8

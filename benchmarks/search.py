@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import psutil
 
 from benchmarks.index_types import (
@@ -31,14 +30,13 @@ from benchmarks.index_types import (
     recall,
 )
 from indexes import vectors
-from indexes.errors import QueryError, StorageError
-from indexes.native import load_faiss
+from indexes.arrays import Floats, Ints
+from indexes.errors import StorageError
+from indexes.lazy_imports import load_faiss
 from retrieval.datasets.captioned import CaptionedSet
 from retrieval.datasets.embedding_cache import Progress, keep
 from retrieval.encoders.registry import load_encoder
-
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
+from retrieval.errors import QueryError
 
 BATCH = 64
 FAST_SECONDS = 0.2  # a search that takes no longer is not waited for

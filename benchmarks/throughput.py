@@ -18,7 +18,7 @@ from typing import Any
 
 import retrieval
 from benchmarks import peers, sample_photos
-from indexes.native import load_torch
+from indexes.lazy_imports import load_torch
 from retrieval.encoders.base import Encoder
 from retrieval.encoders.nvjpeg import jpeg_decoder
 from retrieval.photos.decode import DecodeJpeg, default_max_megapixels, open_photo

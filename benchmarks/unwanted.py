@@ -15,15 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.objects import average_precision
+from indexes.arrays import Bools
 from retrieval.datasets.captioned import read_captioned
 from retrieval.datasets.embedding_cache import keep, without
 from retrieval.encoders.registry import load_encoder
 from retrieval.fusion.attention import UNWANTED_STRENGTH, normalise, unwanted_parts
-
-Mask = npt.NDArray[np.bool_]
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
 _K = 10
@@ -34,7 +32,7 @@ _SAY_NOTHING = frozenset(
 )
 
 
-def pairs(captions: Sequence[Sequence[str]]) -> list[tuple[str, str, Mask, Mask]]:
+def pairs(captions: Sequence[Sequence[str]]) -> list[tuple[str, str, Bools, Bools]]:
     """(A, B, photos of A, photos of B), the masks bool [photos]; see above."""
     counts = [Counter(w for text in some for w in _words(text)) for some in captions]
     common = Counter(word for count in counts for word, times in count.items() if times > 1)

@@ -11,10 +11,8 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
+from indexes.arrays import Floats, Ints
 
 _ROW = np.dtype([("id", "<i8"), ("bias", "<f4")])
 
@@ -23,7 +21,7 @@ _ROW = np.dtype([("id", "<i8"), ("bias", "<f4")])
 class Biases:
     """ids: int64 [n], ascending; values: float32 [n]."""
 
-    ids: Ids
+    ids: Ints
     values: Floats
 
     @cached_property
@@ -31,16 +29,16 @@ class Biases:
         """The smallest bias, 0 where there are none."""
         return float(self.values.min(initial=np.inf)) if len(self.values) else 0.0
 
-    def of(self, ids: Ids) -> Floats:
+    def of(self, ids: Ints) -> Floats:
         """The biases of these photos, float32 [m]; all of them have to be known."""
         found: Floats = self.values[np.searchsorted(self.ids, ids)]
         return found
 
-    def cover(self, ids: Ids, upto: int) -> bool:
+    def cover(self, ids: Ints, upto: int) -> bool:
         """Whether the biases of all these photos with an id of at most `upto` are known."""
         return bool(np.isin(ids[ids <= upto], self.ids, assume_unique=True).all())
 
-    def extended(self, ids: Ids, values: Floats) -> "Biases":
+    def extended(self, ids: Ints, values: Floats) -> "Biases":
         """With those of newer photos, whose ids are above all known."""
         return Biases(np.concatenate([self.ids, ids]), np.concatenate([self.values, values]))
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import numpy as np
-import numpy.typing as npt
 
+from indexes.arrays import Floats, Ints
+from indexes.caption_embeddings import Said, matrix
 from indexes.database import FORMAT_VERSION, chunks, guarded
-from indexes.said import Said, matrix
-from indexes.words import Words, stored
+from indexes.fulltext import Words, stored
 
 
 @dataclass(frozen=True)
@@ -274,7 +274,7 @@ class Catalogue(Words, Said):
         return {h for (h,) in self.conn.execute("SELECT hash FROM photos").fetchall()}
 
     @guarded
-    def add_photos(self, photos: Sequence[Photo], rows: npt.NDArray[np.float32]) -> list[int]:
+    def add_photos(self, photos: Sequence[Photo], rows: Floats) -> list[int]:
         """Store photos with their embeddings, float32 [n, dim]; returns their ids."""
         ids = []
         with self.transaction():
@@ -369,9 +369,7 @@ class Catalogue(Words, Said):
     # What a search reads -----------------------------------------------------------------------
 
     @guarded
-    def embeddings(
-        self, dim: int, after: int = 0
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    def embeddings(self, dim: int, after: int = 0) -> tuple[Ints, Floats]:
         """What is searched, of photos with an id above `after`: int64 [n], float32 [n, dim], by id.
 
         Fused with captions where there are some.
@@ -387,27 +385,27 @@ class Catalogue(Words, Said):
         return np.concatenate(ids), np.concatenate(parts)
 
     @guarded
-    def embedding(self, photo_id: int, dim: int) -> npt.NDArray[np.float32]:
+    def embedding(self, photo_id: int, dim: int) -> Floats:
         """The embedding of what is seen in one photo, float32 [dim]."""
         row = self.conn.execute(
             "SELECT vector FROM embeddings WHERE photo_id = ?", [photo_id]
         ).fetchall()
         if not row:
             raise sqlite3.DatabaseError("an embedding is missing")
-        result: npt.NDArray[np.float32] = matrix([row[0][0]], dim)[0]
+        result: Floats = matrix([row[0][0]], dim)[0]
         return result
 
     @guarded
-    def searched(self, ids: Sequence[int], dim: int) -> npt.NDArray[np.float32]:
+    def searched(self, ids: Sequence[int], dim: int) -> Floats:
         """What is searched of these photos, float32 [n, dim], as they are ordered in `ids`."""
         return self._rows(self._searched(), ids, dim)
 
     @guarded
-    def seen(self, ids: Sequence[int], dim: int) -> npt.NDArray[np.float32]:
+    def seen(self, ids: Sequence[int], dim: int) -> Floats:
         """The embeddings of what is seen in these photos, float32 [n, dim], in their order."""
         return self._rows("embeddings", ids, dim)
 
-    def _rows(self, table: str, ids: Sequence[int], dim: int) -> npt.NDArray[np.float32]:
+    def _rows(self, table: str, ids: Sequence[int], dim: int) -> Floats:
         found: dict[int, bytes] = {}
         for part in chunks(list(ids)):
             marks = ",".join("?" * len(part))
@@ -424,13 +422,13 @@ class Catalogue(Words, Said):
             self._set("fusion", name)
 
     @guarded
-    def absent(self) -> npt.NDArray[np.int64]:
+    def absent(self) -> Ints:
         """The ids of the photos that are gone from disk, int64 [n]; quick where they are few."""
         rows = self.conn.execute("SELECT id FROM photos WHERE present = 0").fetchall()
         return np.array([i for (i,) in rows], np.int64)
 
     @guarded
-    def allowed(self, chosen: Filter) -> npt.NDArray[np.int64]:
+    def allowed(self, chosen: Filter) -> Ints:
         """The ids of the photos that fit a filter and are there, int64 [n]."""
         conditions, arguments = ["f.present", "f.photo_id IS NOT NULL"], []
         if chosen.folders:

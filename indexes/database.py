@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 FILENAME = "catalogue.db"
 FORMAT_VERSION = 3
-# The one virtual table that a catalogue may have, see indexes.words. English endings are taken
+# The one virtual table that a catalogue may have, see indexes.fulltext. English endings are taken
 # off and accents ignored, in the text and in the query alike.
 FULL_TEXT = (
     "CREATE VIRTUAL TABLE words USING "
@@ -207,3 +207,10 @@ class Database:
     def transaction(self) -> AbstractContextManager[Any]:
         """All or nothing; nested ones join the outer one."""
         return self.db.atomic()
+
+
+def put_catalogue(staging: Path, folder: Path) -> None:
+    """Move a closed catalogue into the index; the log of an older one must not stay beside it."""
+    for suffix in ("-wal", "-shm"):
+        (folder / f"{FILENAME}{suffix}").unlink(missing_ok=True)
+    (staging / FILENAME).replace(folder / FILENAME)

@@ -1,33 +1,27 @@
 """The Index: one folder on disk that keeps catalogue and vectors in step.
 
-Reading needs nothing but the folder; writing needs the lock, which the operating system frees when
-the process ends, however it ends. Many may search while one writes.
+Reading needs nothing but the folder; writing needs the lock (`lock`). Many may search while one
+writes.
 """
 
 import json
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from indexes import biases, card, vectors
+from indexes import biases, gpu, vectors
+from indexes.arrays import Floats, Ints
 from indexes.biases import Biases
 from indexes.catalogue import Catalogue, Filter, Made
-from indexes.database import FILENAME
-from indexes.errors import IndexBusyError, IndexMissingError, ModelError, StorageError
+from indexes.database import FILENAME, put_catalogue
+from indexes.errors import IndexReplacedError, StorageError
 
-Floats = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
-
-FOLDER_NAME = ".retrieval"
-_LOCK, _HOLDER = "lock", "holder.json"
-_STAGING, _SUCCESSOR = "new.tmp", "rebuild.tmp"
+STAGING = "new.tmp"
 _FEW, _FEW_SHARE = 256, 0.01  # newer photos that a vector file may lack
 _SAMPLE = 2000  # photos whose mean stands for that of all
 _FIRST_LOOK = 512  # nearest photos that a bias is tried on first
@@ -58,24 +52,6 @@ class Surroundings:
     searched: int
 
 
-def is_index(folder: Path) -> bool:
-    """Whether `folder` is an index (it may still be a damaged one)."""
-    return (folder / FILENAME).is_file()
-
-
-def index_at(where: Path) -> Path | None:
-    """The index that `where` is, or that the folder `where` keeps; None if there is none."""
-    return next(filter(is_index, (where, where / FOLDER_NAME)), None)
-
-
-def find(start: Path) -> Path | None:
-    """The index that `start` or the nearest folder above it keeps in `.retrieval`."""
-    for folder in (start, *start.parents):
-        if is_index(folder / FOLDER_NAME):
-            return folder / FOLDER_NAME
-    return None
-
-
 class Index:
     """An open index. Use it as a context manager, or call `close`.
 
@@ -100,14 +76,14 @@ class Index:
         The catalogue is made under another name first, so that a process killed half-way leaves no
         index rather than a broken one.
         """
-        staging = folder / _STAGING
+        staging = folder / STAGING
         try:
             shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed
             staging.mkdir(parents=True)
             try:
                 with Catalogue.create(staging, made) as catalogue:
                     catalogue.checkpoint()  # only the one file is moved, so all has to be in it
-                _put_catalogue(staging, folder)
+                put_catalogue(staging, folder)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
         except OSError as error:
@@ -231,7 +207,7 @@ class Index:
         allowed = None if chosen == Filter() else self.catalogue.allowed(chosen)
         refused = self.catalogue.absent() if allowed is None else None
 
-        def nearest(count: int) -> tuple[Ids, Floats]:
+        def nearest(count: int) -> tuple[Ints, Floats]:
             ids, scores = vectors.search(parts, query, count, allowed, refused)
             enough = len(scores) if lowest is None else int((scores >= lowest).sum())
             return ids[:enough], scores[:enough]
@@ -294,9 +270,7 @@ class Index:
             self._biases[name] = known
         return self._biases[name]
 
-    def surroundings(
-        self, query: npt.NDArray[np.float32], chosen: Filter = Filter()
-    ) -> Surroundings:
+    def surroundings(self, query: Floats, chosen: Filter = Filter()) -> Surroundings:
         """What `search` compares `query`, float32 [dim], with.
 
         held and mean are of the whole index whatever the filter, which may leave too few photos to
@@ -319,13 +293,13 @@ class Index:
         Kept until another process changes the catalogue.
         """
         if self._identity() != self._file:
-            raise self._anew()
+            raise self._replaced()
         version = self.catalogue.version()
         if self._parts is None or version != self._parts_version:
             self._parts_version, self._searches = version, 0
             self._average, self._biases = None, {}
             if self.catalogue.made() != self.made:
-                raise self._anew()
+                raise self._replaced()
             path = self._vector_file()
             stored = vectors.load(path, self.made.dim)
             last = 0
@@ -345,10 +319,8 @@ class Index:
         """The vectors for a search, on graphics cards when searches of many vectors are many."""
         parts = self._vectors()
         self._searches += 1
-        if self._searches == card.OFTEN:
-            self._parts = [
-                card.on_cards(part) if len(part) >= card.LARGE else part for part in parts
-            ]
+        if self._searches == gpu.OFTEN:
+            self._parts = [gpu.on_cards(part) if len(part) >= gpu.LARGE else part for part in parts]
         return self._parts or parts
 
     def _identity(self) -> tuple[int, int]:
@@ -359,8 +331,8 @@ class Index:
             return (0, 0)
         return (state.st_dev, state.st_ino)
 
-    def _anew(self) -> ModelError:
-        return ModelError(f"The index {self.folder} was made anew meanwhile. Open it again.")
+    def _replaced(self) -> IndexReplacedError:
+        return IndexReplacedError(f"The index {self.folder} was rebuilt meanwhile. Open it again.")
 
     def _vector_file(self) -> Path:
         return self.folder / f"vectors-{self.catalogue.generation()}.faiss"
@@ -398,8 +370,8 @@ class Index:
 
 
 def _biased(
-    nearest: Callable[[int], tuple[Ids, Floats]], k: int, bias: Biases
-) -> tuple[Ids, Floats]:
+    nearest: Callable[[int], tuple[Ints, Floats]], k: int, bias: Biases
+) -> tuple[Ints, Floats]:
     """The k photos of highest cosine less bias, exactly, from a search by cosine alone.
 
     A photo that was not among the nearest has at most the last one's cosine, and at least the
@@ -414,93 +386,3 @@ def _biased(
         if len(ids) < count or biased[order[-1]] > scores[-1] - bias.lowest:
             return ids[order], scores[order]
         count *= 4
-
-
-@contextmanager
-def successor(folder: Path, made: Made) -> Iterator[Index]:
-    """An empty index that takes the place of the one in `folder` when the block ends well.
-
-    Until then, and if it ends in an error or a kill, the old one stays as it was and can be
-    searched. The caller holds the lock.
-    """
-    staging = folder / _SUCCESSOR
-    shutil.rmtree(staging, ignore_errors=True)
-    try:
-        with Index.create(staging, made) as new:
-            yield new
-            for root in new.roots():
-                new._put_root(root.path, root.id, home=folder)
-        with Catalogue.open(folder, writable=True) as old:
-            old.checkpoint()
-        _put_catalogue(staging, folder)
-        for made_already in (*staging.glob("vectors-*.faiss"), *staging.glob("bias-*.bin")):
-            made_already.replace(folder / made_already.name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-@contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Hold the right to change the index in `folder`; raises IndexBusyError, saying who has it."""
-    from filelock import FileLock, Timeout
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        held = FileLock(folder / _LOCK)
-        held.acquire(timeout=0)
-    except Timeout:
-        raise IndexBusyError(
-            f"The index {folder} is being changed by another process{_holder(folder)}. Wait until "
-            "it is done, then run the same command again; searching works meanwhile."
-        ) from None
-    except OSError as error:
-        raise StorageError(
-            f"The index folder {folder} cannot be written ({error.strerror}). Choose another place "
-            "with --index DIR."
-        ) from error
-    try:
-        _note_holder(folder)
-        yield
-    finally:
-        (folder / _HOLDER).unlink(missing_ok=True)
-        held.release()
-
-
-def _note_holder(folder: Path) -> None:
-    note = {"pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-    try:
-        (folder / _HOLDER).write_text(json.dumps(note))
-    except OSError:
-        pass  # only there to be told to a second process
-
-
-def _holder(folder: Path) -> str:
-    try:
-        note = json.loads((folder / _HOLDER).read_text())
-        return f" (process {int(note['pid'])}, since {str(note['since'])[:19]})"
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
-
-
-def _put_catalogue(staging: Path, folder: Path) -> None:
-    """Move a closed catalogue into the index; the log of an older one must not stay beside it."""
-    for suffix in ("-wal", "-shm"):
-        (folder / f"{FILENAME}{suffix}").unlink(missing_ok=True)
-    (staging / FILENAME).replace(folder / FILENAME)
-
-
-def delete(folder: Path) -> None:
-    """Delete the index in `folder`: only files that an index is made of, never photos."""
-    if not is_index(folder):
-        raise IndexMissingError(f"There is no index in {folder}.")
-    with lock(folder):
-        for pattern in (f"{FILENAME}-*", FILENAME, "vectors-*.faiss*", "bias-*.bin*"):
-            for path in folder.glob(pattern):
-                path.unlink()
-        for name in (_STAGING, _SUCCESSOR):
-            shutil.rmtree(folder / name, ignore_errors=True)
-    (folder / _LOCK).unlink(missing_ok=True)
-    try:
-        folder.rmdir()
-    except OSError:
-        pass  # something else lives there

@@ -16,12 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from indexes.native import load_faiss
-
-Floats = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
+from indexes.arrays import Floats, Ints
+from indexes.lazy_imports import load_faiss
 
 # An IndexIDMap over an IndexFlatIP, as FAISS writes it: "IxMp", a 33-byte header, "IxFI", the same
 # header, the count of floats, the floats, the count of ids, the ids.
@@ -37,7 +34,7 @@ class Part:
     What is mapped from a file need not lie where numbers of four bytes should.
     """
 
-    ids: Ids
+    ids: Ints
     rows: Floats
 
     def __len__(self) -> int:
@@ -65,8 +62,8 @@ class Part:
         return np.nan_to_num(found, copy=False, nan=-np.inf)
 
     def nearest(
-        self, query: Floats, k: int, allowed: Ids | None, refused: Ids | None
-    ) -> tuple[Ids, Floats]:
+        self, query: Floats, k: int, allowed: Ints | None, refused: Ints | None
+    ) -> tuple[Ints, Floats]:
         """As `search`, of these rows alone: the best k, and what equals the last, in any order."""
         scores = self.scores(query)
         keep = scores > -np.inf
@@ -166,9 +163,9 @@ def search(
     parts: Sequence[Part],
     query: Floats,
     k: int,
-    allowed: Ids | None = None,
-    refused: Ids | None = None,
-) -> tuple[Ids, Floats]:
+    allowed: Ints | None = None,
+    refused: Ints | None = None,
+) -> tuple[Ints, Floats]:
     """The `k` rows of highest inner product with `query`, best first, over all `parts` together.
 
     query: float32 [dim]; allowed: the only ids that may be found, None for all; refused: ids that

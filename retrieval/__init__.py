@@ -11,19 +11,17 @@ This is the whole public surface; the command line uses the same functions.
 """
 
 from indexes.errors import (
-    DataSetError,
     IndexBusyError,
     IndexDamagedError,
     IndexMissingError,
-    ModelError,
-    PhotoError,
-    QueryError,
+    IndexReplacedError,
     RetrievalError,
     StorageError,
 )
 from retrieval.api import Photos, index, open
 from retrieval.encoders.engine import Compute
 from retrieval.encoders.registry import load_encoder
+from retrieval.errors import DataSetError, ModelError, PhotoError, QueryError
 from retrieval.indexing.options import Options, Progress, Report
 from retrieval.indexing.status import Status
 from retrieval.query import Query, Term
@@ -38,6 +36,7 @@ __all__ = [
     "IndexBusyError",
     "IndexDamagedError",
     "IndexMissingError",
+    "IndexReplacedError",
     "ModelError",
     "Options",
     "PhotoError",

@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from indexes.errors import IndexMissingError, QueryError
-from indexes.index import FOLDER_NAME, Index, find, index_at, is_index, lock
+from indexes.arrays import Floats
+from indexes.errors import IndexMissingError
+from indexes.index import Index
+from indexes.locate import FOLDER_NAME, find, index_at, is_index
+from indexes.lock import lock
 from retrieval.encoders.base import Encoder
+from retrieval.errors import QueryError
 from retrieval.indexing.options import Options, Progress, Report
 from retrieval.indexing.run import index_folders
 from retrieval.indexing.status import Status, status
@@ -159,7 +160,7 @@ class Photos:
         """The `k` photos most like one, in the index or not, without the photo itself."""
         return pipeline.similar(self._index, os.fspath(photo), k, self._need_encoder)
 
-    def embed(self, query: Query) -> npt.NDArray[np.float32]:
+    def embed(self, query: Query) -> Floats:
         """The vector that stands for a query, float32 [dim], of length one."""
         return fused_query(self._index, query.terms, self._need_encoder).vector
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from indexes.errors import QueryError
+from retrieval.errors import QueryError
 
 _HEAVIEST = 1e6
 _WEIGHT = re.compile(r"^(?P<value>.*)=(?P<weight>-?[0-9]*\.?[0-9]+)$", re.DOTALL)

@@ -210,7 +210,7 @@ def test_links_are_not_followed_and_loops_end(run: Run, few: Path, originals: Pa
 
 
 def test_a_folder_replaced_by_a_link_is_not_read_through(few: Path, originals: Path) -> None:
-    from indexes.errors import PhotoError
+    from retrieval.errors import PhotoError
     from retrieval.photos.files import open_inside
 
     (few / "sub").symlink_to(originals)

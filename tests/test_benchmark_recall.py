@@ -11,7 +11,7 @@ from PIL import Image
 
 import retrieval
 from benchmarks.recall import through
-from indexes.index import is_index
+from indexes.locate import is_index
 from tests.conftest import Run
 
 CAPTIONS = {

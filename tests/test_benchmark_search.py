@@ -10,7 +10,7 @@ from PIL import Image
 
 from benchmarks.index_types import bars, recall
 from benchmarks.search import Figures, choose, parse_sizes
-from indexes.errors import QueryError
+from retrieval.errors import QueryError
 from tests.conftest import Run
 
 SOME = Figures(1000, "exact", "Flat", "", 100.0, 1.0, 2.0, 5.0, 9.0, 0.1, 10**6, 10**6)

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import retrieval
-from indexes.errors import DataSetError, RetrievalError
+from indexes.errors import RetrievalError
 from retrieval.datasets.captioned import CaptionedSet, read_captioned
+from retrieval.errors import DataSetError
 from tests.conftest import shared
 
 CAPTIONS = {

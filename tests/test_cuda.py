@@ -21,10 +21,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import retrieval
-from indexes import card as card_vectors
+from indexes import gpu as card_vectors
 from indexes import vectors
-from indexes.errors import PhotoError
-from indexes.native import load_faiss, load_torch
+from indexes.lazy_imports import load_faiss, load_torch
 from retrieval import Compute
 from retrieval.encoders import cuda, openclip
 from retrieval.encoders.cuda import fitting
@@ -32,6 +31,7 @@ from retrieval.encoders.mini import encoder as mini_encoder
 from retrieval.encoders.mini.encoder import MiniEncoder
 from retrieval.encoders.nvjpeg import CardDecoder, card_decoder
 from retrieval.encoders.openclip import OpenClipEncoder
+from retrieval.errors import PhotoError
 from retrieval.photos.decode import open_photo
 from tests.conftest import Run, shared
 from tests.test_engines import cosines, prepared

@@ -15,7 +15,8 @@ from PIL import Image
 
 import retrieval
 from indexes.catalogue import Catalogue
-from indexes.index import Index, lock
+from indexes.index import Index
+from indexes.lock import lock
 from tests.conftest import Run
 from tests.test_index import present
 
@@ -350,7 +351,7 @@ def test_another_model_under_an_open_index_is_noticed(photos: Path) -> None:
         db.execute("UPDATE meta SET value = 'other' WHERE key = 'model'")
         db.commit()
         db.close()
-        with pytest.raises(retrieval.ModelError, match="made anew meanwhile"):
+        with pytest.raises(retrieval.IndexReplacedError, match="rebuilt meanwhile"):
             opened.search("a cat")
 
 
@@ -358,7 +359,7 @@ def test_a_rebuild_under_an_open_index_is_noticed(photos: Path, random_clip: str
     with retrieval.open(photos) as opened:
         opened.search("a cat")
         retrieval.index(photos, model=random_clip, options=retrieval.Options(rebuild=True))
-        with pytest.raises(retrieval.ModelError, match="made anew meanwhile"):
+        with pytest.raises(retrieval.IndexReplacedError, match="rebuilt meanwhile"):
             opened.search("a cat")
     with retrieval.open(photos) as opened:
         assert len(opened.search("a cat", k=50)) == 20

@@ -14,11 +14,11 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 import retrieval
-from indexes.errors import ModelError, QueryError
 from retrieval import Compute
 from retrieval.encoders import openvino_runner
 from retrieval.encoders.mini.encoder import WEIGHTS, MiniEncoder
 from retrieval.encoders.openclip import OpenClipEncoder
+from retrieval.errors import ModelError, QueryError
 from tests.conftest import Run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -144,7 +144,7 @@ def test_loading_openvino_tells_nobody(tmp_path: Path) -> None:
         "import socket, sys, threading\n"
         "def refuse(*_): raise AssertionError('the network was asked for')\n"
         "socket.socket.connect = socket.getaddrinfo = refuse\n"
-        "from indexes.native import load_openvino\n"
+        "from indexes.lazy_imports import load_openvino\n"
         "load_openvino().Core()\n"
         "import openvino\n"
         "assert threading.active_count() == 1\n"
@@ -203,7 +203,7 @@ def test_engine_and_device_are_chosen_on_the_command_line(few: Path, run: Run) -
 
 
 def test_a_graphics_card_that_is_not_there_is_one_sentence(few: Path, run: Run) -> None:
-    from indexes.native import has_nvidia_driver
+    from indexes.lazy_imports import has_nvidia_driver
 
     if has_nvidia_driver():
         pytest.skip("this machine has an NVIDIA driver")

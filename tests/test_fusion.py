@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import retrieval
-from indexes.errors import ModelError
-from indexes.native import load_torch
+from indexes.lazy_imports import load_torch
+from retrieval.errors import ModelError
 from retrieval.evaluation.composed_queries import composed_queries, related
 from retrieval.fusion import store
 from retrieval.fusion.attention import PHOTO, TEXT, Attention, Fusion, attend, normalise

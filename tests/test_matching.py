@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import retrieval
 from benchmarks.matching import auc
-from indexes.errors import ModelError, QueryError
-from indexes.native import load_torch
+from indexes.lazy_imports import load_torch
+from retrieval.errors import ModelError, QueryError
 from retrieval.fusion import store
 from retrieval.fusion.attention import Fusion, normalise
 from retrieval.ranking import matching

@@ -14,8 +14,8 @@ import skimage
 import sklearn
 from PIL import Image
 
-from indexes.errors import ModelError
 from retrieval.encoders.mini.encoder import WEIGHTS, MiniEncoder
+from retrieval.errors import ModelError
 
 ROOT = Path(__file__).resolve().parents[1]
 SKIMAGE = Path(skimage.__file__).parent / "data"

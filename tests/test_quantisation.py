@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from indexes.errors import ModelError
 from retrieval import Compute
 from retrieval.encoders.mini.encoder import MiniEncoder
 from retrieval.encoders.mini.image import SameConv, build_rows
 from retrieval.encoders.mini.quantization import Levels, levels_of
 from retrieval.encoders.mini.text import below
+from retrieval.errors import ModelError
 from retrieval.training.dual_encoder import DualEncoder
 from retrieval.training.quantization import MOST, rounded
 from tests.conftest import shared
@@ -76,7 +76,7 @@ def test_a_model_of_the_earlier_format_is_read(made: tuple[Path, Path], tmp_path
 
 @openvino
 def test_embeddings_hardly_change_and_integers_compute_them(made: tuple[Path, Path]) -> None:
-    from indexes.native import load_openvino
+    from indexes.lazy_imports import load_openvino
     from retrieval.encoders.mini.encoder import read_tensors
     from retrieval.encoders.mini.image_openvino import build_graph
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexes import vectors
-from indexes.native import load_faiss
+from indexes.lazy_imports import load_faiss
 
 
 def unit_rows(seed: int, count: int, dim: int) -> np.ndarray:

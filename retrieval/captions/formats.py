@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from indexes.errors import DataSetError
+from retrieval.errors import DataSetError
 
 LONGEST_CAPTION = 10_000  # characters
 _LONGEST_LINE = 1 << 24  # bytes

@@ -8,8 +8,8 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from indexes.errors import DataSetError
 from retrieval.captions.formats import Row, quoted, unknown_format
+from retrieval.errors import DataSetError
 from retrieval.photos.files import real_path
 
 _CAPTION_FILES = (

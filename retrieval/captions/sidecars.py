@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from indexes.errors import DataSetError, PhotoError
-from indexes.words import Caption
+from indexes.fulltext import Caption
 from retrieval.captions.formats import LONGEST_CAPTION, Problem, Row, read_rows
 from retrieval.captions.locate import find_photos
 from retrieval.captions.metadata import LARGEST, xmp_texts
+from retrieval.errors import DataSetError, PhotoError
 from retrieval.photos.files import open_inside, real_path
 
 LISTS = ("captions.jsonl", "metadata.jsonl", "captions.csv", "captions.txt")

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from indexes.errors import DataSetError, PhotoError
-from indexes.index import FOLDER_NAME, index_at
+from indexes.locate import FOLDER_NAME, index_at
 from retrieval.captions.formats import Problem, Row, read_rows
 from retrieval.captions.locate import (
     find_caption_file,
@@ -23,6 +22,7 @@ from retrieval.captions.locate import (
 )
 from retrieval.datasets import webdataset
 from retrieval.datasets.indexed import read_index
+from retrieval.errors import DataSetError, PhotoError
 from retrieval.photos.files import open_inside
 
 ALL = "all"

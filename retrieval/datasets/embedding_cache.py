@@ -14,24 +14,26 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from blake3 import blake3
 
+from indexes.arrays import Array, Floats
 from indexes.catalogue import Made, Photo
-from indexes.errors import DataSetError, PhotoError, StorageError
-from indexes.index import Index, delete, is_index, lock
+from indexes.errors import StorageError
+from indexes.index import Index
+from indexes.locate import is_index
+from indexes.lock import lock
+from indexes.staged_rebuild import delete
 from retrieval import __version__
 from retrieval.datasets.captioned import CaptionedPhoto, CaptionedSet
 from retrieval.encoders.base import Encoder
 from retrieval.encoders.nvjpeg import jpeg_decoder
+from retrieval.errors import DataSetError, PhotoError
 from retrieval.fusion.attention import MEAN
 from retrieval.photos.decode import default_max_megapixels, open_photo
 from retrieval.photos.files import content_hash, reading
 
-Floats = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
 
 _PHOTOS, _TEXTS = 32, 256  # encoded at once
@@ -50,7 +52,7 @@ class Embedded:
 class _Read:
     hash: str
     photo: Photo | None = None
-    prepared: npt.NDArray[Any] | None = None
+    prepared: Array | None = None
     wrong: str | None = None
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from indexes.errors import DataSetError
 from retrieval.captions.formats import Problem, checked_captions, inner_path, quoted
+from retrieval.errors import DataSetError
 from retrieval.photos.walk import PHOTO_SUFFIXES
 
 _TEXTS = frozenset(("txt", "caption", "captions", "cap", "text"))

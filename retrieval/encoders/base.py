@@ -6,11 +6,10 @@ One module for each kind of model implements this interface. Importing this cost
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-Floats = npt.NDArray[np.float32]
+from indexes.arrays import Array, Floats
+
 Say = Callable[[str], None]  # is told what a user should know, a sentence at a time
 EngineName = Literal["auto", "torch", "openvino"]
 DeviceName = Literal["auto", "cpu", "cuda"]
@@ -33,11 +32,11 @@ class Encoder(Protocol):
         """Where photos are computed now: `cpu`, or a card as torch names it."""
         ...
 
-    def prepare(self, photo: Image.Image) -> npt.NDArray[Any]:
+    def prepare(self, photo: Image.Image) -> Array:
         """An upright RGB photo as the array that `encode_images` batches."""
         ...
 
-    def encode_images(self, batch: Sequence[npt.NDArray[Any]]) -> Floats:
+    def encode_images(self, batch: Sequence[Array]) -> Floats:
         """Prepared photos to float32 [n, dim], unit rows."""
         ...
 

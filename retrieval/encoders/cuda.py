@@ -9,12 +9,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from indexes.native import has_nvidia_driver, load_torch
+from indexes.arrays import Array, Floats
+from indexes.lazy_imports import has_nvidia_driver, load_torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,7 +97,7 @@ class Feed:
         self._copies = torch.cuda.Stream(self._device) if self._on_card else None
         self._buffers = [_Buffer(), _Buffer()]
 
-    def send(self, items: Sequence[npt.NDArray[Any]]) -> Tensor:
+    def send(self, items: Sequence[Array]) -> Tensor:
         """n arrays of one shape and dtype as a tensor [n, ...] on the device.
 
         On the CPU it is the buffer itself, valid until the call after the next.
@@ -128,7 +128,7 @@ class _Buffer:
     memory: Tensor | None = None
     sent: Event | None = None
 
-    def room(self, items: Sequence[npt.NDArray[Any]], pinned: bool) -> Tensor:
+    def room(self, items: Sequence[Array], pinned: bool) -> Tensor:
         torch = load_torch()
         shape, dtype = items[0].shape, torch.from_numpy(items[0]).dtype
         memory = self.memory
@@ -155,10 +155,10 @@ class Fetch:
             self._arrived = torch.cuda.Event()
             self._arrived.record()
 
-    def wait(self) -> npt.NDArray[np.float32]:
+    def wait(self) -> Floats:
         """float32 [n, dim]. Raises RuntimeError where computing them failed after all."""
         if self._arrived is None:
-            here: npt.NDArray[np.float32] = self._rows.numpy()
+            here: Floats = self._rows.numpy()
             return here
         self._arrived.synchronize()
         return self._rows.numpy().copy()  # the page-locked memory is wanted again

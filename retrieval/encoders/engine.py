@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar, get_args
 
-from indexes.errors import QueryError
 from retrieval.encoders.base import DeviceName, EngineName, Say
 from retrieval.encoders.cuda import trouble
+from retrieval.errors import QueryError
 
 Built = TypeVar("Built")
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from indexes.native import load_torch
+from indexes.lazy_imports import load_torch
 from retrieval.encoders.base import Encoder
 
 if TYPE_CHECKING:

@@ -25,16 +25,16 @@ import numpy.typing as npt
 from blake3 import blake3
 from PIL import Image
 
-from indexes.errors import ModelError
-from indexes.native import load_torch
+from indexes.arrays import Array, Floats
+from indexes.lazy_imports import load_torch
 from retrieval.encoders.base import Say
 from retrieval.encoders.engine import Compute, torch_device, with_openvino
 from retrieval.encoders.torch_runner import ModuleRunner
+from retrieval.errors import ModelError
 
 if TYPE_CHECKING:
     from retrieval.encoders.openvino_runner import CompiledGraph
 
-Floats = npt.NDArray[np.float32]
 _REACH_SECONDS = 3.0
 _ON_CPU = 32  # photos or texts at a time
 
@@ -76,7 +76,7 @@ class OpenClipEncoder:
             photo = step(photo)
         return np.array(photo, dtype=np.uint8)
 
-    def encode_images(self, batch: Sequence[npt.NDArray[Any]]) -> Floats:
+    def encode_images(self, batch: Sequence[Array]) -> Floats:
         """Prepared photos to float32 [n, dim], unit rows."""
         if not len(batch):
             return np.empty((0, self.dim), np.float32)

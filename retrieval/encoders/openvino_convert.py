@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from indexes.native import load_openvino
+from indexes.lazy_imports import load_openvino
 from retrieval.encoders.openvino_runner import CompiledGraph
 
 if TYPE_CHECKING:

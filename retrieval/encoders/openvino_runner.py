@@ -10,14 +10,12 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from indexes.native import load_openvino
+from indexes.arrays import Array, Floats
+from indexes.lazy_imports import load_openvino
 
 if TYPE_CHECKING:
     from openvino import Model
-
-Floats = NDArray[np.float32]
 
 
 class CompiledGraph:
@@ -46,7 +44,7 @@ class CompiledGraph:
         self._queue = openvino.AsyncInferQueue(compiled)
         self._queue.set_callback(_keep)
 
-    def run(self, photos: NDArray[Any]) -> Floats:
+    def run(self, photos: Array) -> Floats:
         """[n, ...] as the input has it -> float32 [n, dim]."""
         count = len(photos)
         result = np.empty((count, self.dim), np.float32)

@@ -6,9 +6,9 @@
 from pathlib import Path
 
 from indexes.catalogue import Made
-from indexes.errors import ModelError
 from retrieval.encoders.base import Encoder, Say
 from retrieval.encoders.engine import Compute
+from retrieval.errors import ModelError
 
 # Openly licensed weights only; recalls and speeds are in the README.
 PRESETS = {

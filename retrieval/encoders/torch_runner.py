@@ -10,17 +10,14 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
-from indexes.native import load_torch
+from indexes.arrays import Array, Floats
+from indexes.lazy_imports import load_torch
 from retrieval.encoders.base import Say
 from retrieval.encoders.cuda import Feed, Fetch, is_full, photos_at_a_time, short
 
 if TYPE_CHECKING:
     from torch import nn
 
-Floats = npt.NDArray[np.float32]
 Forward = Callable[[Any, Any], Any]
 """(module, batch [n, ...]) -> float32 [n, dim], both on one device."""
 
@@ -67,7 +64,7 @@ class ModuleRunner:
         self._feed = Feed(device)
         self._sizes: dict[Forward, int] = {}
 
-    def run(self, forward: Forward, items: Sequence[npt.NDArray[Any]]) -> Floats:
+    def run(self, forward: Forward, items: Sequence[Array]) -> Floats:
         """What `forward` makes of n ≥ 1 arrays of one shape: float32 [n, dim]."""
         while True:
             with self._lock:
@@ -93,7 +90,7 @@ class ModuleRunner:
                 if self.device == device:  # else another thread has left it
                     self._leave(reason)
 
-    def _start(self, forward: Forward, items: Sequence[npt.NDArray[Any]], size: int) -> Fetch:
+    def _start(self, forward: Forward, items: Sequence[Array], size: int) -> Fetch:
         """Have all items computed, `size` at a time, without waiting for a card to finish."""
         torch = load_torch()
         kind = torch.device(self.device).type
@@ -107,7 +104,7 @@ class ModuleRunner:
                 rows.append(forward(self.module, batch).float())
             return Fetch(torch.cat(rows))
 
-    def _size(self, forward: Forward, items: Sequence[npt.NDArray[Any]]) -> int:
+    def _size(self, forward: Forward, items: Sequence[Array]) -> int:
         """How many items to compute at a time; found on a card by trying with a few."""
         if self.device == "cpu":
             return self._on_cpu

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retrieval.evaluation.metrics import METRICS, Doubles, Ints, Ranks
+from indexes.arrays import Doubles, Ints
+from retrieval.evaluation.metrics import METRICS, Ranks
 
 DRAWS = 1000
 CONFIDENCE = 0.95

@@ -12,11 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from indexes.arrays import Ints
 from retrieval.ranking.lexical import EMPTY_WORDS
-
-Ints = npt.NDArray[np.int64]
 
 NEIGHBOURS = 5
 """The target is drawn among so many photos nearest to the example."""

@@ -8,13 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from indexes.errors import DataSetError
+from indexes.arrays import Bools, Floats, Ints
+from retrieval.errors import DataSetError
 from retrieval.fusion.attention import Fusion, normalise
-
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 
 SWAPPED, MISSING = 0.3, 0.5
 CASES = ("clean", "swapped_30", "missing_50")
@@ -71,7 +68,7 @@ class Case:
 
     images: Floats
     stored: Floats
-    has: npt.NDArray[np.bool_]
+    has: Bools
     queries: Floats
     owners: Ints
 

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from indexes.arrays import Doubles, Floats, Ints
+
 Scores = Callable[[slice], Floats]
 
 _BLOCK = 1 << 22  # scores held at once

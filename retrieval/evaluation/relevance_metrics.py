@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Numbers = npt.NDArray[np.float64]
+from indexes.arrays import Array, Doubles, Ints
+
 BINS = 10
 
 
@@ -35,9 +34,7 @@ class Reliability:
     count: tuple[int, ...]
 
 
-def reliability(
-    probability: Numbers, match: Numbers, query: npt.NDArray[np.int64], seed: int = 0
-) -> Reliability:
+def reliability(probability: Doubles, match: Doubles, query: Ints, seed: int = 0) -> Reliability:
     """Compare probabilities with outcomes, float64 [m] in 0..1; query: int64 [m], who asked.
 
     Outcomes may be probabilities themselves, where they were estimated. Whole queries are drawn
@@ -72,12 +69,12 @@ def reliability(
     )
 
 
-def _ece(sums: npt.NDArray[Any]) -> float:
+def _ece(sums: Array) -> float:
     """sums: [3, bins]: hits, promised matches and matches in each bin."""
     return float(np.abs(sums[1] - sums[2]).sum() / sums[0].sum())
 
 
-def auc(value: Numbers, positive: Numbers) -> float:
+def auc(value: Doubles, positive: Doubles) -> float:
     """How often a positive has the higher value than a negative, ties half.
 
     positive: 0..1, the share of each element that is positive (a weight where it was estimated).

@@ -24,10 +24,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from indexes.arrays import Bools, Doubles, Floats, Ints
 from retrieval.ranking.relevance import count_words
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 Encode = Callable[[Sequence[str]], Floats]
 Kind = Literal["caption", "thing", "two things"]
 
@@ -72,25 +71,25 @@ class Hits:
     """
 
     query: Ints
-    score: npt.NDArray[np.float64]
-    mean: npt.NDArray[np.float64]
+    score: Doubles
+    mean: Doubles
     size: Ints
     words: Ints
     rank: Ints
-    match: npt.NDArray[np.float64]
-    described: npt.NDArray[np.bool_]
-    answerable: npt.NDArray[np.bool_]
+    match: Doubles
+    described: Bools
+    answerable: Bools
     kind: npt.NDArray[np.str_]
 
-    def where(self, chosen: npt.NDArray[np.bool_]) -> Hits:
+    def where(self, chosen: Bools) -> Hits:
         """The chosen hits alone."""
         return Hits(**{name: values[chosen] for name, values in vars(self).items()})
 
 
-def match_probability(similarity: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def match_probability(similarity: npt.ArrayLike) -> Doubles:
     """How surely a photo matches, from its captions' highest similarity to the query."""
     s = np.asarray(similarity, np.float64)
-    p: npt.NDArray[np.float64] = 1.0 / (1.0 + np.exp(-_STEEPNESS * (s - _EVEN)))
+    p: Doubles = 1.0 / (1.0 + np.exp(-_STEEPNESS * (s - _EVEN)))
     return p
 
 
@@ -105,9 +104,7 @@ def concepts() -> dict[str, frozenset[str]]:
     return found
 
 
-def mentions(
-    captions: Sequence[Sequence[str]], wanted: Mapping[str, frozenset[str]]
-) -> npt.NDArray[np.bool_]:
+def mentions(captions: Sequence[Sequence[str]], wanted: Mapping[str, frozenset[str]]) -> Bools:
     """Which photo has which thing in its captions: bool [photos, things]."""
     table = np.zeros((len(captions), len(wanted)), np.bool_)
     for row, lines in enumerate(captions):
@@ -157,7 +154,7 @@ def draw_trials(
 
 def _things(
     chance: np.random.Generator,
-    table: npt.NDArray[np.bool_],
+    table: Bools,
     gallery: Ints,
     photos: Ints,
     answerable: bool,

@@ -16,7 +16,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from indexes.arrays import Floats
+
 Role = Literal["photo", "query"]
 
 MEAN = "mean"

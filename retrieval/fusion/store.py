@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from indexes.errors import ModelError
+from indexes.arrays import Array
+from retrieval.errors import ModelError
 from retrieval.fusion.attention import Attention, Fusion
 from retrieval.fusion.weights_file import Arrays, length, read_arrays, shaped, write_arrays
 
@@ -95,7 +94,7 @@ def _dim(fusion: Fusion) -> int:
     return int(fusion.photo.look.shape[1])
 
 
-def _digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+def _digest(arrays: Mapping[str, Array]) -> str:
     state = hashlib.sha256()
     for name in sorted(arrays):
         state.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from indexes.arrays import Array, Floats
+
 Arrays = dict[str, npt.NDArray[np.float16]]
 
 _FORMAT = "1"
@@ -56,9 +58,7 @@ def write_arrays(file: Path, arrays: Mapping[str, Any], about: Mapping[str, Any]
     temporary.replace(file)
 
 
-def shaped(
-    arrays: Mapping[str, npt.NDArray[Any]], shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, npt.NDArray[np.float32]]:
+def shaped(arrays: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Floats]:
     """These arrays as float32; raises ValueError unless each is there and has its shape."""
     for name, shape in shapes.items():
         if name not in arrays or arrays[name].shape != shape:
@@ -66,6 +66,6 @@ def shaped(
     return {name: np.asarray(arrays[name], np.float32) for name in shapes}
 
 
-def length(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> int:
+def length(arrays: Mapping[str, Array], name: str) -> int:
     """How long the last dimension of an array is, 0 where it is not there or has none."""
     return arrays[name].shape[-1] if name in arrays and arrays[name].ndim else 0

@@ -7,15 +7,13 @@ is not; another fusion needs neither.
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 from blake3 import blake3
 
+from indexes.arrays import Floats
 from indexes.index import Index
 from retrieval.encoders.base import Encoder
 from retrieval.fusion.attention import Fusion, normalise
 from retrieval.fusion.store import load_fusion
-
-Floats = npt.NDArray[np.float32]
 
 _AT_ONCE = 64  # photos whose captions are embedded and committed together
 

@@ -12,19 +12,22 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from indexes.arrays import Array, Floats
 from indexes.catalogue import File, Made, Photo
-from indexes.errors import PhotoError, QueryError, RetrievalError
-from indexes.index import Index, Root, is_index, lock, successor
-from indexes.words import Caption
-from retrieval.encoders.base import Encoder, Floats, Say
+from indexes.errors import RetrievalError
+from indexes.fulltext import Caption
+from indexes.index import Index, Root
+from indexes.locate import is_index
+from indexes.lock import lock
+from indexes.staged_rebuild import staged_rebuild
+from retrieval.encoders.base import Encoder, Say
 from retrieval.encoders.engine import Compute
 from retrieval.encoders.nvjpeg import jpeg_decoder
 from retrieval.encoders.registry import check_model, check_weights, load_encoder, load_encoder_of
+from retrieval.errors import PhotoError, QueryError
 from retrieval.fusion.store import load_fusion
 from retrieval.indexing.options import Options, Progress, Report
 from retrieval.photos.decode import FORMATS, default_max_megapixels, open_photo
@@ -60,7 +63,7 @@ class _Read:
     file: File
     hash: str = ""
     photo: Photo | None = None
-    prepared: npt.NDArray[Any] | None = None
+    prepared: Array | None = None
     texts: tuple[str, ...] = ()
 
 
@@ -146,7 +149,7 @@ def _rebuild(
             exclude=old.excluded() if options.exclude is None else options.exclude,
             captions=_there(old.caption_lists()) if options.captions is None else options.captions,
         )
-    with successor(folder, _made(encoder)) as new:
+    with staged_rebuild(folder, _made(encoder)) as new:
         loader = _Loader(new.made, None, encoder, options.compute, say)
         report = _Run(new, loader, options, progress).go(everything)
     with Index.open(folder, writable=True) as index:
@@ -453,7 +456,7 @@ class _Run:
         prepared = [r.prepared for r in fresh.values() if r.prepared is not None]
         return _Batch(reads, fresh, pool.submit(self._rows, prepared))
 
-    def _rows(self, prepared: list[npt.NDArray[Any]]) -> Floats:
+    def _rows(self, prepared: list[Array]) -> Floats:
         if not prepared:
             return np.empty((0, self.index.made.dim), np.float32)  # and needs no encoder
         return self.encoder().encode_images(prepared)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexes.errors import PhotoError, QueryError, StorageError
+from indexes.errors import StorageError
+from retrieval.errors import PhotoError, QueryError
 from retrieval.output.text import percentage
 from retrieval.photos.decode import load_photo
 from retrieval.photos.files import printable

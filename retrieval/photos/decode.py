@@ -21,7 +21,7 @@ from PIL import (  # noqa: F401
     WebPImagePlugin,
 )
 
-from indexes.errors import PhotoError
+from retrieval.errors import PhotoError
 from retrieval.photos.exif import read_facts
 from retrieval.photos.files import TOO_LARGE, printable, reading
 from retrieval.photos.walk import RAW_SUFFIXES

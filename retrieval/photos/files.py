@@ -22,7 +22,7 @@ from PIL import (  # noqa: F401
     WebPImagePlugin,
 )
 
-from indexes.errors import PhotoError
+from retrieval.errors import PhotoError
 
 # Reasons that can pass without the file changing: the index looks for them.
 NO_PERMISSION = "no permission to read it"

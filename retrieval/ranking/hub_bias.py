@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from indexes.arrays import Floats
 from indexes.biases import Biases
 from indexes.index import Index
 from retrieval.encoders.base import Encoder
 from retrieval.ranking import methods
 from retrieval.ranking.methods import Ranking
 from retrieval.ranking.query_bank import bank, bank_name, kept_bank
-from retrieval.search.pipeline import Floats
 
 _OWN_CAPTIONS = 10_000  # at most, in the bank that hubs are known by
 

@@ -5,9 +5,8 @@ generic queries.
 """
 
 import numpy as np
-import numpy.typing as npt
 
-from retrieval.ranking.methods import Floats
+from indexes.arrays import Bools, Floats
 
 # Chosen on flickr8k's val alone: `python -m benchmarks.ranking_trials` measures them again.
 NNN_NEIGHBOURS, NNN_STRENGTH = 16, 0.5
@@ -52,7 +51,7 @@ def inverted_softmax_bias(
     return out
 
 
-def hubs(photos: Floats, bank: Floats) -> npt.NDArray[np.bool_]:
+def hubs(photos: Floats, bank: Floats) -> Bools:
     """Which photos are the first hit of some query of the bank: bool [n].
 
     The activation set of QB-Norm: Bogolin et al., Cross Modal Retrieval with Querybank

@@ -7,18 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from indexes.arrays import Floats
 from indexes.biases import Biases
 from indexes.catalogue import Filter
-from indexes.errors import QueryError
 from indexes.index import Index
+from retrieval.errors import QueryError
 from retrieval.query import Query
 from retrieval.ranking import lexical
 from retrieval.ranking.hubness import NNN_STRENGTH
 from retrieval.ranking.methods import Ranked
-
-Floats = npt.NDArray[np.float32]
 
 CANDIDATES = 200  # of the nearest photos, and of those found by words, that are joined
 _CANDIDATES_BEFORE_FILTER = 10_000

@@ -8,9 +8,8 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from indexes.arrays import Floats
 
 # Chosen on flickr8k's val, one caption stored and four asked (benchmarks/ranking_trials.py). The
 # captions are in the vectors, too, so words have little to add, but for those that hardly any photo

@@ -15,14 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from indexes.errors import ModelError
+from indexes.arrays import Floats
+from retrieval.errors import ModelError
 from retrieval.fusion.attention import Fusion, tanh
 from retrieval.fusion.store import fusion_files, load_fusion
 from retrieval.fusion.weights_file import length, read_arrays, shaped, write_arrays
-
-Floats = npt.NDArray[np.float32]
 
 _AT_ONCE = 4096  # pairs
 

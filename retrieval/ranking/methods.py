@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from indexes.errors import QueryError
+from indexes.arrays import Floats
+from retrieval.errors import QueryError
 from retrieval.fusion.attention import normalise
 from retrieval.ranking.hubness import hubs, inverted_softmax_bias, nnn_bias
 
-Floats = npt.NDArray[np.float32]
 EXPANSION_HITS, EXPANSION_POWER, EXPANSION_STRENGTH = 3, 3.0, 0.1
 TEMPLATES = ("{}", "a photo of {}", "a picture of {}")
 

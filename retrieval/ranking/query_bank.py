@@ -8,14 +8,11 @@ of `mini` are shipped, others are kept in the user's cache folder.
 import os
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from indexes.arrays import Array, Floats
 from retrieval.encoders.base import Encoder
-
-Floats = npt.NDArray[np.float32]
 
 QUERIES = Path(__file__).parent / "generic_queries.txt"
 SHIPPED = Path(__file__).parents[1] / "weights" / "mini"
@@ -90,7 +87,7 @@ def _read(path: Path, dim: int) -> Floats | None:
     """A bank as unit rows; None where the file is missing or is not one (it is only a cache)."""
     try:
         with path.open("rb") as file:
-            rows: npt.NDArray[Any] = np.load(file, allow_pickle=False)
+            rows: Array = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
     if rows.dtype != np.float16 or rows.shape != (len(generic_queries()), dim):

@@ -17,10 +17,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from indexes.arrays import Doubles
 from indexes.index import Surroundings
 from retrieval.query import Query
 
-Floats64 = npt.NDArray[np.float64]
 Level = Literal["strict", "normal", "all"]
 
 # The lowest probability that a level shows; figures behind the choice: benchmarks/relevance.py.
@@ -67,7 +67,7 @@ class Calibration:
         held: npt.ArrayLike,
         searched: npt.ArrayLike,
         words: npt.ArrayLike,
-    ) -> Floats64:
+    ) -> Doubles:
         """The probability that each photo matches, float64, in the shape the arguments share.
 
         scores: cosines less bias; mean: the mean of them over the index; held: photos in the index;
@@ -79,15 +79,15 @@ class Calibration:
             + self.size * np.log(np.maximum(searched, 1))
             + self.words * np.log(np.maximum(words, 1))
         )
-        p: Floats64 = 0.5 * (1.0 + np.tanh(0.5 * t))  # the logistic function, without overflow
+        p: Doubles = 0.5 * (1.0 + np.tanh(0.5 * t))  # the logistic function, without overflow
         return p
 
 
-def background(mean: npt.ArrayLike, held: npt.ArrayLike, usual: float) -> Floats64:
+def background(mean: npt.ArrayLike, held: npt.ArrayLike, usual: float) -> Doubles:
     """What a photo that has nothing to do with a query scores: the index's mean score for it, drawn
     towards the usual one as if by 20 photos more. float64, in the arguments' shape."""
     photos = np.asarray(held, np.float64)
-    m: Floats64 = (photos * np.asarray(mean, np.float64) + _PRIOR * usual) / (photos + _PRIOR)
+    m: Doubles = (photos * np.asarray(mean, np.float64) + _PRIOR * usual) / (photos + _PRIOR)
     return m
 
 

@@ -9,16 +9,15 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from indexes.arrays import Floats
 from indexes.biases import Biases
-from indexes.errors import QueryError
 from indexes.index import Index
+from retrieval.errors import QueryError
 from retrieval.query import Query
 from retrieval.ranking.matching import Matching, load_matching
 from retrieval.ranking.methods import Ranked
 
-Floats = npt.NDArray[np.float32]
 Rerank = Literal["none", "match"]
 
 FIRST = 50

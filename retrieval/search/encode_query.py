@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from indexes.arrays import Floats
 from indexes.index import Index
 from retrieval.encoders.base import Encoder
 from retrieval.encoders.registry import check_weights
@@ -21,7 +22,6 @@ from retrieval.photos.files import content_hash
 from retrieval.query import Term
 from retrieval.ranking import methods
 from retrieval.ranking.methods import Ranking
-from retrieval.search.pipeline import Floats
 
 
 def fused_query(

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from indexes.arrays import Floats
 from indexes.biases import Biases
 from indexes.catalogue import Filter
-from indexes.errors import QueryError
 from indexes.index import Index
 from retrieval.encoders.base import Encoder
+from retrieval.errors import QueryError
 from retrieval.fusion.attention import FusedQuery
 from retrieval.query import Query, Term
 from retrieval.ranking import hybrid, methods, relevance, reranking
@@ -24,8 +24,6 @@ from retrieval.ranking.methods import Ranked
 from retrieval.ranking.reranking import Rerank
 from retrieval.search.encode_query import fused_query, indexed_photo
 from retrieval.search.hits import Hit, build_hits
-
-Floats = npt.NDArray[np.float32]
 
 
 def search(

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 
+from indexes.arrays import Array, Ints
 from indexes.errors import RetrievalError
-from indexes.native import load_torch
+from indexes.lazy_imports import load_torch
 from retrieval.encoders.mini.encoder import squash
 from retrieval.training.config import Recipe
 from retrieval.training.dual_encoder import DualEncoder
@@ -35,7 +36,7 @@ else:
 class Views(Protocol):
     """Inputs of the part of the tower that learns."""
 
-    def batch(self, epoch: int, chosen: NDArray[np.int64]) -> Tensor:
+    def batch(self, epoch: int, chosen: Ints) -> Tensor:
         """One view of each chosen photo, another one every epoch."""
         ...
 
@@ -84,7 +85,7 @@ class _Pixels:
         self.threads = ThreadPoolExecutor(4)
         self.loader = ThreadPoolExecutor(1)
 
-    def load(self, view: int, chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def load(self, view: int, chosen: Ints) -> NDArray[np.uint8]:
         """View 0 is the whole photo; the others are augmented."""
 
         def one(number: int) -> NDArray[np.uint8]:
@@ -96,7 +97,7 @@ class _Pixels:
 
         return np.stack(list(self.threads.map(one, chosen.tolist())))
 
-    def ahead(self, view: int, chosen: NDArray[np.int64]) -> Future[NDArray[np.uint8]]:
+    def ahead(self, view: int, chosen: Ints) -> Future[NDArray[np.uint8]]:
         """`load`, in the background."""
         return self.loader.submit(self.load, view, chosen)
 
@@ -107,7 +108,7 @@ class KeptViews:
     def __init__(self, kept: NDArray[np.float16], device: str) -> None:
         self.kept, self.device = kept, device
 
-    def batch(self, epoch: int, chosen: NDArray[np.int64]) -> Tensor:
+    def batch(self, epoch: int, chosen: Ints) -> Tensor:
         # Another view of every photo each epoch; all of them once in as many epochs.
         view = (epoch + chosen) % len(self.kept)
         rows = self.kept[view, chosen]
@@ -121,11 +122,11 @@ class FreshViews:
         self.pixels, self.device = pixels, device
         self.waiting: dict[tuple[int, bytes], Future[NDArray[np.uint8]]] = {}
 
-    def expect(self, epoch: int, chosen: NDArray[np.int64]) -> None:
+    def expect(self, epoch: int, chosen: Ints) -> None:
         """Begin to load a batch that will be asked for."""
         self.waiting[epoch, chosen.tobytes()] = self.pixels.ahead(epoch + 1, chosen)
 
-    def batch(self, epoch: int, chosen: NDArray[np.int64]) -> Tensor:
+    def batch(self, epoch: int, chosen: Ints) -> Tensor:
         waiting = self.waiting.pop((epoch, chosen.tobytes()), None)
         pixels = waiting.result() if waiting else self.pixels.load(epoch + 1, chosen)
         return torch.from_numpy(pixels).to(self.device, non_blocking=True)
@@ -159,15 +160,13 @@ def clean_views(
     name: str,
     device: str,
     told: Told,
-) -> NDArray[Any]:
+) -> Array:
     """The whole photos through the frozen blocks, in a file: float16 [n, h, w, c].
 
     Where nothing is frozen, the photos themselves: uint8 [n, size, size, 3].
     """
     pixels = _Pixels(photos, model.config["image"]["size"], recipe, 0)
-    kept: NDArray[Any] = _kept(model, pixels, range(1), begin, keep / f"{name}.npy", device, told)[
-        0
-    ]
+    kept: Array = _kept(model, pixels, range(1), begin, keep / f"{name}.npy", device, told)[0]
     return kept
 
 
@@ -180,7 +179,7 @@ def _kept(
     device: str,
     told: Told,
     batch: int = 50,
-) -> NDArray[Any]:
+) -> Array:
     """What enters block `begin` for these views of all photos, from `file` if it is there."""
     if file.exists():
         return _mapped(file)
@@ -213,8 +212,8 @@ def _kept(
     return _mapped(file)
 
 
-def _mapped(file: Path) -> NDArray[Any]:
-    rows: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+def _mapped(file: Path) -> Array:
+    rows: Array = np.load(file, mmap_mode="r", allow_pickle=False)
     return rows
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self
 
-from indexes.errors import QueryError
+from retrieval.errors import QueryError
 
 TUNE = {"heads": (0, 0), "top": (6, 3), "all": (10**6, 10**6)}
 """By `--tune`: how many last blocks of the photo tower and last layers of the text tower learn."""

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
-from indexes.native import load_torch
+from indexes.arrays import Array
+from indexes.lazy_imports import load_torch
 from retrieval.encoders.mini.encoder import FORMAT, MiniEncoder, read_tensors
 from retrieval.encoders.mini.image import ImageHead, ImageTower
 from retrieval.encoders.mini.quantization import bits_of
@@ -33,7 +34,7 @@ else:
     nn = torch.nn
     functional = torch.nn.functional
 
-Arrays = dict[str, NDArray[Any]]
+Arrays = dict[str, Array]
 _LAYER_MATRICES = ("qkv.weight", "out.weight", "up.weight", "down.weight")
 
 

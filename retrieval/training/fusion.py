@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from indexes.native import load_torch
+from indexes.arrays import Floats
+from indexes.lazy_imports import load_torch
 from retrieval.evaluation.fusion_cases import (
     CASES,
     MISSING,
@@ -46,9 +46,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 else:
     torch = load_torch()
-
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

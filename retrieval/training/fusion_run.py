@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
-from indexes.errors import DataSetError, StorageError
+from indexes.arrays import Floats
+from indexes.errors import StorageError
 from retrieval.datasets.captioned import CaptionedSet
 from retrieval.datasets.embedding_cache import Kept, keep, without
 from retrieval.encoders.registry import load_encoder
+from retrieval.errors import DataSetError
 from retrieval.evaluation.composed_queries import composed_queries
 from retrieval.evaluation.fusion_cases import Asked, Captioned, Material
 from retrieval.fusion.attention import Fusion
@@ -30,7 +29,6 @@ from retrieval.training.mini import learn_and_held
 if TYPE_CHECKING:
     from retrieval.training.fusion import Step
 
-Floats = npt.NDArray[np.float32]
 Tell = Callable[[str, int, int], None]
 
 

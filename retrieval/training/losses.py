@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from indexes.native import load_torch
+from indexes.lazy_imports import load_torch
 
 if TYPE_CHECKING:
     import torch

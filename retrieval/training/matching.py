@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from indexes.native import load_torch
+from indexes.arrays import Floats
+from indexes.lazy_imports import load_torch
 from retrieval.evaluation.fusion_cases import Captioned, make_case
 from retrieval.fusion.attention import Fusion
 from retrieval.ranking.hubness import nnn_bias
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 else:
     torch = load_torch()
 
-Floats = NDArray[np.float32]
 
 SHARES = tuple(round(0.1 * i, 1) for i in range(11))
 """How much of what was learned may be kept."""

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from indexes.errors import DataSetError, ModelError, RetrievalError
+from indexes.errors import RetrievalError
 from retrieval.datasets.captioned import ALL, CaptionedPhoto, CaptionedSet, part, read_captioned
 from retrieval.encoders.mini.encoder import WEIGHTS, squash
 from retrieval.encoders.registry import model_folder
+from retrieval.errors import DataSetError, ModelError
 from retrieval.photos.decode import default_max_megapixels, open_photo
 from retrieval.training.config import Recipe
 from retrieval.training.examples import Examples
@@ -73,7 +74,7 @@ def train(
     )
     lines = _lines(texts) if texts else []
 
-    from indexes.native import load_torch
+    from indexes.lazy_imports import load_torch
     from retrieval.training.curve import draw
     from retrieval.training.dual_encoder import DualEncoder
     from retrieval.training.trainer import Epoch, Trainer

@@ -13,8 +13,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from indexes.errors import ModelError, RetrievalError
-from indexes.native import load_torch
+from indexes.errors import RetrievalError
+from indexes.lazy_imports import load_torch
+from retrieval.errors import ModelError
 from retrieval.training.dual_encoder import DualEncoder
 from retrieval.training.mini import learn_and_held, to_8_bits
 

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from indexes.native import load_torch
+from indexes.arrays import Array
+from indexes.lazy_imports import load_torch
 
-Arrays = dict[str, NDArray[Any]]
+Arrays = dict[str, Array]
 
 # Tan and Le, EfficientNet, 2019, scaled to width 1.1 and depth 1.2, without squeeze-excitation:
 # repeats, kernel, stride, widening, channels.
@@ -117,5 +118,5 @@ def int8_rows(name: str, matrix: NDArray[np.floating[Any]]) -> Arrays:
     }
 
 
-def _plain(ours: str, state: Mapping[str, NDArray[Any]], theirs: str) -> Arrays:
+def _plain(ours: str, state: Mapping[str, Array], theirs: str) -> Arrays:
     return {f"{ours}.{part}": state[f"{theirs}.{part}"] for part in ("weight", "bias")}

@@ -7,12 +7,13 @@ al., Data-Free Quantization Through Weight Equalization and Bias Correction, 201
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.native import load_torch
+from indexes.arrays import Array
+from indexes.lazy_imports import load_torch
 from retrieval.encoders.mini.image import ImageTower, SameConv
 from retrieval.encoders.mini.quantization import LEVELS, Levels
 
@@ -24,7 +25,7 @@ else:
     torch = load_torch()
     functional = torch.nn.functional
 
-Arrays = dict[str, NDArray[Any]]
+Arrays = dict[str, Array]
 
 PHOTOS = 32
 """So many photos show what range a convolution's input has."""

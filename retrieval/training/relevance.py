@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from indexes.arrays import Bools, Doubles, Ints
 from retrieval.datasets.captioned import CaptionedSet, read_captioned
 from retrieval.datasets.embedding_cache import Kept, keep, without
 from retrieval.encoders.base import Encoder
@@ -31,8 +31,6 @@ from retrieval.evaluation.relevance_trials import KINDS, Encode, Hits, Material,
 from retrieval.ranking.hubness import nnn_bias
 from retrieval.ranking.query_bank import bank
 from retrieval.ranking.relevance import WEAK, Calibration, background, own_file, save_calibration
-
-Numbers = npt.NDArray[np.float64]
 
 FIT_SIZES = (20, 50, 150, 250, 1000, 3000)
 """Galleries for the fit; those beyond half of the photos are filled up with other photos."""
@@ -68,7 +66,7 @@ def measure(calibration: Calibration, hits: Hits) -> dict[str, Any]:
     p = calibration.probability(hits.score, hits.mean, hits.size, hits.size, hits.words)
     first = hits.rank == 0
 
-    def part(chosen: npt.NDArray[np.bool_], outcome: Numbers = hits.match) -> Reliability:
+    def part(chosen: Bools, outcome: Doubles = hits.match) -> Reliability:
         return reliability(p[chosen], outcome[chosen], hits.query[chosen])
 
     captions = hits.kind == "caption"
@@ -89,7 +87,7 @@ def measure(calibration: Calibration, hits: Hits) -> dict[str, Any]:
     }
 
 
-def _cut(level: float, p: Numbers, hits: Hits) -> dict[str, float]:
+def _cut(level: float, p: Doubles, hits: Hits) -> dict[str, float]:
     """What leaving out every hit below `level` would do, and calling a best below it 'no match'."""
     shown, first = p >= level, hits.rank == 0
     there, vain = first & hits.answerable, first & ~hits.answerable
@@ -138,7 +136,7 @@ def material_of(captioned: CaptionedSet, encoder: Encoder, kept: Kept) -> Materi
 
 def halves(
     captioned: CaptionedSet, fill: CaptionedSet, seed: int
-) -> tuple[CaptionedSet, list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]]:
+) -> tuple[CaptionedSet, list[tuple[Ints, Ints]]]:
     """One set of all photos, and for each half (rows to ask for, rows that only fill galleries).
 
     No photo is in both halves.

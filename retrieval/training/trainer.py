@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from indexes.arrays import Array, Ints
 from indexes.errors import RetrievalError
-from indexes.native import load_torch
+from indexes.lazy_imports import load_torch
 from retrieval.encoders.mini.image import fast_dtype
 from retrieval.evaluation.metrics import inner_products, rank, recall
 from retrieval.training import losses
@@ -131,7 +132,7 @@ class Trainer:
             model, train.photos, recipe, self.seed, self.begin, keep, self.device, self.told
         )
 
-        def clean_of(photos: Sequence[Opener], name: str) -> NDArray[Any]:
+        def clean_of(photos: Sequence[Opener], name: str) -> Array:
             return clean_views(
                 model, photos, recipe, self.begin, keep, name, self.device, self.told
             )
@@ -250,7 +251,7 @@ class Trainer:
             self.told(f"Epoch {epoch + 1}", number + 1, len(batches))
         return total / len(batches)
 
-    def _loss(self, epoch: int, chosen: NDArray[np.int64], chance: np.random.Generator) -> Tensor:
+    def _loss(self, epoch: int, chosen: Ints, chance: np.random.Generator) -> Tensor:
         recipe, model = self.recipe, self.model
         scale = self.scale.exp().clamp(max=100.0)
         concepts = model.concepts(self.class_rows)
@@ -274,7 +275,7 @@ class Trainer:
                 loss = loss + losses.contrastive(photos, texts, target, scale) / recipe.captions
         return loss
 
-    def _text_rows(self, captions: NDArray[np.int64], more: NDArray[np.int64]) -> Tensor:
+    def _text_rows(self, captions: Ints, more: Ints) -> Tensor:
         """Captions and texts without photos in the shared space; by number."""
         if not self.recipe.layers:
             rows: Tensor = self.model.text.head(
@@ -285,13 +286,13 @@ class Trainer:
             [*(self.tokens[i] for i in captions), *(self.more[i] for i in more)]
         )
 
-    def _pick(self, chosen: NDArray[np.int64], chance: np.random.Generator) -> NDArray[np.int64]:
+    def _pick(self, chosen: Ints, chance: np.random.Generator) -> Ints:
         """A caption of each chosen photo, by its number among all captions."""
         count = self.first[chosen + 1] - self.first[chosen]
-        picked: NDArray[np.int64] = self.first[chosen] + chance.integers(0, count)
+        picked: Ints = self.first[chosen] + chance.integers(0, count)
         return picked
 
-    def _batches(self, chance: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    def _batches(self, chance: np.random.Generator) -> Iterator[Ints]:
         """Every photo once, or, with hard negatives, in the company of its neighbours."""
         total, size = len(self.train.photos), self._size()
         order = chance.permutation(total)
@@ -477,7 +478,7 @@ def _cosine(step: int, steps: int, warmup: float) -> float:
     return 0.5 * (1 + float(np.cos(np.pi * min((step - rise) / max(steps - rise, 1), 1.0))))
 
 
-def _save(file: Path, rows: NDArray[Any]) -> None:
+def _save(file: Path, rows: Array) -> None:
     part = file.with_suffix(".tmp")
     with part.open("wb") as written:
         np.save(written, rows, allow_pickle=False)

@@ -20,10 +20,11 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
-from indexes.errors import ModelError
+from indexes.arrays import Array, Floats
 from retrieval.encoders.base import Say
 from retrieval.encoders.engine import Compute, torch_device, with_openvino
 from retrieval.encoders.mini.text import TextEncoder
+from retrieval.errors import ModelError
 
 if TYPE_CHECKING:
     from retrieval.encoders.mini.image import ImageEncoder
@@ -82,7 +83,7 @@ class MiniEncoder:
         rgb = photo if photo.mode == "RGB" else photo.convert("RGB")
         return np.array(squash(rgb, self.image_size), dtype=np.uint8)
 
-    def encode_images(self, batch: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    def encode_images(self, batch: Sequence[NDArray[np.uint8]]) -> Floats:
         """Embeddings of prepared photos: float32 [n, dim], unit rows.
 
         The first call builds the image tower. Raises ValueError where a photo
@@ -95,11 +96,11 @@ class MiniEncoder:
             raise ValueError(f"each photo must be uint8 {expected}, as `prepare` returns it")
         return self._image_encoder().encode(batch)
 
-    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def encode_texts(self, texts: Sequence[str]) -> Floats:
         """Embeddings of texts: float32 [n, dim], unit rows; past 128 tokens a text is cut."""
         return self._text.encode(texts)
 
-    def encode_sentences(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def encode_sentences(self, texts: Sequence[str]) -> Floats:
         """Unit sentence vectors of MiniLM itself, float32 [n, 384]: texts compared with texts."""
         return self._text.sentences(texts)
 
@@ -144,7 +145,7 @@ def squash(photo: Image.Image, size: int) -> Image.Image:
     return photo.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0)
 
 
-def read_tensors(path: Path, prefix: str) -> dict[str, NDArray[Any]]:
+def read_tensors(path: Path, prefix: str) -> dict[str, Array]:
     """The tensors of a safetensors file whose names start with `prefix`, which is taken off.
 
     Raises ModelError where the file is missing or damaged.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from indexes.native import load_torch
+from indexes.lazy_imports import load_torch
 from retrieval.encoders.base import Say
 from retrieval.encoders.mini.text import below, floats
 from retrieval.encoders.torch_runner import ModuleRunner

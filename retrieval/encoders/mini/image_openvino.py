@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexes.native import load_openvino
+from indexes.arrays import Array, Floats
+from indexes.lazy_imports import load_openvino
 from retrieval.encoders.mini.quantization import LEVELS, Levels, bits_of, levels_of
 from retrieval.encoders.mini.text import floats
 from retrieval.encoders.openvino_runner import CompiledGraph
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 else:
     opset13 = load_openvino().opset13
 
-Weights = Mapping[str, NDArray[Any]]
+Weights = Mapping[str, Array]
 _TILE, _TILE_OF_8_BITS = 1, 2  # photos at a time on a core; more do not stay in its cache
 
 
@@ -40,7 +41,7 @@ class GraphEncoder:
         tile = _TILE_OF_8_BITS if bits_of(weights, "tower.") == 8 else _TILE
         self._graph = CompiledGraph(build_graph(weights, shape), tile)
 
-    def encode(self, photos: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    def encode(self, photos: Sequence[NDArray[np.uint8]]) -> Floats:
         """n of uint8 [S, S, 3] -> float32 [n, dim], unit rows."""
         return self._graph.run(np.stack(photos))
 
@@ -63,11 +64,11 @@ class _Taker:
         self._weights = weights
         self._left = set(weights)
 
-    def array(self, name: str) -> NDArray[np.float32]:
+    def array(self, name: str) -> Floats:
         self._left -= {name, f"{name}.scale"}
         return floats(self._weights, name)
 
-    def codes(self, name: str) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    def codes(self, name: str) -> tuple[NDArray[np.int8], Floats]:
         """Int8 codes as they are, and the scale of each channel."""
         self._left -= {name, f"{name}.scale"}
         return self._weights[name], np.asarray(self._weights[f"{name}.scale"], np.float32)
@@ -126,7 +127,7 @@ def _convolution(
     rounded to levels, and codes that are widened and scaled.
     """
     weight: Any
-    scales: NDArray[np.float32] | None = None
+    scales: Floats | None = None
     levels = take.levels(name)
     if levels is None:
         weight = take.array(f"{name}.weight")

@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from indexes.arrays import Array, Floats
 
 LEVELS = 256
 
@@ -37,12 +37,12 @@ class Levels:
     def high(self) -> float:
         return (LEVELS - 1 - self.zero) * self.step
 
-    def stored(self) -> NDArray[np.float32]:
+    def stored(self) -> Floats:
         """As a tensor of a model file: float32 [2]."""
         return np.array([self.step, self.zero], np.float32)
 
 
-def levels_of(weights: Mapping[str, NDArray[Any]], name: str) -> Levels | None:
+def levels_of(weights: Mapping[str, Array], name: str) -> Levels | None:
     """The levels of the convolution `name`, none where it computes in floats.
 
     Raises ValueError where they are no levels.
@@ -54,7 +54,7 @@ def levels_of(weights: Mapping[str, NDArray[Any]], name: str) -> Levels | None:
     return Levels(step, int(zero) if math.isfinite(zero) else -1)
 
 
-def bits_of(weights: Mapping[str, NDArray[Any]], tower: str) -> int:
+def bits_of(weights: Mapping[str, Array], tower: str) -> int:
     """8 or 16: what the tower's convolutions are stored in, all of them alike.
 
     tower: what the names of its tensors begin with.

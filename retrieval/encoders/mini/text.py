@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 from tokenizers import Tokenizer
 
-Floats = NDArray[np.float32]
+from indexes.arrays import Array, Floats
 
 EPSILON = 1e-12  # of the layer normalisations, as BERT was trained
 _IN_CACHE = 1 << 15  # numbers, whose intermediate results stay in a core's cache
@@ -51,7 +51,7 @@ class Int8Matrix:
         return np.multiply(np.ascontiguousarray(self.codes.T), self.scales, dtype=np.float32)
 
 
-def floats(weights: Mapping[str, NDArray[Any]], name: str) -> Floats:
+def floats(weights: Mapping[str, Array], name: str) -> Floats:
     """The tensor `name` of a model file as float32, in its own shape: where `NAME.scale` is there,
     int8 codes times the scale of their row (of a convolution, of their channel).
 
@@ -68,7 +68,7 @@ class TextEncoder:
     """Texts to unit rows of the shared space: the tower, then the head learned with photos."""
 
     def __init__(
-        self, weights: Mapping[str, NDArray[Any]], tokenizer: Tokenizer, heads: int, longest: int
+        self, weights: Mapping[str, Array], tokenizer: Tokenizer, heads: int, longest: int
     ) -> None:
         """Weights named `tower.*` and `head.*`; raises as `TextTower` does."""
         self._tower = TextTower(below(weights, "tower."), tokenizer, heads, longest)
@@ -97,7 +97,7 @@ class TextTower:
     """
 
     def __init__(
-        self, weights: Mapping[str, NDArray[Any]], tokenizer: Tokenizer, heads: int, longest: int
+        self, weights: Mapping[str, Array], tokenizer: Tokenizer, heads: int, longest: int
     ) -> None:
         """Weights by name: float arrays, or int8 `NAME` with `NAME.scale`.
 
@@ -168,7 +168,7 @@ class TextTower:
         return _normalised(flat, layer["norm2.weight"], layer["norm2.bias"]).reshape(b, t, c)
 
 
-def below(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+def below(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
     """The arrays whose names start with `prefix`, by the rest of their names."""
     return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
@@ -209,7 +209,7 @@ def _blas() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def _layer(weights: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, Floats]:
+def _layer(weights: Mapping[str, Array], prefix: str) -> dict[str, Floats]:
     """One layer's arrays, matrices as (in, out) so that rows of x multiply them from the left."""
     layer: dict[str, Floats] = {}
     for name in ("qkv", "out", "up", "down"):
@@ -221,7 +221,7 @@ def _layer(weights: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, Floats
     return layer
 
 
-def _pair(weights: Mapping[str, NDArray[Any]], name: str) -> tuple[Floats, Floats]:
+def _pair(weights: Mapping[str, Array], name: str) -> tuple[Floats, Floats]:
     return weights[f"{name}.weight"].astype(np.float32), weights[f"{name}.bias"].astype(np.float32)
 
 

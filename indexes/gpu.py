@@ -11,13 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from indexes.native import has_nvidia_driver, load_faiss
+from indexes.arrays import Floats, Ints
+from indexes.lazy_imports import has_nvidia_driver, load_faiss
 from indexes.vectors import Part
-
-Floats = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
 
 LARGE = 200_000  # vectors from which on a card pays
 OFTEN = 50  # searches after which it does: copying to the card takes about as long
@@ -44,8 +41,8 @@ class CardPart(Part):
     copies: Any
 
     def nearest(
-        self, query: Floats, k: int, allowed: Ids | None, refused: Ids | None
-    ) -> tuple[Ids, Floats]:
+        self, query: Floats, k: int, allowed: Ints | None, refused: Ints | None
+    ) -> tuple[Ints, Floats]:
         """As of any part; choices of ids, and more hits than a card can find, are for the CPU."""
         if allowed is not None or (refused is not None and refused.size) or k > _MOST_HITS:
             return super().nearest(query, k, allowed, refused)

@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from indexes.arrays import Floats
 from indexes.database import Database, chunks, guarded
-
-Floats = npt.NDArray[np.float32]
 
 _AT_ONCE = 10_000
 
