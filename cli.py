@@ -1,6 +1,7 @@
 """The command line: parses, calls `retrieval`, prints. No logic of its own.
 
-Standard output is for results, standard error for talk. Anything heavy is imported inside the
+Standard output is for results, standard error for messages and
+progress. Anything heavy is imported inside the
 command that needs it, so that `--help` and `search` start fast.
 """
 
@@ -16,7 +17,7 @@ import typer
 
 from benchmarks.commands import ImagesOption, SkipBadOption
 from benchmarks.commands import app as benchmark
-from retrieval.output.terminal import say, talk, telling
+from retrieval.output.terminal import print_message, print_result, progress_line
 
 if TYPE_CHECKING:
     from retrieval import Hit, Options, Progress, Query, Report
@@ -73,7 +74,7 @@ HeldOutOption = Annotated[
     str | None,
     typer.Option(metavar="S", help="Measure on it. Default: val, else a tenth of the photos."),
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 
 @app.command()
@@ -148,7 +149,7 @@ def index(
     if not quiet:
         from retrieval.output.text import summary
 
-        say(summary(report))
+        print_result(summary(report))
 
 
 @app.command()
@@ -202,7 +203,7 @@ def search(
         str | None, typer.Option(metavar="DATE", help="Taken before this day.")
     ] = None,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Tell for each hit what its score is made of.")
+        bool, typer.Option("--explain", help="Show how each hit's score was computed.")
     ] = False,
     form: FormatOption = "table",
     nul: NulOption = False,
@@ -240,9 +241,9 @@ def search(
     shown = cut(hits, relevance)
     _show(shown, query, form, nul, gallery, show)
     if explain and form == "table":
-        say(explanation(query, shown))
+        print_result(explanation(query, shown))
     for sentence in verdict(query, hits, shown, relevance):
-        talk(sentence)
+        print_message(sentence)
 
 
 @app.command()
@@ -270,13 +271,13 @@ def info(
     skipped: Annotated[bool, typer.Option("--skipped", help="List every skipped file.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Tell what is indexed, what was skipped and why, and what changed on disk since."""
+    """Show what is indexed, what was skipped and why, and what changed on disk since."""
     import retrieval
     from retrieval.output.text import status_json, status_text
 
     with retrieval.open(index) as photos:
         status = photos.status()
-    say(status_json(status) if as_json else status_text(status, skipped))
+    print_result(status_json(status) if as_json else status_text(status, skipped))
 
 
 @app.command()
@@ -302,22 +303,24 @@ def remove(
         if not yes and not typer.confirm(f"Delete the index {where}? (Your photos stay.)"):
             raise typer.Exit(1)
         delete(where)
-        say(f"Deleted the index {where}.")
+        print_result(f"Deleted the index {where}.")
         return
     count = api.remove(paths or [], where)
-    say(
+    print_result(
         f"Forgot {count} file(s). They come back at the next `retrieval index` unless it is told "
         "to --exclude them."
     )
 
 
 @app.command()
-def refuse(index: IndexOption = None) -> None:
-    """Fuse photos with their captions anew, after `train-fusion`. Nothing is encoded again."""
+def fuse(index: IndexOption = None) -> None:
+    """Fuse photos with their captions again, after `train-fusion`. Nothing is encoded again."""
     from retrieval import api
 
-    done = api.refuse(index)
-    say(f"Fused {done.photos} photo(s) with their captions by {done.fusion} in {done.folder}.")
+    done = api.fuse(index)
+    print_result(
+        f"Fused {done.photos} photo(s) with their captions by {done.fusion} in {done.folder}."
+    )
 
 
 @app.command()
@@ -334,13 +337,13 @@ def demo(
     from retrieval.output.text import summary
 
     photos = copy_photos(folder / "photos")
-    say(f"$ retrieval index {photos} --model {model}")
-    say(summary(_index([photos], None, model, Options(), quiet=False)))
+    print_result(f"$ retrieval index {photos} --model {model}")
+    print_result(summary(_index([photos], None, model, Options(), quiet=False)))
     for command, hits in run_queries(photos, QUERIES, folder / "gallery.html"):
-        say(f"\n$ {command}")
+        print_result(f"\n$ {command}")
         _write(hits, "table", False)
     page = (folder / "gallery.html").absolute()
-    say(f"\nThe same with pictures: {page}")
+    print_result(f"\nThe same with pictures: {page}")
     if show:
         _open_page(page)
 
@@ -385,25 +388,25 @@ def train(
     from retrieval.training.config import recipe_of
     from retrieval.training.mini import train
 
-    told = (lambda *_: None) if quiet else telling()
+    progress = (lambda *_: None) if quiet else progress_line()
     recipe = recipe_of(tune, epochs, settings or [])
-    tell = (lambda _: None) if quiet else talk
+    log = (lambda _: None) if quiet else print_message
     try:
         done = train(
             dataset, out, model, recipe, split, held_out, images, skip_bad, texts, device, seed,
-            tell, told,
+            log, progress,
         )  # fmt: skip
     except KeyboardInterrupt:
-        talk("\nStopped. Run the same command again to go on after the last whole epoch.")
+        print_message("\nStopped. Run the same command again to go on after the last whole epoch.")
         raise typer.Exit(130) from None
     before, after = (" / ".join(f"{r:.1f}" for r in rs) for rs in (done.before, done.after))
-    say(
+    print_result(
         f"The model in {done.folder}: R@1 / R@5 / R@10 {after} on photos that were held out, "
         f"{before} before training ({done.epochs} epochs)."
     )
     if done.curve:
-        say(f"Curve: {done.curve}")
-    say(f"Use it: retrieval index FOLDER --model {done.folder}")
+        print_result(f"Curve: {done.curve}")
+    print_result(f"Use it: retrieval index FOLDER --model {done.folder}")
 
 
 @app.command()
@@ -429,24 +432,24 @@ def train_fusion(
 ) -> None:
     """Learn how to weigh photos against their captions, examples against words, and what matches.
 
-    Takes minutes on a CPU. Then `retrieval refuse` brings an index to it.
+    Takes minutes on a CPU. Then `retrieval fuse` brings an index to it.
     """
     from retrieval.training.fusion_run import train_fusion
 
-    told = (lambda *_: None) if quiet else telling()
-    tell = (lambda _: None) if quiet else talk
-    done = train_fusion(dataset, model, out, split, held_out, images, skip_bad, seed, tell, told)
-    say(
+    progress = (lambda *_: None) if quiet else progress_line()
+    log = (lambda _: None) if quiet else print_message
+    done = train_fusion(dataset, model, out, split, held_out, images, skip_bad, seed, log, progress)
+    print_result(
         f"The fusion in {done.file}: R@1 {done.after:.1f} on photos that were held out, over "
         f"right, swapped and missing captions; the plain mean {done.before:.1f}."
     )
     before, after = done.reranked
-    say(
+    print_result(
         f"Its matching beside it: R@1 and R@5 on average {before:.1f}, re-ranked by it {after:.1f}."
     )
     if done.curve:
-        say(f"Curve: {done.curve}")
-    say("Bring an index to it: retrieval refuse --index DIR")
+        print_result(f"Curve: {done.curve}")
+    print_result("Bring an index to it: retrieval fuse --index DIR")
 
 
 # What the commands share ---------------------------------------------------------------------
@@ -461,14 +464,16 @@ def _index(
 ) -> "Report":
     import retrieval
 
-    tell = (lambda _: None) if quiet else talk
+    log = (lambda _: None) if quiet else print_message
     with _progress(quiet) as progress:
         try:
             return retrieval.index(
-                *folders, index=index, model=model, options=options, progress=progress, say=tell
+                *folders, index=index, model=model, options=options, progress=progress, log=log
             )
         except KeyboardInterrupt:
-            talk("\nStopped. What was indexed is kept; run the same command again to go on.")
+            print_message(
+                "\nStopped. What was indexed is kept; run the same command again to go on."
+            )
             raise typer.Exit(130) from None
 
 
@@ -490,14 +495,14 @@ def _index_to_search(index: Path | None, index_first: bool) -> Path:
                 raise retrieval.IndexMissingError(
                     f"{missing} Or add --index-first to this search."
                 ) from None
-            talk(str(missing))
+            print_message(str(missing))
             if not typer.confirm(f"Index the photos in {folder} now?", default=True, err=True):
                 raise typer.Exit(1) from None
             index_first = True
     if index_first:
         from retrieval.output.text import summary
 
-        talk(summary(_index(folders, where, None, retrieval.Options(), quiet=False)))
+        print_message(summary(_index(folders, where, None, retrieval.Options(), quiet=False)))
     return where
 
 
@@ -510,7 +515,7 @@ def _show(
     from retrieval.output.gallery import Section, last_gallery, write_gallery
 
     page = write_gallery(gallery or last_gallery(), [Section(query.terms, hits)])
-    talk(f"Gallery: {page}")
+    print_message(f"Gallery: {page}")
     if show:
         _open_page(page)
 
@@ -527,7 +532,7 @@ def _open_page(page: Path) -> None:
     import webbrowser
 
     if not webbrowser.open(page.as_uri()):
-        talk(f"No browser could be started; open {page} yourself.")
+        print_message(f"No browser could be started; open {page} yourself.")
 
 
 @contextmanager
@@ -546,7 +551,7 @@ def _progress(quiet: bool) -> Iterator[Callable[["Progress"], None]]:
             if time.monotonic() - last >= 10:
                 last = time.monotonic()
                 what = "files" if now.what == "photos" else "captioned photos"
-                talk(f"{now.done} of {now.total} {what}, {now.skipped} skipped")
+                print_message(f"{now.done} of {now.total} {what}, {now.skipped} skipped")
 
         yield line
 
@@ -622,7 +627,7 @@ def main() -> None:
 
 
 def _fail(sentence: str, code: int) -> None:
-    talk(f"Error: {sentence}" if code == 1 else sentence)
+    print_message(f"Error: {sentence}" if code == 1 else sentence)
     sys.exit(code)
 
 

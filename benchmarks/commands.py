@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from retrieval.output.terminal import say, talk, telling
+from retrieval.output.terminal import print_message, print_result, progress_line
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -87,8 +87,8 @@ def recall(
     from retrieval.datasets.captioned import read_captioned
 
     plots.check(plot)
-    found = read_captioned(dataset, split, images, skip_bad, talk)
-    talk(f"{found.name}: {len(found.photos):,} photos, {len(found.captions):,} captions")
+    found = read_captioned(dataset, split, images, skip_bad, print_message)
+    print_message(f"{found.name}: {len(found.photos):,} photos, {len(found.captions):,} captions")
     runs = benchmark.measure(
         found,
         model or ["auto"],
@@ -97,13 +97,15 @@ def recall(
         direction,
         skip_bad,
         rebuild,
-        talk,
-        telling(),
+        print_message,
+        progress_line(),
     )
-    say(json.dumps(benchmark.as_json(runs), indent=2) if as_json else benchmark.as_table(runs))
+    print_result(
+        json.dumps(benchmark.as_json(runs), indent=2) if as_json else benchmark.as_table(runs)
+    )
     if plot is not None:
         plots.recall(runs, plot)
-        talk(f"Chart: {plot}")
+        print_message(f"Chart: {plot}")
 
 
 @app.command()
@@ -141,13 +143,18 @@ def search(
 
     plots.check(plot)
     wanted = benchmark.parse_sizes(sizes)
-    found = read_captioned(dataset, split, say=talk)
-    measured = benchmark.measure(found, wanted, kind or (), model, seed, talk, telling())
-    told = benchmark.as_json(measured)
-    say(json.dumps(told, indent=2) if as_json else benchmark.as_table(measured))
+    found = read_captioned(dataset, split, log=print_message)
+    measured = benchmark.measure(
+        found, wanted, kind or (), model, seed, print_message, progress_line()
+    )
+    print_result(
+        json.dumps(benchmark.as_json(measured), indent=2)
+        if as_json
+        else benchmark.as_table(measured)
+    )
     if plot is not None:
         plots.search(measured, plot)
-        talk(f"Chart: {plot}")
+        print_message(f"Chart: {plot}")
 
 
 @app.command()
@@ -176,16 +183,18 @@ def fusion(
     from retrieval.datasets.captioned import part, read_captioned
 
     plots.check(plot)
-    whole = read_captioned(dataset, "all", images, skip_bad, talk)
+    whole = read_captioned(dataset, "all", images, skip_bad, print_message)
     found = part(whole, split)
     val = None
     if split != "val" and any(photo.split == "val" for photo in whole.photos):
         val = part(whole, "val")
-    fused = benchmark.measure(found, val, model, skip_bad, talk, telling())
-    say(json.dumps(benchmark.as_json(fused), indent=2) if as_json else benchmark.as_table(fused))
+    fused = benchmark.measure(found, val, model, skip_bad, print_message, progress_line())
+    print_result(
+        json.dumps(benchmark.as_json(fused), indent=2) if as_json else benchmark.as_table(fused)
+    )
     if plot is not None:
         plots.fusion(fused, plot)
-        talk(f"Chart: {plot}")
+        print_message(f"Chart: {plot}")
 
 
 @app.command()
@@ -214,13 +223,13 @@ def relevance(
     from retrieval.datasets.captioned import read_captioned
 
     plots.check(plot)
-    captioned = read_captioned(dataset, split, images, skip_bad, talk)
-    found = benchmark.measure_set(captioned, model, seed, talk, telling())
-    say(json.dumps(found, indent=2, default=vars) if as_json else benchmark.as_text(found))
+    captioned = read_captioned(dataset, split, images, skip_bad, print_message)
+    found = benchmark.measure_set(captioned, model, seed, print_message, progress_line())
+    print_result(json.dumps(found, indent=2, default=vars) if as_json else benchmark.as_text(found))
     if plot is not None:
         shown = {name: found[name] for name in ("all hits", "first hits")}
         benchmark.draw_diagram(plot, shown)
-        talk(f"Chart: {plot}")
+        print_message(f"Chart: {plot}")
 
 
 @app.command()
@@ -267,12 +276,14 @@ def throughput(
         workers,
         sources,
         peers,
-        talk,
+        print_message,
     )
-    say(json.dumps(benchmark.as_json(found), indent=2) if as_json else benchmark.as_table(found))
+    print_result(
+        json.dumps(benchmark.as_json(found), indent=2) if as_json else benchmark.as_table(found)
+    )
     if plot is not None:
         plots.throughput(found, plot)
-        talk(f"Chart: {plot}")
+        print_message(f"Chart: {plot}")
 
 
 @app.command()
@@ -289,10 +300,12 @@ def startup(
 
     plots.check(plot)
     found = benchmark.measure(model, photos, repeats)
-    say(json.dumps(benchmark.as_json(found), indent=2) if as_json else benchmark.as_table(found))
+    print_result(
+        json.dumps(benchmark.as_json(found), indent=2) if as_json else benchmark.as_table(found)
+    )
     if plot is not None:
         plots.startup(found, plot)
-        talk(f"Chart: {plot}")
+        print_message(f"Chart: {plot}")
 
 
 def alone(name: str) -> None:
@@ -302,5 +315,5 @@ def alone(name: str) -> None:
     try:
         app([name, *sys.argv[1:]], prog_name="retrieval benchmark")
     except RetrievalError as error:
-        talk(f"Error: {error}")
+        print_message(f"Error: {error}")
         sys.exit(1)

@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks import matching as pairs
 from indexes.arrays import Floats, Ints
 from retrieval.datasets.captioned import CaptionedSet
-from retrieval.datasets.embedding_cache import Progress, keep
+from retrieval.datasets.embedding_cache import Progress, open_embedding_cache
 from retrieval.encoders.registry import load_encoder
 from retrieval.evaluation.bootstrap import Difference, Measured, compare, summarise
 from retrieval.evaluation.fusion_cases import (
@@ -81,7 +81,7 @@ def measure(
     val: CaptionedSet | None = None,
     model: str = "auto",
     skip_bad: bool = False,
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
     progress: Progress = lambda *_: None,
 ) -> Fused:
     """Measure the fusion that a search with `model` would use on the photos of `captioned`.
@@ -90,19 +90,19 @@ def measure(
     fixed weights. Raises RetrievalError.
     """
     started = time.perf_counter()
-    encoder = load_encoder(model, say)
+    encoder = load_encoder(model, log)
     fusion = load_fusion(encoder.fingerprint, encoder.dim)
     if fusion.photo is None:
-        say(
+        log(
             "No fusion was trained for this model: attention is the plain mean here. "
             "`retrieval train-fusion` trains one."
         )
-    with keep(encoder, progress) as kept:
+    with open_embedding_cache(encoder, progress) as cache:
         embedded, used = {}, captioned
         for name, some in (("measured", captioned), ("val", val)):
             if some is not None:
-                images, parts, there = captioned_of(some, kept, skip_bad, say)
-                asked = [asked_of(there, kept, seed, 1) for seed in SEEDS]
+                images, parts, there = captioned_of(some, cache, skip_bad, log)
+                asked = [asked_of(there, cache, seed, 1) for seed in SEEDS]
                 embedded[name] = _Embedded(images, parts, asked)
                 used = there if name == "measured" else used
     here = embedded["measured"]
@@ -228,13 +228,13 @@ def _methods(
     return methods
 
 
-# Told ------------------------------------------------------------------------------------------
+# As text --------------------------------------------------------------------------------------
 
 
 def as_json(fused: Fused) -> dict[str, Any]:
     """Plain values, in percent. Each method has its 95% intervals, its spread over the seeds, and
     the attention how much it is above the best fixed weight (Slerp for composed queries)."""
-    told: dict[str, Any] = {
+    values: dict[str, Any] = {
         "dataset": fused.captioned.name,
         "split": fused.captioned.split,
         "images": len(fused.captioned.photos),
@@ -246,23 +246,23 @@ def as_json(fused: Fused) -> dict[str, Any]:
         "alpha": {**fused.alphas, "found_on": fused.found_on},
     }
     for case, methods in fused.cases.items():
-        told[case] = {name: _plain(method) for name, method in methods.items()}
+        values[case] = {name: _plain(method) for name, method in methods.items()}
         if "fixed_alpha" in methods:
-            told[case]["fixed_alpha"]["alpha"] = fused.alphas[case]
-    told["matching"] = None if fused.matching is None else pairs.as_json(fused.matching)
-    return {**told, "seconds": round(fused.seconds, 2)}
+            values[case]["fixed_alpha"]["alpha"] = fused.alphas[case]
+    values["matching"] = None if fused.matching is None else pairs.as_json(fused.matching)
+    return {**values, "seconds": round(fused.seconds, 2)}
 
 
 def _plain(method: Method) -> dict[str, Any]:
-    told: dict[str, Any] = {m: round(method.measured[m].value, 3) for m in SHOWN}
-    told["intervals"] = {
+    values: dict[str, Any] = {m: round(method.measured[m].value, 3) for m in SHOWN}
+    values["intervals"] = {
         m: [round(method.measured[m].low, 3), round(method.measured[m].high, 3)] for m in SHOWN
     }
-    told["spread"] = {m: round(method.spread[m], 3) for m in SHOWN}
+    values["spread"] = {m: round(method.spread[m], 3) for m in SHOWN}
     if method.uncaptioned is not None:
-        told["R@1_without_caption"] = round(method.uncaptioned, 3)
+        values["R@1_without_caption"] = round(method.uncaptioned, 3)
     if method.above is not None:
-        told["above_baseline"] = {
+        values["above_baseline"] = {
             m: {
                 "difference": round(method.above[m].value, 3),
                 "interval": [round(method.above[m].low, 3), round(method.above[m].high, 3)],
@@ -270,7 +270,7 @@ def _plain(method: Method) -> dict[str, Any]:
             }
             for m in SHOWN
         }
-    return told
+    return values
 
 
 def as_table(fused: Fused) -> str:

@@ -102,8 +102,8 @@ class Served:
         self.kind, self.setting = KINDS[name], ""
         self._index, self._part = index, part
         if self.kind.card:
-            on_card = gpu.on_cards(part, half=self.kind.card == "float16")
-            if not isinstance(on_card, gpu.CardPart):
+            on_card = gpu.to_gpus(part, half=self.kind.card == "float16")
+            if not isinstance(on_card, gpu.GpuPart):
                 raise StorageError(
                     f"{len(part):,} vectors do not fit on the graphics card. Measure fewer, or "
                     "another type of index."
@@ -125,7 +125,7 @@ class Served:
         exact: Ints = self._index.search(asked, K)[1]
         return exact
 
-    def settle(self, queries: Floats, bars: Floats) -> None:
+    def update_presence(self, queries: Floats, bars: Floats) -> None:
         """Take the first setting that is right for these queries; bars: see `recall`."""
         for value in self.kind.settings if self.kind.setting else ():
             space = load_faiss().ParameterSpace()

@@ -61,8 +61,8 @@ def run(*arguments: str) -> Ran:
     """Run `retrieval ARGUMENTS…` to its end; raises RuntimeError with its words if it fails."""
     command = [sys.executable, "-S", "-E", "-c", _LAUNCH, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    *lines, told = done.stdout.splitlines(keepends=True)
-    code, seconds, peak, cpu = json.loads(told)
+    *lines, figures = done.stdout.splitlines(keepends=True)
+    code, seconds, peak, cpu = json.loads(figures)
     text = "".join(lines) + done.stderr
     if code:
         raise RuntimeError(f"retrieval {' '.join(arguments)}: {text}")

@@ -152,7 +152,7 @@ def _around(value: float, parts: Doubles) -> Measured:
     return Measured(value, value - half, value + half)
 
 
-# Told ------------------------------------------------------------------------------------------
+# As text --------------------------------------------------------------------------------------
 
 
 def as_json(found: Mapping[str, Matched]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from indexes.arrays import Bools, Floats
 from retrieval.datasets.captioned import read_captioned
-from retrieval.datasets.embedding_cache import keep, without
+from retrieval.datasets.embedding_cache import drop_unreadable, open_embedding_cache
 from retrieval.encoders.registry import load_encoder
 
 NAMES = """person|bicycle|car|motorcycle|airplane|bus|train|truck|boat|traffic light|fire hydrant
@@ -53,14 +53,14 @@ def main() -> None:
     chosen = parser.parse_args()
     encoder = load_encoder(chosen.model)
     whole = read_captioned(chosen.dataset, chosen.split)
-    with keep(encoder, lambda *_: None) as kept:
-        photos, wrong = kept.photos(whole.photos)
-        used = without(whole, wrong, False, print)
+    with open_embedding_cache(encoder, lambda *_: None) as cache:
+        photos, wrong = cache.photos(whole.photos)
+        used = drop_unreadable(whole, wrong, False, print)
         captions = [photo.captions for photo in used.photos]
         relevant = {name: r for name in NAMES if (r := right(name, captions)).any()}
         print(f"{len(relevant)} things in {len(captions):,} photos, {encoder.name}, in percent")
         for sentence in SENTENCES:
-            queries = kept.texts([sentence.format(name) for name in relevant]).rows
+            queries = cache.texts([sentence.format(name) for name in relevant]).rows
             scores = queries @ photos.rows.T
             pairs = list(zip(scores, relevant.values(), strict=True))
             precision = np.mean([average_precision(s, r) for s, r in pairs])

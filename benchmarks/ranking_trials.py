@@ -23,7 +23,7 @@ import indexes.fulltext as table
 from indexes.arrays import Bools, Floats, Ints
 from indexes.database import FULL_TEXT
 from retrieval.datasets.captioned import CaptionedSet, read_captioned
-from retrieval.datasets.embedding_cache import Kept, keep
+from retrieval.datasets.embedding_cache import EmbeddingCache, open_embedding_cache
 from retrieval.encoders.registry import load_encoder
 from retrieval.errors import DataSetError
 from retrieval.evaluation.bootstrap import compare, summarise
@@ -68,13 +68,13 @@ def main() -> None:
     encoder = load_encoder(chosen.model)
     banks: dict[str, Bank] = {"generic": (query_bank.generic_queries(), query_bank.bank(encoder))}
     print(f"Model {encoder.name}, weights {encoder.fingerprint}.")
-    with keep(encoder, lambda *_: None) as kept:
-        banks.update((Path(name).name, _bank(name, kept)) for name in chosen.bank)
+    with open_embedding_cache(encoder, lambda *_: None) as cache:
+        banks.update((Path(name).name, _bank(name, cache)) for name in chosen.bank)
         for name in chosen.datasets:
-            data = _embed(_read(name), kept)
+            data = _embed(_read(name), cache)
             print(f"\n{data.name}: {len(data.photos):,} photos, {len(data.texts):,} captions\n")
             fusion = load_fusion(encoder.fingerprint, encoder.dim)
-            tables = [_vectors(data, banks, kept), _words(data, banks["generic"][1], fusion)]
+            tables = [_vectors(data, banks, cache), _words(data, banks["generic"][1], fusion)]
             tables += [_tuned(data, banks["generic"][1])] if chosen.tune else []
             for lines in tables:
                 print("\n".join(lines), flush=True)
@@ -86,7 +86,7 @@ def main() -> None:
 _HEAD = "| Ranking | Bank | R@1 | R@5 | R@10 | Δ R@1 (95% interval) |\n|---|---|---:|---:|---:|---|"
 
 
-def _vectors(data: Embedded, banks: Mapping[str, Bank], kept: Kept) -> Iterator[str]:
+def _vectors(data: Embedded, banks: Mapping[str, Bank], cache: EmbeddingCache) -> Iterator[str]:
     yield _HEAD
     none = np.empty((0, data.photos.shape[1]), np.float32)
     plain = ranks_of(RANKINGS["plain"], data, data.texts, none)
@@ -95,16 +95,16 @@ def _vectors(data: Embedded, banks: Mapping[str, Bank], kept: Kept) -> Iterator[
             continue
         texts = data.texts
         if ranking.templates:
-            texts = templated(ranking, list(data.captions), lambda more: kept.texts(more).rows)
+            texts = templated(ranking, list(data.captions), lambda more: cache.texts(more).rows)
         if ranking.bias is None:
             ranks = plain if name == "plain" else ranks_of(ranking, data, texts, none)
             yield _row(name, "–", ranks, plain)
             continue
-        for bank_name, (sentences, rows) in banks.items():
+        for bank_version, (sentences, rows) in banks.items():
             fresh = ~np.isin(sentences, data.captions)
             note = "" if fresh.all() else f" (less {(~fresh).sum()} that are queries)"
             ranks = ranks_of(ranking, data, texts, rows[fresh])
-            yield _row(name, bank_name + note, ranks, plain)
+            yield _row(name, bank_version + note, ranks, plain)
 
 
 def ranks_of(ranking: Ranking, data: Embedded, texts: Floats, rows: Floats) -> Ranks:
@@ -212,22 +212,22 @@ def _read(name: str) -> CaptionedSet:
     return read_captioned(Path(folder), split or "all")
 
 
-def _bank(name: str, kept: Kept) -> Bank:
+def _bank(name: str, cache: EmbeddingCache) -> Bank:
     path = Path(name)
     if path.is_file():
         sentences = tuple(filter(None, path.read_text(encoding="utf-8").splitlines()))
     else:
         sentences = _read(name).captions
-    return sentences, kept.texts(sentences).rows
+    return sentences, cache.texts(sentences).rows
 
 
-def _embed(data: CaptionedSet, kept: Kept) -> Embedded:
-    photos, wrong = kept.photos(data.photos)
+def _embed(data: CaptionedSet, cache: EmbeddingCache) -> Embedded:
+    photos, wrong = cache.photos(data.photos)
     if wrong:
         raise DataSetError(f"{data.name} has photos that cannot be read; see `benchmark recall`.")
     name = data.name + (f":{data.split}" if data.split != "all" else "")
     owners = np.array(data.owners, np.int64)
-    return Embedded(name, data.captions, photos.rows, kept.texts(data.captions).rows, owners)
+    return Embedded(name, data.captions, photos.rows, cache.texts(data.captions).rows, owners)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,12 @@ from benchmarks.index_types import Served, bars, build, recall
 from indexes import vectors
 from indexes.arrays import Floats, Ints
 from retrieval.datasets.captioned import CaptionedSet
-from retrieval.datasets.embedding_cache import Kept, Progress, keep, without
+from retrieval.datasets.embedding_cache import (
+    EmbeddingCache,
+    Progress,
+    drop_unreadable,
+    open_embedding_cache,
+)
 from retrieval.encoders.registry import load_encoder
 from retrieval.evaluation.bootstrap import Difference, Measured, compare, summarise
 from retrieval.evaluation.metrics import METRICS, Ranks, inner_products, rank
@@ -65,7 +70,7 @@ def measure(
     direction: Direction = "both",
     skip_bad: bool = False,
     rebuild: bool = False,
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
     progress: Progress = lambda *_: None,
 ) -> list[Run]:
     """A run for each model, each ranking and each type of index: `retrieval benchmark recall`.
@@ -79,15 +84,15 @@ def measure(
     runs = []
     for model in models:
         started = time.perf_counter()
-        encoder = load_encoder(model, say)
-        with keep(encoder, progress, rebuild) as kept:
-            photos, wrong = kept.photos(captioned.photos)
-            used = without(captioned, wrong, skip_bad, say)
-            texts = kept.texts(used.captions)
+        encoder = load_encoder(model, log)
+        with open_embedding_cache(encoder, progress, rebuild) as cache:
+            photos, wrong = cache.photos(captioned.photos)
+            used = drop_unreadable(captioned, wrong, skip_bad, log)
+            texts = cache.texts(used.captions)
             encoded = (photos.fresh, texts.fresh)
             for name, ranking in chosen.items():
                 rows = {
-                    way: ranking(_task(way, used, photos.rows, texts.rows, kept, encoder))
+                    way: ranking(_task(way, used, photos.rows, texts.rows, cache, encoder))
                     for way in ways
                 }
                 for kind in types:
@@ -117,11 +122,11 @@ def measure(
 
 
 def _task(
-    way: str, used: CaptionedSet, photos: Floats, texts: Floats, kept: Kept, encoder: Any
+    way: str, used: CaptionedSet, photos: Floats, texts: Floats, cache: EmbeddingCache, encoder: Any
 ) -> rankings.Task:
     queries, gallery = (texts, photos) if way == "text_to_image" else (photos, texts)
     return rankings.Task(
-        way, queries, gallery, used.captions, encoder, lambda more: kept.texts(more).rows
+        way, queries, gallery, used.captions, encoder, lambda more: cache.texts(more).rows
     )
 
 
@@ -137,7 +142,7 @@ def through(
     served = Served(kind, build(kind, gallery), part)
     sample = queries[:: max(1, len(queries) // _CHECKED)]
     for_setting, checked = sample[1::2], sample[::2]
-    served.settle(for_setting, bars(gallery, for_setting))
+    served.update_presence(for_setting, bars(gallery, for_setting))
     found = np.concatenate([served.search(query[None]) for query in checked])
     right = recall(gallery, checked, found, bars(gallery, checked))
     exact = inner_products(queries, gallery)
@@ -153,7 +158,7 @@ def through(
     return ranks, IndexUsed(served.kind.factory(len(gallery)), served.setting, right)
 
 
-# Told ------------------------------------------------------------------------------------------
+# As text --------------------------------------------------------------------------------------
 
 
 def as_json(runs: Sequence[Run]) -> Any:
@@ -162,7 +167,7 @@ def as_json(runs: Sequence[Run]) -> Any:
     All measures are in percent but for MedR; each has its 95% interval beside it. Runs after the
     first say how much they are above it.
     """
-    told = []
+    values = []
     for run in runs:
         value: dict[str, Any] = {
             "dataset": run.captioned.name,
@@ -200,8 +205,8 @@ def as_json(runs: Sequence[Run]) -> Any:
             }
         value["encoded"] = {"images": run.encoded[0], "captions": run.encoded[1]}
         value["seconds"] = round(run.seconds, 3)
-        told.append(value)
-    return told[0] if len(told) == 1 else told
+        values.append(value)
+    return values[0] if len(values) == 1 else values
 
 
 def steps(first: Run, second: Run, way: str) -> dict[str, Difference]:
@@ -252,12 +257,12 @@ def _above(first: Run, run: Run) -> list[str]:
     for way in run.measured:
         found = steps(first, run, way)
         if found:
-            told = ", ".join(
+            values = ", ".join(
                 f"{name} {found[name].value:+.2f} [{found[name].low:+.2f}, {found[name].high:+.2f}]"
                 for name in ("R@1", "R@5", "R@10")
             )
             what = f"{first.model}, {first.ranking}, {first.index_type}, {way.replace('_', ' ')}"
-            lines.append(f"above {what}: {told}")
+            lines.append(f"above {what}: {values}")
     return lines
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from retrieval.datasets.captioned import CaptionedSet
-from retrieval.datasets.embedding_cache import Progress, keep
+from retrieval.datasets.embedding_cache import Progress, open_embedding_cache
 from retrieval.encoders.registry import load_encoder
 from retrieval.errors import ModelError
 from retrieval.evaluation.relevance_metrics import draw_diagram
@@ -33,22 +33,22 @@ def measure_set(
     captioned: CaptionedSet,
     model: str = "auto",
     seed: int = 0,
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
     progress: Progress = lambda *_: None,
 ) -> dict[str, Any]:
     """Searches of galleries of several sizes, of which half have an answer, as `measure` tells.
 
     Raises RetrievalError, where no relevance was fitted for the model for instance.
     """
-    encoder = load_encoder(model, say)
+    encoder = load_encoder(model, log)
     calibration = load_calibration(encoder.fingerprint)
     if calibration is None:
         raise ModelError(
             f"Relevance was not fitted for model {encoder.name}. "
             "`python -m retrieval.training.relevance --help` tells how to fit it."
         )
-    with keep(encoder, progress) as kept:
-        material = material_of(captioned, encoder, kept)
+    with open_embedding_cache(encoder, progress) as cache:
+        material = material_of(captioned, encoder, cache)
     rows = np.arange(len(material.photos))
     trials = draw_trials(material, rows, rows[:0], TEST_SIZES, QUERIES, seed)
     return measure(calibration, ask(material, trials, encoder.encode_texts, sentence_encoder()))

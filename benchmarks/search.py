@@ -34,7 +34,7 @@ from indexes.arrays import Floats, Ints
 from indexes.errors import StorageError
 from indexes.lazy_imports import load_faiss
 from retrieval.datasets.captioned import CaptionedSet
-from retrieval.datasets.embedding_cache import Progress, keep
+from retrieval.datasets.embedding_cache import Progress, open_embedding_cache
 from retrieval.encoders.registry import load_encoder
 from retrieval.errors import QueryError
 
@@ -97,7 +97,7 @@ def measure(
     kinds: Sequence[str] = (),
     model: str = "auto",
     seed: int = 0,
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
     progress: Progress = lambda *_: None,
 ) -> Measurement:
     """Build and search every kind at every size. kinds: none means all that can be had here.
@@ -107,15 +107,15 @@ def measure(
     started = time.perf_counter()
     check(kinds)
     kinds = kinds or kinds_here()
-    encoder = load_encoder(model, say)
+    encoder = load_encoder(model, log)
     _check_room(max(sizes), encoder.dim)
     random = np.random.default_rng(seed)
-    with keep(encoder, progress) as kept:
-        base, wrong = kept.photos(captioned.photos)
+    with open_embedding_cache(encoder, progress) as cache:
+        base, wrong = cache.photos(captioned.photos)
         good = [p for i, p in enumerate(captioned.photos) if i not in wrong]
         captions = sorted({caption for photo in good for caption in photo.captions})
         chosen = random.permutation(len(captions))[:_QUERIES]
-        queries = kept.texts([captions[i] for i in chosen]).rows
+        queries = cache.texts([captions[i] for i in chosen]).rows
     figures: list[Figures] = []
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -125,7 +125,7 @@ def measure(
             np.save(folder / "bars.npy", bars(rows, queries))
             for done, kind in enumerate(kinds):
                 progress(f"types of index at {size:,} vectors", done, len(kinds))
-                say(f"{size:,} vectors: {kind}")
+                log(f"{size:,} vectors: {kind}")
                 figures.append(_measure_kind(folder, rows, kind, seed))
             del rows
     choices = {
@@ -223,7 +223,7 @@ def _serve(folder: Path, kind: str, dim: int) -> dict[str, Any]:
     index = faiss.read_index(str(file), 0 if flat is None else faiss.IO_FLAG_MMAP_IFC)
     served = Served(kind, index, flat or vectors.Part(np.arange(len(rows)), rows))
     half = len(queries) // 2
-    served.settle(queries[:half], bars[:half])
+    served.update_presence(queries[:half], bars[:half])
     rest = queries[half:]
     ones = _times(served.search, [rest[i : i + 1] for i in range(len(rest))])
     batches = [np.resize(np.roll(rest, -i, 0), (BATCH, dim)) for i in range(50)]
@@ -253,7 +253,7 @@ def _times(search: Callable[[Floats], Ints], asked: Sequence[Floats]) -> list[fl
     return times
 
 
-# Told ------------------------------------------------------------------------------------------
+# As text --------------------------------------------------------------------------------------
 
 
 def as_json(measurement: Measurement) -> dict[str, Any]:

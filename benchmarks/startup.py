@@ -18,7 +18,7 @@ import numpy as np
 
 import retrieval
 from benchmarks.main_job import run
-from indexes.catalogue import File, Made, Photo
+from indexes.catalogue import File, IndexModel, Photo
 from indexes.index import Index
 from retrieval.fusion.attention import MEAN
 
@@ -82,7 +82,7 @@ def _fill(folder: Path, model: str, photos: int) -> str:
     root = folder / "photos"
     root.mkdir()
     Index.create(
-        folder / "index", Made(encoder.name, encoder.fingerprint, encoder.dim, MEAN)
+        folder / "index", IndexModel(encoder.name, encoder.fingerprint, encoder.dim, MEAN)
     ).close()
     random = np.random.default_rng(0)
     with Index.open(folder / "index", writable=True) as index:

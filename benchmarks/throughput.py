@@ -74,7 +74,7 @@ def measure(
     workers: int | None = None,
     sources: Path | None = None,
     with_peers: bool = True,
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> Throughput:
     """Measure every way on photos of each size.
 
@@ -83,14 +83,14 @@ def measure(
     from. Raises RetrievalError where the model or the photos are not to be had.
     """
     threads = workers or max(os.cpu_count() or 1, 2)
-    encoder = retrieval.load_encoder(model, say, compute)
+    encoder = retrieval.load_encoder(model, log, compute)
     notes: list[str] = []
     speeds: list[Speed] = []
     with tempfile.TemporaryDirectory() as place:
         others = _peers(encoder, Path(place), notes) if with_peers else []
         for size in megapixels:
             count = max(32, round(photos * min(1.0, (megapixels[0] / size) ** 0.5)))
-            say(f"{count} photos of {size:g} megapixels")
+            log(f"{count} photos of {size:g} megapixels")
             folder = Path(place, f"{size:g}")
             paths = sample_photos.make(folder, size, count, sources)
             ways = _ways(encoder, folder, paths, threads, others)

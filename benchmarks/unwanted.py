@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.objects import average_precision
 from indexes.arrays import Bools
 from retrieval.datasets.captioned import read_captioned
-from retrieval.datasets.embedding_cache import keep, without
+from retrieval.datasets.embedding_cache import drop_unreadable, open_embedding_cache
 from retrieval.encoders.registry import load_encoder
 from retrieval.fusion.attention import UNWANTED_STRENGTH, normalise, unwanted_parts
 
@@ -65,24 +65,27 @@ def main() -> None:
     chosen = parser.parse_args()
     encoder = load_encoder(chosen.model)
     whole = read_captioned(chosen.dataset, chosen.split)
-    with keep(encoder, lambda *_: None) as kept:
-        photos, wrong = kept.photos(whole.photos)
-        used = without(whole, wrong, False, print)
+    with open_embedding_cache(encoder, lambda *_: None) as cache:
+        photos, wrong = cache.photos(whole.photos)
+        used = drop_unreadable(whole, wrong, False, print)
         asked = pairs([photo.captions for photo in used.photos])
         words = sorted({word for pair in asked for word in pair[:2]})
-        rows = dict(zip(words, kept.texts(words).rows, strict=True))
+        rows = dict(zip(words, cache.texts(words).rows, strict=True))
     print(f"{len(asked)} pairs of {len(words)} words, {len(used.photos):,} photos, {encoder.name}")
     print("strength   A, not B         B         A       mAP")
     for strength in STRENGTHS:
-        told = []
+        rows_of_shares = []
         for a, b, has_a, has_b in asked:
             less = unwanted_parts(rows[a], rows[b][None], [strength / UNWANTED_STRENGTH])[0]
             scores = photos.rows @ normalise(rows[a] - less)
             first = np.argsort(-scores, kind="stable")[:_K]
             right = has_a & ~has_b
             shares = [float(100 * mask[first].mean()) for mask in (right, has_b, has_a)]
-            told.append([*shares, average_precision(scores, right)])
-        print(f"{strength:<8g}" + "".join(f"{value:>11.1f}" for value in np.mean(told, axis=0)))
+            rows_of_shares.append([*shares, average_precision(scores, right)])
+        print(
+            f"{strength:<8g}"
+            + "".join(f"{value:>11.1f}" for value in np.mean(rows_of_shares, axis=0))
+        )
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ class Said(Database):
         return dict(self.conn.execute("SELECT photo_id, digest FROM said").fetchall())
 
     @guarded
-    def said_rows(self, dim: int, most: int) -> Floats:
+    def caption_embeddings(self, dim: int, most: int) -> Floats:
         """Caption embeddings of up to `most` photos, evenly spaced: float32 [n, dim].
 
         The same until `generation` changes, as it does with anything that is said.
@@ -65,7 +65,9 @@ class Said(Database):
         return matrix(found, dim)
 
     @guarded
-    def put_said(self, ids: Sequence[int], digests: Sequence[bytes], rows: Floats) -> None:
+    def put_caption_embeddings(
+        self, ids: Sequence[int], digests: Sequence[bytes], rows: Floats
+    ) -> None:
         """Store caption embeddings, float32 [n, dim], with the digests of their texts."""
         vectors = (row.astype("<f4").tobytes() for row in rows)
         with self.transaction():
@@ -76,7 +78,7 @@ class Said(Database):
             self._drop("fused", ids)
 
     @guarded
-    def drop_said(self, ids: Sequence[int]) -> None:
+    def drop_caption_embeddings(self, ids: Sequence[int]) -> None:
         """Nothing is said of these photos any more."""
         with self.transaction():
             self._drop("said", ids)
@@ -118,7 +120,7 @@ class Said(Database):
             self._renew()
 
     @guarded
-    def shares(self, ids: Sequence[int]) -> dict[int, float]:
+    def photo_weights(self, ids: Sequence[int]) -> dict[int, float]:
         """The photo's own share in its fused embedding, for those of the photos that have one."""
         if not self._has("fused"):
             return {}

@@ -22,10 +22,14 @@ from indexes.fulltext import Words, stored
 
 
 @dataclass(frozen=True)
-class Made:
-    """How every embedding of an index was made; a query has to be made the same way."""
+class IndexModel:
+    """How every embedding of an index was made; a query has to be made the same way.
 
-    model: str
+    name: of the model, as `--model` takes it; fingerprint: a hash of its weights; dim: the length
+    of an embedding; fusion: the name of the weights that fuse photos with their captions.
+    """
+
+    name: str
     fingerprint: str
     dim: int
     fusion: str
@@ -84,10 +88,10 @@ class Catalogue(Words, Said):
     """One open catalogue. Use as a context manager, or call `close`."""
 
     @classmethod
-    def create(cls, folder: Path, made: Made) -> Self:
+    def create(cls, folder: Path, model: IndexModel) -> Self:
         """Make an empty catalogue in `folder`, which has to exist."""
         catalogue = cls._new(folder)
-        catalogue._create_tables(made)
+        catalogue._create_tables(model)
         catalogue._use_wal()
         return catalogue
 
@@ -118,7 +122,7 @@ class Catalogue(Words, Said):
             self._stamp()
 
     @guarded
-    def _create_tables(self, made: Made) -> None:
+    def _create_tables(self, model: IndexModel) -> None:
         with self.db.atomic():
             self.db.table("meta").create({"key": str, "value": str}, pk="key")
             self.db.table("roots").create({"id": int, "relative": str, "absolute": str}, pk="id")
@@ -155,8 +159,10 @@ class Catalogue(Words, Said):
             self._create_text()
             self._create_said()
             self._set("generation", secrets.token_hex(8))
-            for key, value in asdict(made).items():
-                self._set(key, str(value))
+            for key, value in (("model", model.name), ("fingerprint", model.fingerprint)):
+                self._set(key, value)
+            self._set("dim", str(model.dim))
+            self._set("fusion", model.fusion)
             self._stamp()
 
     def _set(self, key: str, value: str) -> None:
@@ -169,12 +175,14 @@ class Catalogue(Words, Said):
         return str(row[0]) if row else str(default)
 
     @guarded
-    def made(self) -> Made:
+    def model(self) -> IndexModel:
         """The model, weights, dimension and fusion behind the embeddings."""
         dim = self._get("dim")
         if not dim.isdigit() or not 0 < int(dim) <= 65_536:
             raise sqlite3.DatabaseError("its dimension makes no sense")
-        return Made(self._get("model"), self._get("fingerprint"), int(dim), self._get("fusion"))
+        return IndexModel(
+            self._get("model"), self._get("fingerprint"), int(dim), self._get("fusion")
+        )
 
     @guarded
     def setting(self, key: str, default: str) -> str:
@@ -323,7 +331,7 @@ class Catalogue(Words, Said):
             )
 
     @guarded
-    def settle(self) -> None:
+    def update_presence(self) -> None:
         """Bring `photos.present` of all photos in line with the files, and drop leftovers.
 
         A photo is present while one of its files is. A file that is gone but whose photo is still
@@ -339,7 +347,7 @@ class Catalogue(Words, Said):
                 "DELETE FROM files WHERE NOT present AND (photo_id IS NULL OR photo_id IN "
                 "(SELECT id FROM photos WHERE present))"
             )
-            self.settle_words()
+            self.update_full_text()
 
     @guarded
     def forget_files(self, root_id: int, under: str) -> int:
@@ -369,7 +377,7 @@ class Catalogue(Words, Said):
     # What a search reads -----------------------------------------------------------------------
 
     @guarded
-    def embeddings(self, dim: int, after: int = 0) -> tuple[Ints, Floats]:
+    def all_search_embeddings(self, dim: int, after: int = 0) -> tuple[Ints, Floats]:
         """What is searched, of photos with an id above `after`: int64 [n], float32 [n, dim], by id.
 
         Fused with captions where there are some.
@@ -385,7 +393,7 @@ class Catalogue(Words, Said):
         return np.concatenate(ids), np.concatenate(parts)
 
     @guarded
-    def embedding(self, photo_id: int, dim: int) -> Floats:
+    def image_embedding(self, photo_id: int, dim: int) -> Floats:
         """The embedding of what is seen in one photo, float32 [dim]."""
         row = self.conn.execute(
             "SELECT vector FROM embeddings WHERE photo_id = ?", [photo_id]
@@ -396,12 +404,12 @@ class Catalogue(Words, Said):
         return result
 
     @guarded
-    def searched(self, ids: Sequence[int], dim: int) -> Floats:
+    def search_embeddings(self, ids: Sequence[int], dim: int) -> Floats:
         """What is searched of these photos, float32 [n, dim], as they are ordered in `ids`."""
         return self._rows(self._searched(), ids, dim)
 
     @guarded
-    def seen(self, ids: Sequence[int], dim: int) -> Floats:
+    def image_embeddings(self, ids: Sequence[int], dim: int) -> Floats:
         """The embeddings of what is seen in these photos, float32 [n, dim], in their order."""
         return self._rows("embeddings", ids, dim)
 

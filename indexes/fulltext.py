@@ -50,7 +50,7 @@ class Words(Database):
         return self.conn.execute("SELECT 1 FROM captions LIMIT 1").fetchone() is not None
 
     @guarded
-    def has_words(self) -> bool:
+    def has_full_text_table(self) -> bool:
         """Whether there is full-text search: SQLite can, and the index is of a format that does."""
         return self._has("words") and has_full_text(self.conn)
 
@@ -113,7 +113,7 @@ class Words(Database):
         return {i: tuple(texts) for i, texts in said.items()}
 
     @guarded
-    def settle_words(self) -> None:
+    def update_full_text(self) -> None:
         """Bring the full-text table in line with files and captions: only what differs is written.
 
         Captions of files that are not known any more are dropped.
@@ -166,9 +166,11 @@ class Words(Database):
         }
 
     @guarded
-    def find_words(self, expression: str, most: int) -> list[tuple[int, float]]:
+    def search_text(self, expression: str, most: int) -> list[tuple[int, float]]:
         """As `find`; nothing where there is no full-text search."""
-        return find(self.conn, expression, most) if expression and self.has_words() else []
+        return (
+            find(self.conn, expression, most) if expression and self.has_full_text_table() else []
+        )
 
 
 def has_full_text(db: sqlite3.Connection) -> bool:

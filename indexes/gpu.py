@@ -32,7 +32,7 @@ def cards() -> int:
 
 
 @dataclass(frozen=True)
-class CardPart(Part):
+class GpuPart(Part):
     """Rows with copies on cards, which are searched; what those cannot do is done by the rows.
 
     copies: a FAISS index of the rows, by their numbers.
@@ -41,17 +41,21 @@ class CardPart(Part):
     copies: Any
 
     def nearest(
-        self, query: Floats, k: int, allowed: Ints | None, refused: Ints | None
+        self, query: Floats, k: int, allowed: Ints | None, excluded_ids: Ints | None
     ) -> tuple[Ints, Floats]:
         """As of any part; choices of ids, and more hits than a card can find, are for the CPU."""
-        if allowed is not None or (refused is not None and refused.size) or k > _MOST_HITS:
-            return super().nearest(query, k, allowed, refused)
+        if (
+            allowed is not None
+            or (excluded_ids is not None and excluded_ids.size)
+            or k > _MOST_HITS
+        ):
+            return super().nearest(query, k, allowed, excluded_ids)
         scores, rows = self.copies.search(query[None], min(k, len(self)))
         found = rows[0] >= 0
         return self.ids[rows[0][found]], scores[0][found]
 
 
-def on_cards(part: Part, half: bool = False) -> Part:
+def to_gpus(part: Part, half: bool = False) -> Part:
     """The same part with copies on all cards; as it is where there is none or no room.
 
     half: keep float16 there.
@@ -65,7 +69,7 @@ def on_cards(part: Part, half: bool = False) -> Part:
         return part
 
 
-def copied(part: Part, copies: Sequence[Any]) -> CardPart:
+def copied(part: Part, copies: Sequence[Any]) -> GpuPart:
     """A part with a run of its rows in each of some empty exact FAISS indexes.
 
     That halves the time on two cards and needs no card to hold all. Raises RuntimeError where rows
@@ -77,11 +81,11 @@ def copied(part: Part, copies: Sequence[Any]) -> CardPart:
         for start in range(0, len(mine), _ROWS):
             copy.add(np.array(mine[start : start + _ROWS]))  # in place, which a mapped file is not
     if len(copies) == 1:
-        return CardPart(part.ids, part.rows, copies[0])
+        return GpuPart(part.ids, part.rows, copies[0])
     together = load_faiss().IndexShards(part.rows.shape[1], True, True)  # in threads; ids run on
     for copy in copies:
         together.add_shard(copy)
-    return CardPart(part.ids, part.rows, together)
+    return GpuPart(part.ids, part.rows, together)
 
 
 def _empty(card: int, dim: int, half: bool) -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 from indexes import biases, gpu, vectors
 from indexes.arrays import Floats, Ints
 from indexes.biases import Biases
-from indexes.catalogue import Catalogue, Filter, Made
+from indexes.catalogue import Catalogue, Filter, IndexModel
 from indexes.database import FILENAME, put_catalogue
 from indexes.errors import IndexReplacedError, StorageError
 
@@ -43,7 +43,7 @@ class Root:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class GalleryStatistics:
     """What a query was compared with: photos held by the index, the mean of their cosines to the
     query (of a sample where they are many), and how many of them the filter let through."""
 
@@ -61,7 +61,7 @@ class Index:
     def __init__(self, folder: Path, catalogue: Catalogue) -> None:
         self.folder = folder
         self.catalogue = catalogue
-        self.made = catalogue.made()
+        self.model = catalogue.model()
         self._parts: list[vectors.Part] | None = None
         self._parts_version = -1
         self._searches = 0  # of these parts
@@ -70,7 +70,7 @@ class Index:
         self._file = self._identity()
 
     @classmethod
-    def create(cls, folder: Path, made: Made) -> "Index":
+    def create(cls, folder: Path, model: IndexModel) -> "Index":
         """Make an empty index in `folder`, whose lock the caller holds.
 
         The catalogue is made under another name first, so that a process killed half-way leaves no
@@ -81,7 +81,7 @@ class Index:
             shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed
             staging.mkdir(parents=True)
             try:
-                with Catalogue.create(staging, made) as catalogue:
+                with Catalogue.create(staging, model) as catalogue:
                     catalogue.checkpoint()  # only the one file is moved, so all has to be in it
                 put_catalogue(staging, folder)
             finally:
@@ -205,10 +205,10 @@ class Index:
         """
         parts = self._vectors_at_hand()
         allowed = None if chosen == Filter() else self.catalogue.allowed(chosen)
-        refused = self.catalogue.absent() if allowed is None else None
+        excluded_ids = self.catalogue.absent() if allowed is None else None
 
         def nearest(count: int) -> tuple[Ints, Floats]:
-            ids, scores = vectors.search(parts, query, count, allowed, refused)
+            ids, scores = vectors.search(parts, query, count, allowed, excluded_ids)
             enough = len(scores) if lowest is None else int((scores >= lowest).sum())
             return ids[:enough], scores[:enough]
 
@@ -217,13 +217,13 @@ class Index:
 
     def cosines(self, query: Floats, ids: Sequence[int]) -> Floats:
         """The cosines of these photos to `query`, float32 [n], as they are ordered in `ids`."""
-        result: Floats = self.catalogue.searched(ids, self.made.dim) @ query
+        result: Floats = self.catalogue.search_embeddings(ids, self.model.dim) @ query
         return result
 
     def set_fusion(self, name: str) -> None:
         """Note by what the photos are fused with their captions."""
         self.catalogue.set_fusion(name)
-        self.made = self.catalogue.made()
+        self.model = self.catalogue.model()
 
     def mean_cosine(self, query: Floats) -> float:
         """What cosine to `query`, float32 [dim], is usual: the mean, of a sample if many.
@@ -232,20 +232,20 @@ class Index:
         """
         parts = self._vectors()  # notices what other processes changed
         if self._average is None:
-            self._average = vectors.average(parts, self.made.dim, _SAMPLE)
+            self._average = vectors.average(parts, self.model.dim, _SAMPLE)
         return float(self._average @ query)
 
-    def may_be_found(self, ids: Sequence[int], chosen: Filter) -> list[int]:
+    def filter_ids(self, ids: Sequence[int], chosen: Filter) -> list[int]:
         """Those of the photos that are there and fit a filter, in the same order."""
         if chosen == Filter():
-            refused = set(self.catalogue.absent().tolist())
-            return [i for i in ids if i not in refused]
+            excluded_ids = set(self.catalogue.absent().tolist())
+            return [i for i in ids if i not in excluded_ids]
         allowed = set(self.catalogue.allowed(chosen).tolist())
         return [i for i in ids if i in allowed]
 
-    def first_hits(self, queries: Floats) -> set[int]:
+    def nearest_ids(self, queries: Floats) -> set[int]:
         """The ids of the photos that are the nearest to one of `queries`, float32 [m, dim]."""
-        return vectors.first_hits(self._vectors(), queries)
+        return vectors.nearest_ids(self._vectors(), queries)
 
     def biases(self, name: str, compute: Callable[[Floats], Floats]) -> Biases:
         """The bias of every photo, from the file of this name, and from `compute` for newer ones.
@@ -260,7 +260,7 @@ class Index:
             last = int(known.ids[-1]) if len(known.ids) else 0
             if not all(known.cover(p.ids, upto=last) for p in parts):
                 known, last = biases.NONE, 0  # not of this index, whatever it says
-            ids, rows = self.catalogue.embeddings(self.made.dim, after=last)
+            ids, rows = self.catalogue.all_search_embeddings(self.model.dim, after=last)
             if len(ids):
                 stored = len(known.ids)
                 known = known.extended(ids, compute(rows))
@@ -270,7 +270,7 @@ class Index:
             self._biases[name] = known
         return self._biases[name]
 
-    def surroundings(self, query: Floats, chosen: Filter = Filter()) -> Surroundings:
+    def gallery_statistics(self, query: Floats, chosen: Filter = Filter()) -> GalleryStatistics:
         """What `search` compares `query`, float32 [dim], with.
 
         held and mean are of the whole index whatever the filter, which may leave too few photos to
@@ -278,7 +278,7 @@ class Index:
         """
         held = self._held()
         searched = self.present() if chosen == Filter() else len(self.catalogue.allowed(chosen))
-        return Surroundings(held, self.mean_cosine(query), searched)
+        return GalleryStatistics(held, self.mean_cosine(query), searched)
 
     def _held(self) -> int:
         return sum(map(len, self._vectors()))
@@ -298,14 +298,14 @@ class Index:
         if self._parts is None or version != self._parts_version:
             self._parts_version, self._searches = version, 0
             self._average, self._biases = None, {}
-            if self.catalogue.made() != self.made:
+            if self.catalogue.model() != self.model:
                 raise self._replaced()
             path = self._vector_file()
-            stored = vectors.load(path, self.made.dim)
+            stored = vectors.load(path, self.model.dim)
             last = 0
             if stored is not None and len(stored):
                 last = int(stored.ids.max())
-            ids, rows = self.catalogue.embeddings(self.made.dim, after=last)
+            ids, rows = self.catalogue.all_search_embeddings(self.model.dim, after=last)
             newer = vectors.Part(ids, rows)
             if stored is None:
                 try:
@@ -320,7 +320,7 @@ class Index:
         parts = self._vectors()
         self._searches += 1
         if self._searches == gpu.OFTEN:
-            self._parts = [gpu.on_cards(part) if len(part) >= gpu.LARGE else part for part in parts]
+            self._parts = [gpu.to_gpus(part) if len(part) >= gpu.LARGE else part for part in parts]
         return self._parts or parts
 
     def _identity(self) -> tuple[int, int]:
@@ -348,7 +348,9 @@ class Index:
         if len(parts) > 1 and len(parts[1]) > _FEW + len(parts[0]) * _FEW_SHARE:
             self._parts = None
             try:
-                vectors.save(vectors.Part(*self.catalogue.embeddings(self.made.dim)), path)
+                vectors.save(
+                    vectors.Part(*self.catalogue.all_search_embeddings(self.model.dim)), path
+                )
             except (OSError, RuntimeError) as error:
                 raise StorageError(
                     f"The vectors could not be written to {path} ({error}). The photos are kept in "

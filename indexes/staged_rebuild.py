@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from indexes.catalogue import Catalogue, Made
+from indexes.catalogue import Catalogue, IndexModel
 from indexes.database import FILENAME, put_catalogue
 from indexes.errors import IndexMissingError
 from indexes.index import STAGING, Index
@@ -19,7 +19,7 @@ SUCCESSOR = "rebuild.tmp"
 
 
 @contextmanager
-def staged_rebuild(folder: Path, made: Made) -> Iterator[Index]:
+def staged_rebuild(folder: Path, model: IndexModel) -> Iterator[Index]:
     """An empty index that takes the place of the one in `folder` when the block ends well.
 
     Until then, and if it ends in an error or a kill, the old one stays as it was and can be
@@ -28,7 +28,7 @@ def staged_rebuild(folder: Path, made: Made) -> Iterator[Index]:
     staging = folder / SUCCESSOR
     shutil.rmtree(staging, ignore_errors=True)
     try:
-        with Index.create(staging, made) as new:
+        with Index.create(staging, model) as new:
             yield new
             for root in new.roots():
                 new._put_root(root.path, root.id, home=folder)

@@ -62,15 +62,15 @@ class Part:
         return np.nan_to_num(found, copy=False, nan=-np.inf)
 
     def nearest(
-        self, query: Floats, k: int, allowed: Ints | None, refused: Ints | None
+        self, query: Floats, k: int, allowed: Ints | None, excluded_ids: Ints | None
     ) -> tuple[Ints, Floats]:
         """As `search`, of these rows alone: the best k, and what equals the last, in any order."""
         scores = self.scores(query)
         keep = scores > -np.inf
         if allowed is not None:
             keep &= np.isin(self.ids, allowed, assume_unique=True)
-        elif refused is not None and refused.size:
-            keep &= np.isin(self.ids, refused, assume_unique=True, invert=True)
+        elif excluded_ids is not None and excluded_ids.size:
+            keep &= np.isin(self.ids, excluded_ids, assume_unique=True, invert=True)
         if np.count_nonzero(keep) > k:
             last = np.partition(np.where(keep, scores, np.float32(-np.inf)), -k)[-k]
             keep &= scores >= last
@@ -164,22 +164,22 @@ def search(
     query: Floats,
     k: int,
     allowed: Ints | None = None,
-    refused: Ints | None = None,
+    excluded_ids: Ints | None = None,
 ) -> tuple[Ints, Floats]:
     """The `k` rows of highest inner product with `query`, best first, over all `parts` together.
 
-    query: float32 [dim]; allowed: the only ids that may be found, None for all; refused: ids that
-    may not be found.
+    query: float32 [dim]; allowed: the only ids that may be found, None for all; excluded_ids: those
+    that may not.
     Returns ids, int64 [m], and scores, float32 [m], with m ≤ k. Equal scores come in order of id.
     """
-    found = [part.nearest(query, k, allowed, refused) for part in parts]
+    found = [part.nearest(query, k, allowed, excluded_ids) for part in parts]
     ids = np.concatenate([np.empty(0, np.int64), *(some for some, _ in found)])
     scores = np.concatenate([np.empty(0, np.float32), *(some for _, some in found)])
     order = np.lexsort((ids, -scores))[:k]
     return ids[order], scores[order]
 
 
-def first_hits(parts: Sequence[Part], queries: Floats) -> set[int]:
+def nearest_ids(parts: Sequence[Part], queries: Floats) -> set[int]:
     """The ids of the rows that are the nearest to one of `queries`, float32 [m, dim]."""
     best = np.full(len(queries), -np.inf, np.float32)
     found = np.full(len(queries), -1, np.int64)

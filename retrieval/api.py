@@ -22,7 +22,7 @@ from retrieval.query import Query, Term, parse_date
 from retrieval.ranking.relevance import Level
 from retrieval.ranking.reranking import Rerank
 from retrieval.search import pipeline
-from retrieval.search.encode_query import fused_query
+from retrieval.search.encode_query import encode_query
 from retrieval.search.hits import Hit, cut
 
 AnyPath = str | os.PathLike[str]
@@ -34,7 +34,7 @@ def index(
     model: str | Encoder | None = None,
     options: Options = Options(),
     progress: Callable[[Progress], None] = lambda _: None,
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Index folders of photos, or bring an index up to date with them.
 
@@ -55,13 +55,13 @@ def index(
         where = paths[0] / FOLDER_NAME
         above = find(paths[0].absolute().parent)
         if above is not None and not is_index(where):
-            say(
+            log(
                 f"{above} may hold these photos already: `retrieval index` without a folder brings "
                 f"it up to date. This makes a second index, {where}."
             )
     else:
         where = locate()
-    return index_folders(where, paths, model, options, progress, say)
+    return index_folders(where, paths, model, options, progress, log)
 
 
 def locate(where: AnyPath | None = None) -> Path:
@@ -162,7 +162,7 @@ class Photos:
 
     def embed(self, query: Query) -> Floats:
         """The vector that stands for a query, float32 [dim], of length one."""
-        return fused_query(self._index, query.terms, self._need_encoder).vector
+        return encode_query(self._index, query.terms, self._need_encoder).vector
 
     def status(self, look: bool = True) -> Status:
         """What is indexed, and with `look` what on disk differs from it."""
@@ -172,7 +172,7 @@ class Photos:
         if self._encoder is None:
             from retrieval.encoders.registry import load_encoder_of
 
-            self._encoder = load_encoder_of(self._index.made)
+            self._encoder = load_encoder_of(self._index.model)
         return self._encoder
 
     def close(self) -> None:
@@ -186,29 +186,29 @@ class Photos:
 
 
 @dataclass(frozen=True)
-class Refused:
-    """What `refuse` did: the index, the name of the fusion, and how many photos it changed."""
+class FuseReport:
+    """What `fuse` did: the index, the name of the fusion, and how many photos it changed."""
 
     folder: Path
     fusion: str
     photos: int
 
 
-def refuse(where: AnyPath | None = None) -> Refused:
+def fuse(where: AnyPath | None = None) -> FuseReport:
     """Fuse all photos of an index with their captions anew, by the fusion that its model has now.
 
     Captions that changed since they were embedded wait for the next `index`. No photo or caption
     is encoded. Raises RetrievalError.
     """
     from retrieval.fusion.store import load_fusion
-    from retrieval.indexing import fuse
+    from retrieval.indexing.fuse import fuse_photos
 
     folder = locate(where)
     with lock(folder), Index.open(folder, writable=True) as opened:
-        fusion = load_fusion(opened.made.fingerprint, opened.made.dim)
-        count = fuse.refuse(opened, fusion)
+        fusion = load_fusion(opened.model.fingerprint, opened.model.dim)
+        count = fuse_photos(opened, fusion)
         opened.refresh()
-    return Refused(folder, fusion.name, count)
+    return FuseReport(folder, fusion.name, count)
 
 
 def remove(paths: Sequence[AnyPath], where: AnyPath | None = None) -> int:
@@ -234,6 +234,6 @@ def remove(paths: Sequence[AnyPath], where: AnyPath | None = None) -> int:
             for root, under in chosen:
                 if not under and len(opened.roots()) > 1:
                     opened.catalogue.forget_root(root.id)
-            opened.catalogue.settle()
+            opened.catalogue.update_presence()
         opened.refresh()
         return count

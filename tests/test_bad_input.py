@@ -311,7 +311,7 @@ def test_what_may_not_be_read_is_told_and_tried_again(few: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (["index", "nowhere"], "nowhere does not exist"),
         (["index", "chelsea.png"], "chelsea.png is a file, not a folder"),
@@ -324,11 +324,11 @@ def test_what_may_not_be_read_is_told_and_tried_again(few: Path) -> None:
     ],
 )
 def test_what_cannot_be_indexed_gets_one_sentence(
-    run: Run, few: Path, arguments: list[str], told: str
+    run: Run, few: Path, arguments: list[str], expected: str
 ) -> None:
     result = run(*arguments, cwd=few)
     assert result.code == 1
-    assert told in result.talk
+    assert expected in result.talk
     assert not (few / ".retrieval" / "catalogue.db").exists()
 
 

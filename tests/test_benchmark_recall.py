@@ -34,21 +34,21 @@ def captioned(few: Path) -> Path:
 
 
 def test_recall_is_what_searching_finds(run: Run, captioned: Path) -> None:
-    told = run("benchmark", "recall", captioned, "--model", "mini", "--json").json
+    values = run("benchmark", "recall", captioned, "--model", "mini", "--json").json
     retrieval.index(captioned, model="mini")
     first = []
     with retrieval.open(captioned) as photos:
         for name, captions in CAPTIONS.items():
             first += [photos.search(c, k=1, ranking="plain")[0].path.name == name for c in captions]
-    assert told["text_to_image"]["R@1"] == pytest.approx(100 * np.mean(first))
-    assert told["text_to_image"]["R@5"] == 100
-    assert told["text_to_image"]["intervals"]["R@5"] == [100, 100]
-    assert set(told["image_to_text"]) == {
+    assert values["text_to_image"]["R@1"] == pytest.approx(100 * np.mean(first))
+    assert values["text_to_image"]["R@5"] == 100
+    assert values["text_to_image"]["intervals"]["R@5"] == [100, 100]
+    assert set(values["image_to_text"]) == {
         *("R@1", "R@5", "R@10", "MedR", "MRR", "mAP@10", "nDCG@10", "intervals")
     }
     with retrieval.open(captioned) as photos:
-        made = photos.status(look=False).made
-    assert {name: told[name] for name in list(told)[:7]} == {
+        made = photos.status(look=False).model
+    assert {name: values[name] for name in list(values)[:7]} == {
         "dataset": "few",
         "split": "all",
         "images": 4,
@@ -59,7 +59,7 @@ def test_recall_is_what_searching_finds(run: Run, captioned: Path) -> None:
     }
     flat = {"factory": "Flat", "setting": "", "recall@10": 100}
     ways = {"text_to_image": flat, "image_to_text": flat}
-    assert told["index"] == {"kind": "exact", "recall@10": 100, **ways}
+    assert values["index"] == {"kind": "exact", "recall@10": 100, **ways}
 
 
 def test_a_second_run_encodes_nothing_and_finds_the_same(
@@ -100,9 +100,9 @@ def test_several_runs_are_a_list_and_compared_with_the_first(run: Run, captioned
 
 def test_one_direction_alone(run: Run, captioned: Path) -> None:
     command = ("benchmark", "recall", captioned, "--model", "mini", "--json")
-    told = run(*command, "--direction", "image-to-text").json
-    assert "text_to_image" not in told
-    assert told["image_to_text"]["R@10"] == 100
+    values = run(*command, "--direction", "image-to-text").json
+    assert "text_to_image" not in values
+    assert values["image_to_text"]["R@10"] == 100
 
 
 def test_a_chart_is_drawn(run: Run, captioned: Path, tmp_path: Path) -> None:
@@ -191,15 +191,15 @@ def test_recall_through_an_approximate_index_is_what_it_finds() -> None:
 def test_each_type_of_index_is_a_run(run: Run, captioned: Path) -> None:
     command = ("benchmark", "recall", captioned, "--model", "mini", "--ranking", "nnn")
     types = ("--index-type", "exact", "--index-type", "hnsw", "--index-type", "ivf")
-    told = run(*command, *types, "--json").json
-    assert [one["index"]["kind"] for one in told] == ["exact", "hnsw", "ivf"]
-    assert told[2]["index"]["text_to_image"] == {
+    values = run(*command, *types, "--json").json
+    assert [one["index"]["kind"] for one in values] == ["exact", "hnsw", "ivf"]
+    assert values[2]["index"]["text_to_image"] == {
         "factory": "IVF1,SQ8",
         "setting": "nprobe=4",
         "recall@10": 100,
     }
-    for one in told:
-        assert one["text_to_image"]["R@1"] == told[0]["text_to_image"]["R@1"]
+    for one in values:
+        assert one["text_to_image"]["R@1"] == values[0]["text_to_image"]["R@1"]
     assert "index hnsw (HNSW32,SQ8, efSearch=16), text to image: gives" in run(*command, *types).out
 
 
@@ -208,17 +208,17 @@ def test_rankings_are_compared_and_the_default_ones_order_is_that_of_a_search(
 ) -> None:
     names = ("plain", "auto", "nnn", "qbnorm", "templates", "expansion")
     options = [part for name in names for part in ("--ranking", name)]
-    told = run("benchmark", "recall", captioned, "--model", "mini", "--json", *options).json
-    assert [one["ranking"] for one in told] == list(names)
+    values = run("benchmark", "recall", captioned, "--model", "mini", "--json", *options).json
+    assert [one["ranking"] for one in values] == list(names)
     retrieval.index(captioned, model="mini")
     first = []
     with retrieval.open(captioned) as photos:
         for name, captions in CAPTIONS.items():
             first += [photos.search(c, k=1, ranking="nnn")[0].path.name == name for c in captions]
-    assert told[1]["text_to_image"]["R@1"] == pytest.approx(100 * np.mean(first))
-    assert told[1]["text_to_image"] == told[2]["text_to_image"]
-    for one in told:  # photos as queries are ranked plainly
-        assert one["image_to_text"]["R@1"] == told[0]["image_to_text"]["R@1"]
+    assert values[1]["text_to_image"]["R@1"] == pytest.approx(100 * np.mean(first))
+    assert values[1]["text_to_image"] == values[2]["text_to_image"]
+    for one in values:  # photos as queries are ranked plainly
+        assert one["image_to_text"]["R@1"] == values[0]["image_to_text"]["R@1"]
 
 
 def test_things_are_right_where_two_captions_name_them() -> None:

@@ -219,12 +219,12 @@ def test_a_bad_line_is_told_and_can_be_left_out(folder: Path, tmp_path: Path, na
     (tmp_path / "outside.jpg").write_bytes(b"secret")
     (folder / "images" / "link.jpg").symlink_to(tmp_path / "outside.jpg")
     lines(folder, GOOD, bad, {"image": "rocket.jpg", "captions": ["a rocket"]})
-    with pytest.raises(DataSetError, match=r"captions.jsonl, line 2: ") as told:
+    with pytest.raises(DataSetError, match=r"captions.jsonl, line 2: ") as raised:
         read_captioned(folder)
-    assert what in str(told.value)
-    assert "--skip-bad to go on with the other 2 photos" in str(told.value)
+    assert what in str(raised.value)
+    assert "--skip-bad to go on with the other 2 photos" in str(raised.value)
     said: list[str] = []
-    found = read_captioned(folder, skip_bad=True, say=said.append)
+    found = read_captioned(folder, skip_bad=True, log=said.append)
     assert contents(found) == {"coffee.png": ["a cup"], "rocket.jpg": ["a rocket"]}
     assert said[0].startswith("Left out 1 bad entry, the first ")
 
@@ -239,7 +239,7 @@ def test_faults_of_coco_files_name_the_entry(folder: Path) -> None:
     with pytest.raises(DataSetError, match=r"images\[3\]: the id '0' was given before \(and 2 bad"):
         read_captioned(folder)
     said: list[str] = []
-    assert contents(read_captioned(file, skip_bad=True, say=said.append)) == CAPTIONS
+    assert contents(read_captioned(file, skip_bad=True, log=said.append)) == CAPTIONS
     assert said[0].startswith("Left out 3 bad entries")
 
 
@@ -281,9 +281,9 @@ BAD_FILES: dict[str, tuple[str, bytes, str]] = {
 def test_a_file_of_no_known_format_is_told(tmp_path: Path, name: str) -> None:
     file, data, what = BAD_FILES[name]
     (tmp_path / file).write_bytes(data)
-    with pytest.raises(DataSetError) as told:
+    with pytest.raises(DataSetError) as raised:
         read_captioned(tmp_path / file)
-    assert what in str(told.value)
+    assert what in str(raised.value)
 
 
 def test_a_folder_without_captions_or_with_several_sets(folder: Path) -> None:
@@ -316,7 +316,7 @@ def test_a_hostile_tar_is_told_and_the_rest_can_be_used(folder: Path) -> None:
     with pytest.raises(DataSetError, match=r"bad.tar, '../out': '../out.jpg': .* leaves"):
         read_captioned(folder / "bad.tar")
     said: list[str] = []
-    found = read_captioned(folder / "bad.tar", skip_bad=True, say=said.append)
+    found = read_captioned(folder / "bad.tar", skip_bad=True, log=said.append)
     assert contents(found) == {"good.jpg": ["a temple"]}
     assert said[0].startswith("Left out 7 bad entries")
 

@@ -34,7 +34,7 @@ def captions(folder: Path) -> dict[str, list[str]]:
 def by_words(folder: Path, text: str) -> list[str]:
     """The names of the photos that full-text search finds, best first."""
     with Index.open(folder / ".retrieval") as index:
-        found = index.catalogue.find_words(lexical.match_expression([text]), 100)
+        found = index.catalogue.search_text(lexical.match_expression([text]), 100)
         photos = index.catalogue.photos([i for i, _ in found])
         return [photos[i][1][0][1] for i, _ in found]
 
@@ -156,7 +156,7 @@ def test_a_folder_that_is_away_keeps_its_captions(few: Path, tmp_path: Path) -> 
     retrieval.index(index=where)
     with Index.open(where) as index:
         assert len(index.catalogue.captions(index.roots()[0].id)) == 1
-        assert len(index.catalogue.find_words('"temple"', 9)) == 1
+        assert len(index.catalogue.search_text('"temple"', 9)) == 1
 
 
 def test_a_gone_photo_is_not_found_by_words_and_comes_back_with_them(few_indexed: Path) -> None:

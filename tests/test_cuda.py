@@ -26,10 +26,10 @@ from indexes import vectors
 from indexes.lazy_imports import load_faiss, load_torch
 from retrieval import Compute
 from retrieval.encoders import cuda, openclip
-from retrieval.encoders.cuda import fitting
+from retrieval.encoders.cuda import batch_size_for
 from retrieval.encoders.mini import encoder as mini_encoder
 from retrieval.encoders.mini.encoder import MiniEncoder
-from retrieval.encoders.nvjpeg import CardDecoder, card_decoder
+from retrieval.encoders.nvjpeg import NvjpegDecoder, nvjpeg_decoder
 from retrieval.encoders.openclip import OpenClipEncoder
 from retrieval.errors import PhotoError
 from retrieval.photos.decode import open_photo
@@ -42,7 +42,7 @@ ON_CARD, ON_CPU = Compute("torch", "cuda"), Compute("torch", "cpu")
 
 
 def need_card() -> None:
-    why = cuda.trouble()
+    why = cuda.cuda_error()
     if why is not None:
         pytest.skip(f"no NVIDIA GPU that torch can use: {why or 'there is no driver'}")
 
@@ -92,7 +92,7 @@ def fails(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[int],
 
 @given(each=st.floats(1, 1e11), free=st.integers(0, 2**40), most=st.sampled_from([1, 32, 256]))
 def test_a_batch_fits_the_memory_that_is_free(each: float, free: int, most: int) -> None:
-    size = fitting(each, free, most)
+    size = batch_size_for(each, free, most)
     assert 1 <= size <= most and size & (size - 1) == 0
     assert size == 1 or size * each <= free
     assert size == most or 4 * size * each > free, "and no memory is left lying idle"
@@ -110,7 +110,7 @@ def test_a_full_card_gets_half_as_much_and_goes_on(
         return kind(full) if length > 3 else None
 
     fails(error)
-    encoder = MiniEncoder(compute=ON_CARD, say=said.append)
+    encoder = MiniEncoder(compute=ON_CARD, log=said.append)
     photos = prepared(encoder, originals)[:6]
     rows = encoder.encode_images(photos)
     assert cosines(rows, MiniEncoder(compute=ON_CPU).encode_images(photos)).min() > 0.9999
@@ -125,7 +125,7 @@ def test_a_card_without_room_for_one_photo_is_left_with_a_sentence(
 ) -> None:
     torch, said = load_torch(), []
     fails(lambda _: torch.OutOfMemoryError("CUDA out of memory."))
-    encoder = MiniEncoder(compute=ON_CARD, say=said.append)
+    encoder = MiniEncoder(compute=ON_CARD, log=said.append)
     photos = prepared(encoder, originals)[:2]
     assert len(encoder.encode_images(photos)) == 2
     assert encoder.device == "cpu"
@@ -146,7 +146,7 @@ def test_a_card_that_is_lost_halfway_loses_no_photo(
         return torch.AcceleratorError(lost) if len(batches) > 2 else None
 
     fails(error)
-    encoder = MiniEncoder(compute=ON_CARD, say=said.append)
+    encoder = MiniEncoder(compute=ON_CARD, log=said.append)
     report = retrieval.index(
         originals, index=tmp_path, model=encoder, options=retrieval.Options(batch_size=5)
     )
@@ -199,7 +199,7 @@ def test_where_torch_cannot_compile_the_card_goes_on_without(
         module._compiled_call_impl = no_compiler
 
     monkeypatch.setattr(load_torch().nn.Module, "compile", compile)
-    encoder = MiniEncoder(compute=Compute("torch", "cuda", compile=True), say=said.append)
+    encoder = MiniEncoder(compute=Compute("torch", "cuda", compile=True), log=said.append)
     photos = prepared(encoder, originals)[:3]
     rows = encoder.encode_images(photos)
     assert cosines(rows, MiniEncoder(compute=ON_CPU).encode_images(photos)).min() > 0.9999
@@ -242,7 +242,7 @@ def test_a_card_that_cannot_be_started_is_one_sentence(monkeypatch: pytest.Monke
     monkeypatch.setattr(cuda, "has_nvidia_driver", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch, "zeros", zeros)
-    assert cuda.trouble() == "CUDA error: initialization error"
+    assert cuda.cuda_error() == "CUDA error: initialization error"
 
 
 # JPEG ------------------------------------------------------------------------------------------
@@ -254,10 +254,10 @@ def opened(file: Path, decode: Any = None, target: int = 64) -> Image.Image:
 
 
 @pytest.fixture
-def decoder(device: str) -> CardDecoder:
+def decoder(device: str) -> NvjpegDecoder:
     if device == "cpu":
-        return CardDecoder(device)
-    found = card_decoder(device)
+        return NvjpegDecoder(device)
+    found = nvjpeg_decoder(device)
     if found is None:
         pytest.skip("this torchvision cannot decode JPEG on a GPU")
     return found
@@ -266,7 +266,7 @@ def decoder(device: str) -> CardDecoder:
 class Counting:
     """A decoder that counts what it gave, and what it could not decode."""
 
-    def __init__(self, decoder: CardDecoder) -> None:
+    def __init__(self, decoder: NvjpegDecoder) -> None:
         self.decoder, self.gave = decoder, [0, 0]
 
     def __call__(self, data: bytes, shrink: int) -> Image.Image | None:
@@ -275,7 +275,7 @@ class Counting:
         return photo
 
 
-def test_a_card_decodes_what_pillow_decodes(decoder: CardDecoder, originals: Path) -> None:
+def test_a_card_decodes_what_pillow_decodes(decoder: NvjpegDecoder, originals: Path) -> None:
     encoder, decode = MiniEncoder(), Counting(decoder)
     files = sorted(originals.glob("*.jpg"))
     pairs = [(opened(f, target=128), opened(f, decode, target=128)) for f in files]
@@ -291,7 +291,7 @@ def test_a_card_decodes_what_pillow_decodes(decoder: CardDecoder, originals: Pat
     assert cosines(*rows).min() > 0.999
 
 
-def test_a_photo_that_lies_on_its_side_is_turned(decoder: CardDecoder, tmp_path: Path) -> None:
+def test_a_photo_that_lies_on_its_side_is_turned(decoder: NvjpegDecoder, tmp_path: Path) -> None:
     file, exif = tmp_path / "turned.jpg", Image.Exif()
     exif[0x0112] = 6
     Image.linear_gradient("L").resize((400, 300)).save(file, exif=exif)
@@ -302,7 +302,7 @@ def test_a_photo_that_lies_on_its_side_is_turned(decoder: CardDecoder, tmp_path:
     assert off.mean() < 1.5
 
 
-def test_what_is_not_plain_is_left_to_pillow(decoder: CardDecoder) -> None:
+def test_what_is_not_plain_is_left_to_pillow(decoder: NvjpegDecoder) -> None:
     decode, refused = Counting(decoder), []
     for file in sorted(shared("bad_inputs").glob("*.jpg")):
         try:
@@ -319,7 +319,7 @@ def test_what_is_not_plain_is_left_to_pillow(decoder: CardDecoder) -> None:
 
 
 def test_a_thumbnail_is_not_taken_for_the_end_of_a_photo(
-    decoder: CardDecoder, tmp_path: Path
+    decoder: NvjpegDecoder, tmp_path: Path
 ) -> None:
     """A photo cut off behind its metadata, which hold the whole of a smaller one."""
     small, large = io.BytesIO(), io.BytesIO()
@@ -333,7 +333,7 @@ def test_a_thumbnail_is_not_taken_for_the_end_of_a_photo(
     assert decode.gave == [0, 0]
 
 
-def test_one_damaged_file_spoils_no_other(decoder: CardDecoder, tmp_path: Path) -> None:
+def test_one_damaged_file_spoils_no_other(decoder: NvjpegDecoder, tmp_path: Path) -> None:
     """Asked for by many threads at once, each gets its own photo, or nothing."""
     files = []
     for shade in range(24):
@@ -353,7 +353,7 @@ def test_one_damaged_file_spoils_no_other(decoder: CardDecoder, tmp_path: Path) 
 def test_an_index_by_a_cards_decoder_finds_the_same(
     monkeypatch: pytest.MonkeyPatch, device: str, originals: Path, tmp_path: Path
 ) -> None:
-    decode = Counting(CardDecoder(device))
+    decode = Counting(NvjpegDecoder(device))
     if device == "cpu":
         monkeypatch.setattr("retrieval.indexing.run.jpeg_decoder", lambda _: decode)
     compute = Compute("torch", device)  # type: ignore[arg-type]
@@ -392,7 +392,7 @@ def test_copies_that_share_the_rows_find_what_the_whole_finds(copies: int) -> No
             expected, right = vectors.search([whole], query, 20, **limits)
             assert found.tolist() == expected.tolist()
             np.testing.assert_allclose(scores, right, atol=1e-6)
-    assert vectors.first_hits([spread], rows[:5]) == set(ids[:5].tolist())
+    assert vectors.nearest_ids([spread], rows[:5]) == set(ids[:5].tolist())
 
 
 def test_an_index_searched_often_moves_to_the_cards_and_finds_the_same(
@@ -426,7 +426,7 @@ def test_faiss_finds_on_cards_what_it_finds_on_the_cpu(half: bool) -> None:
         pytest.skip("no GPU that FAISS can use")
     rows = unit_rows(300_000, 128)
     whole = vectors.Part(np.arange(len(rows)), rows)
-    spread = card_vectors.on_cards(whole, half)
+    spread = card_vectors.to_gpus(whole, half)
     assert spread is not whole
     same = 0
     for query in unit_rows(20, 128, seed=1):
@@ -471,7 +471,7 @@ def test_many_threads_may_use_one_card(originals: Path) -> None:
 def test_a_card_that_others_fill_goes_on_with_less(originals: Path) -> None:
     need_card()
     torch, said = load_torch(), []
-    encoder = MiniEncoder(compute=ON_CARD, say=said.append)
+    encoder = MiniEncoder(compute=ON_CARD, log=said.append)
     photos = 20 * prepared(encoder, originals)
     expected = encoder.encode_images(photos)
     torch.cuda.empty_cache()
@@ -495,5 +495,5 @@ def test_throughput_measures_the_card(run: Run) -> None:
     assert told["device"].startswith("cuda (")
     ways = {speed["way"] for speed in told["speeds"]}
     assert {"decode", "encode", "index"} <= ways
-    if card_decoder("cuda") is not None:
+    if nvjpeg_decoder("cuda") is not None:
         assert "decode, by the CPU alone" in ways

@@ -111,10 +111,10 @@ def test_ctrl_c_keeps_what_was_done_and_says_so(originals: Path, tmp_path: Path)
 
 def test_a_second_indexer_is_told_who_is_at_work(run: Run, photos: Path) -> None:
     with lock(photos / ".retrieval"):
-        refused = run("index", photos)
+        excluded_ids = run("index", photos)
         found = run("search", "a cat", "-f", "json", cwd=photos)
-    assert refused.code == 1
-    assert f"process {os.getpid()}" in refused.talk
+    assert excluded_ids.code == 1
+    assert f"process {os.getpid()}" in excluded_ids.talk
     assert found.names[0] == "chelsea.png"
     assert run("index", photos).code == 0
 
@@ -294,7 +294,7 @@ def test_the_old_index_answers_until_a_rebuild_is_done(
     def look(_: object) -> None:
         with retrieval.open(photos) as opened:
             seen.append(opened.search("a cat")[0].path.name)
-            assert opened.status(look=False).made.model == "mini"
+            assert opened.status(look=False).model.name == "mini"
 
     def stop(_: object) -> None:
         look(_)
@@ -310,7 +310,7 @@ def test_the_old_index_answers_until_a_rebuild_is_done(
     )
     assert set(seen) == {"chelsea.png"} and len(seen) >= 4
     with retrieval.open(photos) as opened:
-        assert opened.status().made.model == random_clip
+        assert opened.status().model.name == random_clip
         assert len(opened.search("a cat", k=50)) == 20
     assert run("index", photos).out.startswith("20 unchanged")
     assert not list((photos / ".retrieval").glob("*.tmp"))
@@ -334,9 +334,9 @@ def test_a_rebuild_waits_for_a_folder_that_is_away(run: Run, few: Path, tmp_path
     for there in (False, True):
         if there:
             few.mkdir()  # an empty mount point
-        refused = run("index", "--index", place, "--rebuild")
-        assert refused.code == 1
-        assert "would forget its photos" in refused.talk
+        excluded_ids = run("index", "--index", place, "--rebuild")
+        assert excluded_ids.code == 1
+        assert "would forget its photos" in excluded_ids.talk
         kept = run("index", "--index", place, "--prune")
         assert "stay" in kept.out and "forgotten" not in kept.out
     few.rmdir()

@@ -44,7 +44,7 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def test_the_engines_give_the_same_embeddings_of_mini(originals: Path) -> None:
     said: list[str] = []
     by_torch, by_openvino = (
-        MiniEncoder(compute=Compute(engine), say=said.append)  # type: ignore[arg-type]
+        MiniEncoder(compute=Compute(engine), log=said.append)  # type: ignore[arg-type]
         for engine in ("torch", "openvino")
     )
     photos = prepared(by_torch, originals)
@@ -158,11 +158,11 @@ def test_loading_openvino_tells_nobody(tmp_path: Path) -> None:
 def test_without_openvino_torch_computes(monkeypatch: pytest.MonkeyPatch, originals: Path) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)  # as if it were not installed
     said: list[str] = []
-    silent = MiniEncoder(say=said.append)
+    silent = MiniEncoder(log=said.append)
     photos = prepared(silent, originals)[:2]
     assert silent.encode_images(photos).shape == (2, silent.dim)
     assert not said
-    wanted = MiniEncoder(compute=Compute("openvino"), say=said.append)
+    wanted = MiniEncoder(compute=Compute("openvino"), log=said.append)
     assert wanted.encode_images(photos).shape == (2, silent.dim)
     assert len(said) == 1 and "pip install openvino" in said[0]
 
@@ -176,7 +176,7 @@ def test_where_openvino_breaks_torch_computes(
 
     monkeypatch.setattr(openvino_runner, "load_openvino", broken)
     said: list[str] = []
-    encoder = MiniEncoder(compute=Compute("openvino"), say=said.append)
+    encoder = MiniEncoder(compute=Compute("openvino"), log=said.append)
     assert len(encoder.encode_images(prepared(encoder, originals)[:2])) == 2
     assert len(said) == 1 and "intel_cpu_plugin" in said[0] and "torch" in said[0]
 

@@ -134,7 +134,7 @@ def test_a_file_that_is_no_fusion_is_refused_in_a_sentence(tmp_path: Path) -> No
 
 
 def test_a_fusion_of_other_weights_is_not_used(tmp_path: Path) -> None:
-    own = store.own_file("feedbeef")
+    own = store.user_fusion_file("feedbeef")
     store.save_fusion(Fusion("new", network(1), network(2), {"fingerprint": "other"}), own)
     assert store.load_fusion("feedbeef", DIM).name == "mean"
     store.save_fusion(Fusion("new", network(1), network(2), {"fingerprint": "feedbeef"}), own)
@@ -275,19 +275,19 @@ def test_refuse_brings_an_index_to_another_fusion(run: Run, captioned: Path) -> 
     retrieval.index(captioned, model="mini")
     before = scores(captioned)
     with retrieval.open(captioned) as photos:
-        made = photos.status(look=False).made
-    own = store.own_file(made.fingerprint)
+        made = photos.status(look=False).model
+    own = store.user_fusion_file(made.fingerprint)
     about = {"fingerprint": made.fingerprint}
     saved = store.save_fusion(Fusion("new", network(1, made.dim), network(2, made.dim), about), own)
     try:
-        told = run("refuse", cwd=captioned)
+        told = run("fuse", cwd=captioned)
         assert told.code == 0 and saved.name in told.out and "2 photo(s)" in told.out
         after = scores(captioned)
         assert after["rocket.jpg"] == before["rocket.jpg"]
         assert after["chelsea.png"] != before["chelsea.png"]
         with retrieval.open(captioned) as photos:
-            assert photos.status(look=False).made.fusion == saved.name
-        assert "Fused 0 photo(s)" in run("refuse", cwd=captioned).out
+            assert photos.status(look=False).model.fusion == saved.name
+        assert "Fused 0 photo(s)" in run("fuse", cwd=captioned).out
     finally:
         own.unlink()
         store.load_fusion.cache_clear()
@@ -370,7 +370,7 @@ def test_a_fusion_is_trained_from_the_command_line(run: Run, tmp_path: Path) -> 
     assert "learning from 39 photos, measured on 111 others" in trained.talk
     made = store.read_fusion(out)
     with retrieval.open(_indexed(tmp_path)) as photos:
-        assert made.about["fingerprint"] == photos.status(look=False).made.fingerprint
+        assert made.about["fingerprint"] == photos.status(look=False).model.fingerprint
     assert made.about["photos"] == 39
     match = matching.read_matching(matching.matching_file(out), made)
     assert (match.about["fusion"], match.about["photos"]) == (made.name, 39)

@@ -265,14 +265,14 @@ def test_quiet_says_nothing(run: Run, few: Path) -> None:
 def test_a_rebuild_changes_the_model_and_nothing_else_does(
     run: Run, photos: Path, random_clip: str
 ) -> None:
-    refused = run("index", photos, "--model", random_clip)
-    assert refused.code == 1
-    assert "was made by model mini" in refused.talk
-    assert "--rebuild" in refused.talk
+    excluded_ids = run("index", photos, "--model", random_clip)
+    assert excluded_ids.code == 1
+    assert "was made by model mini" in excluded_ids.talk
+    assert "--rebuild" in excluded_ids.talk
     assert run("index", photos, "--model", random_clip, "--rebuild").out.startswith("20 added")
     with retrieval.open(photos) as opened:
         status = opened.status()
-        assert status.made.model == random_clip
+        assert status.model.name == random_clip
         assert opened.search("a cat", k=3)[0].score <= 1
     assert run("index", photos, "--model", "mini").code == 1
 
@@ -299,9 +299,9 @@ def test_remove_forgets_photos_and_folders_but_no_file(run: Run, photos: Path) -
     assert len(present(photos)) == 19
     assert (photos / "chelsea.png").is_file()
     assert (photos / "sub" / "moon.png").is_file()
-    refused = run("remove", "nothing.png", cwd=photos)
-    assert refused.code == 1
-    assert "is not in the index" in refused.talk
+    excluded_ids = run("remove", "nothing.png", cwd=photos)
+    assert excluded_ids.code == 1
+    assert "is not in the index" in excluded_ids.talk
 
 
 def test_remove_all_deletes_the_index_and_no_photo(run: Run, photos: Path) -> None:

@@ -196,10 +196,10 @@ def trained(photos: Path) -> Iterator[Path]:
 def add(photos: Path, much: float, fusion_name: str | None = None) -> Path:
     """Write the user's own matching, which adds about so much; returns its file."""
     with retrieval.open(photos) as opened:
-        made = opened.status(look=False).made
+        made = opened.status(look=False).model
     used = store.load_fusion(made.fingerprint, made.dim)
     about = {"fingerprint": made.fingerprint, "fusion": fusion_name or used.name}
-    file = matching.matching_file(store.own_file(made.fingerprint))
+    file = matching.matching_file(store.user_fusion_file(made.fingerprint))
     matching.save_matching(Matching(network(8, made.dim, much=much), used, about), file)
     return file
 

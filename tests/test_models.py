@@ -40,7 +40,7 @@ def test_auto_falls_back_to_mini_in_one_line(few: Path, tmp_path: Path) -> None:
     assert result.stderr.count("\n") == 1
     assert "using the built-in model mini" in result.stderr
     with retrieval.open(few) as opened:
-        assert opened.status().made.model == "mini"
+        assert opened.status().model.name == "mini"
 
 
 def test_weights_out_of_reach_get_one_sentence(few: Path, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_local_checkpoint_is_named_by_its_architecture(
 ) -> None:
     assert run("index", few, "--model", random_clip).out.startswith("4 added")
     with retrieval.open(few) as opened:
-        made = opened.status().made
+        made = opened.status().model
         assert made.model == random_clip
         vector = opened.embed(retrieval.Query((retrieval.Term("text", "a cat"),)))
         assert vector.shape == (made.dim,)
@@ -127,13 +127,13 @@ def test_other_weights_under_the_same_name_are_refused(
     run("index", few, "--model", f"ViT-S-32-alt:{file}")
     model = open_clip.create_model("ViT-S-32-alt")
     save_file({key: value.contiguous() for key, value in model.state_dict().items()}, file)
-    refused = run("search", "a cat", cwd=few)
-    assert refused.code == 1
-    assert "other weights" in refused.talk
+    excluded_ids = run("search", "a cat", cwd=few)
+    assert excluded_ids.code == 1
+    assert "other weights" in excluded_ids.talk
 
 
 def test_a_checkpoint_never_runs_code(run: Run, few: Path, tmp_path: Path) -> None:
-    """A pickle that would write a file is refused with a sentence."""
+    """A pickle that would write a file is excluded_ids with a sentence."""
     mark = tmp_path / "mark"
 
     class Evil:

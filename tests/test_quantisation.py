@@ -81,7 +81,7 @@ def test_embeddings_hardly_change_and_integers_compute_them(made: tuple[Path, Pa
     from retrieval.encoders.mini.image_openvino import build_graph
 
     said: list[str] = []
-    encoders = [MiniEncoder(folder, say=said.append) for folder in made]
+    encoders = [MiniEncoder(folder, log=said.append) for folder in made]
     prepared = [encoders[0].prepare(photo) for photo in photos(20, skip=100)]
     before, after = (encoder.encode_images(prepared) for encoder in encoders)
     assert not said, "OpenVINO takes the graph"
@@ -154,6 +154,6 @@ def test_a_damaged_file_is_refused_in_a_sentence(
     for file in ("config.json", "tokenizer.json"):
         (tmp_path / file).write_bytes((made[1] / file).read_bytes())
     said: list[str] = []
-    encoder = MiniEncoder(tmp_path, say=said.append)
+    encoder = MiniEncoder(tmp_path, log=said.append)
     with pytest.raises(ModelError, match="cannot be read"):
         encoder.encode_images([encoder.prepare(photos(1)[0])])

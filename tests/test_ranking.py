@@ -118,7 +118,7 @@ def test_auto_uses_words_only_where_there_are_captions() -> None:
 def test_the_shipped_bank_is_of_the_shipped_model() -> None:
     """If this fails, run `python -m retrieval.training.query_bank`."""
     encoder = MiniEncoder()
-    rows = query_bank.kept_bank(encoder.fingerprint, encoder.dim)
+    rows = query_bank.load_bank(encoder.fingerprint, encoder.dim)
     assert rows is not None
     sentences = query_bank.generic_queries()
     assert len(set(sentences)) == len(sentences) == len(rows) == 1000
@@ -140,7 +140,7 @@ def test_a_bank_by_another_model_is_encoded_once_and_then_kept() -> None:
     assert encoder.calls == calls
     (file,) = query_bank._kept().glob("bank-othermodel-*.npy")
     file.write_bytes(file.read_bytes()[:-100])
-    assert query_bank.kept_bank("other/model", 4) is None  # truncated: made again
+    assert query_bank.load_bank("other/model", 4) is None  # truncated: made again
 
 
 @pytest.mark.parametrize(("name", "split"), [("flickr8k", "val"), ("coco_cc", "all")])

@@ -33,8 +33,8 @@ from retrieval.ranking.relevance import (
     calibrated_text,
     count_words,
     load_calibration,
-    own_file,
     save_calibration,
+    user_calibration_file,
 )
 from retrieval.training.relevance import fit, measure
 from tests.conftest import Run
@@ -213,7 +213,7 @@ def test_other_weights_have_no_fit_until_the_user_makes_one(
 ) -> None:
     monkeypatch.setattr("platformdirs.user_data_path", lambda _: tmp_path)
     assert load_calibration("0" * 16) is None
-    save_calibration(CALIBRATION, own_file("0" * 16))
+    save_calibration(CALIBRATION, user_calibration_file("0" * 16))
     assert load_calibration("0" * 16) == CALIBRATION
     assert load_calibration("1" * 16) is None
 
@@ -228,8 +228,8 @@ def test_a_damaged_fit_counts_as_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     monkeypatch.setattr("platformdirs.user_data_path", lambda _: tmp_path)
-    own_file("0" * 16).parent.mkdir()
-    own_file("0" * 16).write_text(text, "latin-1")
+    user_calibration_file("0" * 16).parent.mkdir()
+    user_calibration_file("0" * 16).write_text(text, "latin-1")
     assert load_calibration("0" * 16) is None
 
 
@@ -319,10 +319,10 @@ def test_a_filter_changes_what_was_searched_but_not_what_is_usual(photos: Path) 
     assert whole.relevance is not None and part.relevance is not None
     assert whole.score == part.score and whole.relevance < part.relevance
     with Index.open(photos / ".retrieval") as index:
-        everything = index.surroundings(vector)
+        everything = index.gallery_statistics(vector)
         root = index.roots()[0].id
-        filtered = index.surroundings(vector, Filter(((root, "part"),)))
-        _, rows = index.catalogue.embeddings(index.made.dim)
+        filtered = index.gallery_statistics(vector, Filter(((root, "part"),)))
+        _, rows = index.catalogue.all_search_embeddings(index.model.dim)
     assert (everything.held, everything.searched, filtered.searched) == (20, 20, 2)
     assert everything.mean == filtered.mean
     assert everything.mean == pytest.approx(float((rows @ vector).mean()), abs=1e-5)
@@ -330,7 +330,7 @@ def test_a_filter_changes_what_was_searched_but_not_what_is_usual(photos: Path) 
 
 def test_some_photos_stand_for_many(photos: Path) -> None:
     with Index.open(photos / ".retrieval") as index:
-        ids, rows = index.catalogue.embeddings(index.made.dim)
+        ids, rows = index.catalogue.all_search_embeddings(index.model.dim)
     parts = [vectors.Part(ids[:13], rows[:13]), vectors.Part(ids[13:], rows[13:])]
     dim = rows.shape[1]
     assert vectors.average(parts, dim, 20) == pytest.approx(rows.mean(0), abs=1e-6)

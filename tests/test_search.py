@@ -44,16 +44,16 @@ def test_hits_are_ranked_by_cosine_and_counted_by_k(run: Run, indexed: Path) -> 
 def test_the_scores_are_those_of_exact_search(indexed: Path) -> None:
     """The hits equal a brute-force product with the stored embeddings, made without FAISS."""
     from indexes.index import Index
-    from retrieval.search.encode_query import fused_query
+    from retrieval.search.encode_query import encode_query
 
     with retrieval.open(indexed) as opened:
         vector = opened.embed(retrieval.Query((retrieval.Term("text", "a cat"),)))
         hits = opened.search("a cat", k=20, ranking="plain")
     with Index.open(indexed / ".retrieval") as index:
-        ids, rows = index.catalogue.embeddings(index.made.dim)
+        ids, rows = index.catalogue.all_search_embeddings(index.model.dim)
         assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
         expected = sorted(rows @ vector, reverse=True)
-        assert fused_query is not None and len(ids) == 20
+        assert encode_query is not None and len(ids) == 20
     assert np.allclose([hit.score for hit in hits], expected, atol=1e-6)
 
 
@@ -191,9 +191,9 @@ def test_dates_come_from_the_photo_else_from_its_file(run: Run, few: Path) -> No
     }  # fmt: skip
     assert between("--after", "2019-07-14", "--before", "2019-07-15") == {"china.jpg"}
     assert between("--after", "2023") == set()
-    refused = run("search", "photo", "--after", "yesterday", cwd=few)
-    assert refused.code == 1
-    assert "2024-05-17" in refused.talk
+    excluded_ids = run("search", "photo", "--after", "yesterday", cwd=few)
+    assert excluded_ids.code == 1
+    assert "2024-05-17" in excluded_ids.talk
 
 
 def test_every_format_gives_the_same_hits(run: Run, indexed: Path) -> None:
@@ -211,9 +211,9 @@ def test_every_format_gives_the_same_hits(run: Run, indexed: Path) -> None:
 
 
 def test_a_missing_index_is_offered_or_made(run: Run, few: Path) -> None:
-    refused = run("search", "a cat", cwd=few)
-    assert refused.code == 1
-    assert "retrieval index" in refused.talk and "--index-first" in refused.talk
+    excluded_ids = run("search", "a cat", cwd=few)
+    assert excluded_ids.code == 1
+    assert "retrieval index" in excluded_ids.talk and "--index-first" in excluded_ids.talk
     made = run("search", "a cat", "--index-first", "-f", "paths", "-k", 1, cwd=few)
     assert made.code == 0
     assert made.out.strip() == str(few / "chelsea.png")
@@ -268,14 +268,14 @@ def test_an_index_by_other_weights_is_refused(run: Run, photos: Path) -> None:
     with sqlite3.connect(photos / ".retrieval" / "catalogue.db") as db:
         db.execute("UPDATE meta SET value = '0123456789abcdef' WHERE key = 'fingerprint'")
     db.close()
-    refused = run("search", "a cat", cwd=photos)
-    assert refused.code == 1
-    assert "other weights" in refused.talk and "retrieval index --rebuild" in refused.talk
-    assert refused.raw == b""
+    excluded_ids = run("search", "a cat", cwd=photos)
+    assert excluded_ids.code == 1
+    assert "other weights" in excluded_ids.talk and "retrieval index --rebuild" in excluded_ids.talk
+    assert excluded_ids.raw == b""
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "expected"),
     [
         (["search"], 1, "asks for nothing"),
         (["search", "  "], 1, "is empty"),
@@ -296,11 +296,11 @@ def test_an_index_by_other_weights_is_refused(run: Run, photos: Path) -> None:
     ],
 )
 def test_a_wrong_query_gets_one_sentence(
-    run: Run, indexed: Path, arguments: list[str], code: int, told: str
+    run: Run, indexed: Path, arguments: list[str], code: int, expected: str
 ) -> None:
     result = run(*arguments, cwd=indexed)
     assert result.code == code
-    assert told in result.talk
+    assert expected in result.talk
     assert result.raw == b""
 
 

@@ -32,7 +32,7 @@ def test_the_order_is_that_of_the_rankings_definition(photos: Path, name: str) -
     encoder = retrieval.load_encoder("mini")
     ranking = RANKINGS[name]
     with Index.open(photos / ".retrieval") as index:
-        ids, rows = index.catalogue.embeddings(index.made.dim)
+        ids, rows = index.catalogue.all_search_embeddings(index.model.dim)
         known = {i: photo.hash for i, (photo, _) in index.catalogue.photos(ids.tolist()).items()}
     asked = templated(ranking, list(QUERIES), encoder.encode_texts)
     gallery, queries = transform(ranking, rows, asked, query_bank.bank(encoder))
@@ -160,10 +160,10 @@ def test_captions_of_the_index_join_the_bank(photos: Path) -> None:
     retrieval.index(photos)
     (file,) = [file for file in bias_files(photos) if "-own-" in file.name]
     with Index.open(photos / ".retrieval") as index:
-        ids, rows = index.catalogue.embeddings(index.made.dim)
-        said = index.catalogue.said_rows(index.made.dim, 10)
-        assert said.shape == (2, index.made.dim)
-        assert len(index.catalogue.said_rows(index.made.dim, 1)) == 1
+        ids, rows = index.catalogue.all_search_embeddings(index.model.dim)
+        said = index.catalogue.caption_embeddings(index.model.dim, 10)
+        assert said.shape == (2, index.model.dim)
+        assert len(index.catalogue.caption_embeddings(index.model.dim, 1)) == 1
     expected = nnn_bias(
         rows, np.concatenate([query_bank.bank(retrieval.load_encoder("mini")), said])
     )

@@ -116,7 +116,7 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(
 
     train(data, tmp_path / "whole", recipe=QUICK, images=images)
     with pytest.raises(KeyboardInterrupt):
-        train(data, tmp_path / "stopped", recipe=QUICK, images=images, told=stop)
+        train(data, tmp_path / "stopped", recipe=QUICK, images=images, progress=stop)
     train(data, tmp_path / "stopped", recipe=QUICK, images=images)
     names = ("whole", "stopped")
     whole, stopped = (
@@ -170,9 +170,9 @@ def test_the_mean_of_two_runs_is_a_model(
 def test_what_cannot_be_trained_is_said_in_a_sentence(
     run: Run, tmp_path: Path, options: list[str], words: str
 ) -> None:
-    refused = run("train", shared("coco_cc"), "--out", tmp_path / "model", *options)
-    assert refused.code == 1
-    assert words in refused.talk
+    excluded_ids = run("train", shared("coco_cc"), "--out", tmp_path / "model", *options)
+    assert excluded_ids.code == 1
+    assert words in excluded_ids.talk
     assert not (tmp_path / "model").exists()
 
 
@@ -183,5 +183,5 @@ def test_too_few_photos_are_refused(run: Run, tmp_path: Path, originals: Path) -
     (data / "images").mkdir()
     (data / "images" / "chelsea.png").write_bytes((originals / "chelsea.png").read_bytes())
     (data / "captions.jsonl").write_text(line)
-    refused = run("train", data, "--out", tmp_path / "model")
-    assert refused.code == 1 and "20 at least" in refused.talk
+    excluded_ids = run("train", data, "--out", tmp_path / "model")
+    assert excluded_ids.code == 1 and "20 at least" in excluded_ids.talk

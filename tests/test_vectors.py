@@ -38,7 +38,7 @@ def test_search_equals_brute_force(
     mask = np.ones(count, bool) if allowed is None else np.isin(ids, allowed)
     if allowed is not None and refuse:
         mask = ~mask
-        found, scores = vectors.search(parts, query, k, refused=allowed)
+        found, scores = vectors.search(parts, query, k, excluded_ids=allowed)
     else:
         found, scores = vectors.search(parts, query, k, allowed)
     expected = np.sort(rows[mask] @ query)[::-1][:k]
@@ -90,7 +90,7 @@ def test_faiss_reads_the_same_index_and_finds_the_same(tmp_path: Path) -> None:
     for query, some, score in zip(queries, expected, scores, strict=True):
         found, how = vectors.search([part], query, 10)
         assert found.tolist() == some.tolist() and np.allclose(how, score, atol=1e-6)
-    assert vectors.first_hits([part], queries) == set(expected[:, 0].tolist())
+    assert vectors.nearest_ids([part], queries) == set(expected[:, 0].tolist())
 
 
 def test_rows_that_are_no_numbers_are_never_found() -> None:

@@ -81,7 +81,7 @@ def read_captioned(
     split: str = ALL,
     images: Path | None = None,
     skip_bad: bool = False,
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> CaptionedSet:
     """Read a captioned photo set; the format is recognised by itself.
 
@@ -94,9 +94,9 @@ def read_captioned(
     """
     index = index_at(where)
     if index is not None and (index == where or not holds_captions(where)):
-        return _chosen(*_read_indexed(where, index, images), split, skip_bad, say)
+        return _chosen(*_read_indexed(where, index, images), split, skip_bad, log)
     read = _read_tars if find_shards(where) else _read_text
-    return _chosen(*read(where, images), split, skip_bad, say)
+    return _chosen(*read(where, images), split, skip_bad, log)
 
 
 def part(whole: CaptionedSet, split: str) -> CaptionedSet:
@@ -189,7 +189,7 @@ def _chosen(
     photos: Callable[[set[str] | None], Iterator[Found]],
     split: str,
     skip_bad: bool,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> CaptionedSet:
     """The photos of a split, each with a name of its own, or the sentence on what is wrong."""
     wanted = _wanted(name, split, splits)
@@ -204,7 +204,7 @@ def _chosen(
         raise DataSetError(_sentence(problems, len(good)))
     if problems:
         first = problems[0]
-        say(f"Left out {_count(len(problems))}, the first {first.where}: {first.what}.")
+        log(f"Left out {_count(len(problems))}, the first {first.where}: {first.what}.")
     if not good:
         raise DataSetError(
             f"{name} has no captioned photo"

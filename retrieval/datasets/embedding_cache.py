@@ -19,7 +19,7 @@ import numpy as np
 from blake3 import blake3
 
 from indexes.arrays import Array, Floats
-from indexes.catalogue import Made, Photo
+from indexes.catalogue import IndexModel, Photo
 from indexes.errors import StorageError
 from indexes.index import Index
 from indexes.locate import is_index
@@ -56,7 +56,7 @@ class _Read:
     wrong: str | None = None
 
 
-class Kept:
+class EmbeddingCache:
     """The kept embeddings of one encoder, open for reading and adding."""
 
     def __init__(self, index: Index, encoder: Encoder, progress: Progress) -> None:
@@ -98,7 +98,7 @@ class Kept:
             self._progress("photos", i + 1, len(photos))
         commit()
         ids = catalogue.photo_ids(set(hashes))
-        places, rows = catalogue.embeddings(self._index.made.dim)
+        places, rows = catalogue.all_search_embeddings(self._index.model.dim)
         return Embedded(rows[np.searchsorted(places, [ids[h] for h in hashes])], fresh), wrong
 
     def _read(self, photo: CaptionedPhoto, known: set[str], limit: float) -> _Read:
@@ -148,10 +148,10 @@ class Kept:
         return found
 
 
-def without(
-    captioned: CaptionedSet, wrong: Mapping[int, str], skip_bad: bool, say: Callable[[str], None]
+def drop_unreadable(
+    captioned: CaptionedSet, wrong: Mapping[int, str], skip_bad: bool, log: Callable[[str], None]
 ) -> CaptionedSet:
-    """The set without the photos that cannot be read, `wrong` as `Kept.photos` tells it.
+    """The set without the photos that cannot be read, `wrong` as `EmbeddingCache.photos` tells it.
 
     Raises DataSetError unless they are to be skipped.
     """
@@ -164,13 +164,15 @@ def without(
             f"{len(wrong)} of the {len(captioned.photos):,} photos of {captioned.name} cannot be "
             f"read, the first {first}. Put them right, or add --skip-bad to go on without them."
         )
-    say(f"Left out {len(wrong)} photos that cannot be read, the first {first}.")
+    log(f"Left out {len(wrong)} photos that cannot be read, the first {first}.")
     kept = tuple(photo for i, photo in enumerate(captioned.photos) if i not in wrong)
     return replace(captioned, photos=kept)
 
 
 @contextmanager
-def keep(encoder: Encoder, progress: Progress, rebuild: bool = False) -> Iterator[Kept]:
+def open_embedding_cache(
+    encoder: Encoder, progress: Progress, rebuild: bool = False
+) -> Iterator[EmbeddingCache]:
     """Open what is kept for an encoder's weights. rebuild: forget it first.
 
     Raises IndexBusyError while another benchmark uses it.
@@ -185,10 +187,10 @@ def keep(encoder: Encoder, progress: Progress, rebuild: bool = False) -> Iterato
         (folder / "texts.db").unlink(missing_ok=True)
     with lock(folder):
         if not is_index(folder):
-            made = Made(encoder.name, encoder.fingerprint, encoder.dim, MEAN)
+            made = IndexModel(encoder.name, encoder.fingerprint, encoder.dim, MEAN)
             Index.create(folder, made).close()
         with Index.open(folder, writable=True) as index:
-            yield Kept(index, encoder, progress)
+            yield EmbeddingCache(index, encoder, progress)
 
 
 @contextmanager

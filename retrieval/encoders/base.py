@@ -10,7 +10,7 @@ from PIL import Image
 
 from indexes.arrays import Array, Floats
 
-Say = Callable[[str], None]  # is told what a user should know, a sentence at a time
+Log = Callable[[str], None]  # receives what a user should know, a sentence at a time
 EngineName = Literal["auto", "torch", "openvino"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 

@@ -24,7 +24,7 @@ MOST = 256  # photos at a time; more do not make a card faster
 _SHARE = 0.8  # of what is free: other programs want some, and memory is never without gaps
 
 
-def trouble() -> str | None:
+def cuda_error() -> str | None:
     """Why torch cannot use a card here, in a few words; None if it can, '' if there is no driver.
 
     Tries it: a driver that does not match and a card that is broken show only then.
@@ -49,7 +49,7 @@ def short(error: object) -> str:
     return line.partition(". ")[0][:200].rstrip(". ")
 
 
-def is_full(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether memory was all that a card lacked. Not every library under torch says so by type."""
     text = str(error).lower()
     return (
@@ -59,7 +59,7 @@ def is_full(error: RuntimeError) -> bool:
     )
 
 
-def fitting(bytes_each: float, free_bytes: int, most: int = MOST) -> int:
+def batch_size_for(bytes_each: float, free_bytes: int, most: int = MOST) -> int:
     """How many photos to compute at a time: a power of two, from 1 to `most`.
 
     bytes_each: what a photo takes while it is computed; free_bytes: what there is for all.
@@ -68,8 +68,8 @@ def fitting(bytes_each: float, free_bytes: int, most: int = MOST) -> int:
     return min(most, 1 << max(fit.bit_length() - 1, 0))
 
 
-def photos_at_a_time(device: str, count: int, compute: Callable[[], object]) -> int:
-    """`fitting`, found by letting `compute` compute `count` photos, and wait for them, once."""
+def measure_batch_size(device: str, count: int, compute: Callable[[], object]) -> int:
+    """`batch_size_for`, measured: `compute` computes `count` photos once, and waits for them."""
     torch = load_torch()
     if torch.device(device).type != "cuda":
         return MOST
@@ -80,7 +80,7 @@ def photos_at_a_time(device: str, count: int, compute: Callable[[], object]) -> 
     compute()
     taken = memory.max_memory_allocated() - before
     memory.empty_cache()
-    return fitting(taken / count, memory.mem_get_info()[0])
+    return batch_size_for(taken / count, memory.mem_get_info()[0])
 
 
 class Feed:

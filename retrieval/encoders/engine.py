@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar, get_args
 
-from retrieval.encoders.base import DeviceName, EngineName, Say
-from retrieval.encoders.cuda import trouble
+from retrieval.encoders.base import DeviceName, EngineName, Log
+from retrieval.encoders.cuda import cuda_error
 from retrieval.errors import QueryError
 
 Built = TypeVar("Built")
@@ -44,27 +44,27 @@ class Compute:
             )
 
 
-def torch_device(compute: Compute, say: Say) -> str:
+def torch_device(compute: Compute, log: Log) -> str:
     """`cuda` if it is wished for and there, or `auto` and there; else `cpu`."""
     if compute.device == "cpu" or compute.engine == "openvino":
         return "cpu"
-    reason = trouble()
+    reason = cuda_error()
     if reason is None:
         return "cuda"
     if reason:
-        say(f"There is an NVIDIA driver, but torch cannot use it ({reason}): computing on the CPU.")
+        log(f"There is an NVIDIA driver, but torch cannot use it ({reason}): computing on the CPU.")
     elif compute.device == "cuda":
-        say("torch finds no NVIDIA GPU that it can use here: computing on the CPU.")
+        log("torch finds no NVIDIA GPU that it can use here: computing on the CPU.")
     return "cpu"
 
 
-def with_openvino(compute: Compute, build: Callable[[], Built], say: Say) -> Built | None:
+def with_openvino(compute: Compute, build: Callable[[], Built], log: Log) -> Built | None:
     """What `build` makes with OpenVINO; None, told in a sentence, where torch has to do."""
     if compute.engine == "torch":
         return None
     if importlib.util.find_spec("openvino") is None:
         if compute.engine == "openvino":
-            say("OpenVINO is not installed (`pip install openvino`): using torch instead.")
+            log("OpenVINO is not installed (`pip install openvino`): using torch instead.")
         return None
     if compute.engine == "auto" and platform.machine() not in ("x86_64", "AMD64"):
         return None  # elsewhere torch is not known to be slower
@@ -72,5 +72,5 @@ def with_openvino(compute: Compute, build: Callable[[], Built], say: Say) -> Bui
         return build()
     except (ImportError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200].rstrip(".")
-        say(f"OpenVINO cannot compute this model here ({reason}): using torch instead.")
+        log(f"OpenVINO cannot compute this model here ({reason}): using torch instead.")
         return None

@@ -29,17 +29,17 @@ def jpeg_decoder(encoder: Encoder) -> Callable[[bytes, int], Image.Image | None]
     """What decodes JPEG files on the card that an encoder computes on; None on the CPU."""
     if encoder.device == "cpu":
         return None
-    decoder = card_decoder(encoder.device)
+    decoder = nvjpeg_decoder(encoder.device)
     return None if decoder is None else decoder.decode
 
 
 @cache
-def card_decoder(device: str) -> CardDecoder | None:
+def nvjpeg_decoder(device: str) -> NvjpegDecoder | None:
     """The decoder of a card, one for all threads; None where `device` has none that works."""
     if load_torch().device(device).type != "cuda":
         return None
     try:
-        decoder = CardDecoder(device)
+        decoder = NvjpegDecoder(device)
         grey = io.BytesIO()
         Image.new("L", (16, 16), 128).save(grey, "JPEG")
         decoder.decode_all([_Asked(grey.getvalue(), 2)])
@@ -57,7 +57,7 @@ class _Asked:
     pixels: Future[Image.Image | None] = field(default_factory=Future)
 
 
-class CardDecoder:
+class NvjpegDecoder:
     """Decodes on `device`; `cpu` does the same without a card. For any number of threads."""
 
     def __init__(self, device: str) -> None:

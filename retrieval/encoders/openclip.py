@@ -27,7 +27,7 @@ from PIL import Image
 
 from indexes.arrays import Array, Floats
 from indexes.lazy_imports import load_torch
-from retrieval.encoders.base import Say
+from retrieval.encoders.base import Log
 from retrieval.encoders.engine import Compute, torch_device, with_openvino
 from retrieval.encoders.torch_runner import ModuleRunner
 from retrieval.errors import ModelError
@@ -43,13 +43,13 @@ class OpenClipEncoder:
     """An open_clip model as an Encoder, in bf16 on a GPU and float32 on the CPU.
 
     name: `ARCH:TAG`, `ARCH:CHECKPOINT_FILE`, `hf-hub:ORG/MODEL` or `local-dir:FOLDER`.
-    compute: for photos, and the device for texts. say: is told if it cannot be.
+    compute: for photos, and the device for texts. log: receives a sentence if that fails.
     Raises ModelError where there is no such model or its weights are out of reach.
     """
 
-    def __init__(self, name: str, compute: Compute = Compute(), say: Say = lambda _: None) -> None:
+    def __init__(self, name: str, compute: Compute = Compute(), log: Log = lambda _: None) -> None:
         self.name, architecture, weights = split_name(name)
-        self._compute, self._say = compute, say
+        self._compute, self._log = compute, log
         model, transform, self._tokenizer = _load(self.name, architecture, weights)
         *self._pixels, _to_tensor, normalize = transform.transforms
         size = getattr(model.visual, "image_size", 224)
@@ -61,8 +61,8 @@ class OpenClipEncoder:
             again = first.pop() if first else _load(self.name, architecture, weights)[0]
             return _towers(again, normalize)
 
-        device = torch_device(compute, say)
-        self._runner = ModuleRunner(build, device, _ON_CPU, say, True, compute.compile)
+        device = torch_device(compute, log)
+        self._runner = ModuleRunner(build, device, _ON_CPU, log, True, compute.compile)
         self.dim = self.encode_texts(["a photo"]).shape[1]
 
     @property
@@ -106,7 +106,7 @@ class OpenClipEncoder:
                 return None
             return openvino_convert.convert(self.torch_module(), self.image_size)
 
-        return with_openvino(self._compute, graph, self._say) if self.device == "cpu" else None
+        return with_openvino(self._compute, graph, self._log) if self.device == "cpu" else None
 
 
 def _towers(model: Any, normalize: Any) -> Any:

@@ -5,8 +5,8 @@
 
 from pathlib import Path
 
-from indexes.catalogue import Made
-from retrieval.encoders.base import Encoder, Say
+from indexes.catalogue import IndexModel
+from retrieval.encoders.base import Encoder, Log
 from retrieval.encoders.engine import Compute
 from retrieval.errors import ModelError
 
@@ -26,24 +26,24 @@ _TRAINED = "trained:"
 
 
 def load_encoder(
-    name: str = "auto", say: Say = lambda _: None, compute: Compute = Compute()
+    name: str = "auto", log: Log = lambda _: None, compute: Compute = Compute()
 ) -> Encoder:
     """The encoder for a preset, an open_clip model, a hub reference or a local checkpoint.
 
-    say: is told, in a sentence, what `auto` came down to, and which engine or device is not to be
-    had.
+    log: receives a sentence on what `auto` came down to, and on an engine or device that is not to
+    be had.
     Raises ModelError, with what to do, where there is no such model or it cannot be had.
     """
     if name == "auto":
-        return _auto(say, compute)
+        return _auto(log, compute)
     folder = None if name == "mini" else model_folder(name)
     if name == "mini" or folder is not None:
         from retrieval.encoders.mini.encoder import WEIGHTS, MiniEncoder
 
-        return MiniEncoder(WEIGHTS if folder is None else folder, compute, say)
+        return MiniEncoder(WEIGHTS if folder is None else folder, compute, log)
     from retrieval.encoders.openclip import OpenClipEncoder
 
-    return OpenClipEncoder(PRESETS.get(name, name), compute, say)
+    return OpenClipEncoder(PRESETS.get(name, name), compute, log)
 
 
 def model_folder(name: str) -> Path | None:
@@ -62,12 +62,12 @@ def model_folder(name: str) -> Path | None:
     return None
 
 
-def check_model(made: Made, wanted: str) -> None:
+def check_model(model: IndexModel, wanted: str) -> None:
     """Raise ModelError if `wanted` is not the model that an index was made by."""
-    if wanted != "auto" and canonical(wanted) != made.model:
+    if wanted != "auto" and canonical(wanted) != model.name:
         raise ModelError(
-            f"This index was made by model {made.model}, not {wanted}. Leave --model out to go on "
-            f"with {made.model}; encode all photos again with "
+            f"This index was made by model {model.name}, not {wanted}. Leave --model out to go on "
+            f"with {model.name}; encode all photos again with "
             f"`retrieval index --rebuild --model {wanted}`; or keep a second index with --index."
         )
 
@@ -83,34 +83,36 @@ def canonical(name: str) -> str:
     return split_name(PRESETS.get(name, name))[0]
 
 
-def load_encoder_of(made: Made, say: Say = lambda _: None, compute: Compute = Compute()) -> Encoder:
+def load_encoder_of(
+    model: IndexModel, log: Log = lambda _: None, compute: Compute = Compute()
+) -> Encoder:
     """The encoder that made an index; raises ModelError if its weights are no longer the same."""
-    encoder = load_encoder(made.model, say, compute)
-    check_weights(made, encoder)
+    encoder = load_encoder(model.name, log, compute)
+    check_weights(model, encoder)
     return encoder
 
 
-def check_weights(made: Made, encoder: Encoder) -> None:
+def check_weights(model: IndexModel, encoder: Encoder) -> None:
     """Raise ModelError if an index was not made by the weights of this encoder."""
-    if (encoder.fingerprint, encoder.dim) != (made.fingerprint, made.dim):
+    if (encoder.fingerprint, encoder.dim) != (model.fingerprint, model.dim):
         raise ModelError(
-            f"This index was made by other weights (model {made.model}, {made.fingerprint}) than "
+            f"This index was made by other weights (model {model.name}, {model.fingerprint}) than "
             f"those at hand (model {encoder.name}, {encoder.fingerprint}), so its photos cannot be "
             "compared with the query. Run `retrieval index --rebuild` to encode them again."
         )
 
 
-def _auto(say: Say, compute: Compute) -> Encoder:
+def _auto(log: Log, compute: Compute) -> Encoder:
     """`base` if its weights are here or can be downloaded, else `mini`."""
     from retrieval.encoders.openclip import hub_reachable, in_cache
 
     if in_cache(_BASE_REPOSITORY) or hub_reachable():
         try:
-            return load_encoder("base", say, compute)
+            return load_encoder("base", log, compute)
         except ModelError:
             pass  # reachable, but it did not give the weights
-    say(
+    log(
         "The weights of model base are neither on this machine nor within reach: using the "
         "built-in model mini. (--model chooses another.)"
     )
-    return load_encoder("mini", say, compute)
+    return load_encoder("mini", log, compute)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from indexes.arrays import Array, Floats
 from indexes.lazy_imports import load_torch
-from retrieval.encoders.base import Say
-from retrieval.encoders.cuda import Feed, Fetch, is_full, photos_at_a_time, short
+from retrieval.encoders.base import Log
+from retrieval.encoders.cuda import Feed, Fetch, is_out_of_memory, measure_batch_size, short
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,7 +35,7 @@ class ModuleRunner:
         build: Callable[[], nn.Module],
         device: str,
         on_cpu: int,
-        say: Say = lambda _: None,
+        log: Log = lambda _: None,
         bf16: bool = False,
         compile: bool = False,
     ) -> None:
@@ -43,7 +43,7 @@ class ModuleRunner:
         it is gone. on_cpu: items that the CPU computes at a time. bf16: compute in bfloat16 where
         autocast may, on a card. compile: by torch.compile, there.
         """
-        self._build, self._on_cpu, self._say, self._bf16 = build, on_cpu, say, bf16
+        self._build, self._on_cpu, self._log, self._bf16 = build, on_cpu, log, bf16
         self._lock = threading.Lock()
         self._place(device, compile)
 
@@ -76,7 +76,7 @@ class ModuleRunner:
                 except RuntimeError as error:
                     if device == "cpu":
                         raise
-                    reason, full = short(error), is_full(error)
+                    reason, full = short(error), is_out_of_memory(error)
                 if fetch is None:  # the error is gone by now, and what its frames held on the card
                     self._retreat(forward, size, reason, full)
                     continue
@@ -109,7 +109,7 @@ class ModuleRunner:
         if self.device == "cpu":
             return self._on_cpu
         if forward not in self._sizes and len(items) > _PROBE:
-            self._sizes[forward] = photos_at_a_time(
+            self._sizes[forward] = measure_batch_size(
                 self.device, _PROBE, lambda: self._start(forward, items[:_PROBE], _PROBE).wait()
             )
         return self._sizes.get(forward, _PROBE)
@@ -122,12 +122,12 @@ class ModuleRunner:
         elif full:
             self._leave("no memory is left on it for even one photo at a time")
         elif self._compiled:  # it may be no more than the compiler
-            self._say(f"The compiled model cannot be computed ({reason}): going on without.")
+            self._log(f"The compiled model cannot be computed ({reason}): going on without.")
             self._place(self.device, False)
         else:
             self._leave(reason)
 
     def _leave(self, reason: str) -> None:
         """Go on on the CPU: nothing can be fetched from a card that failed."""
-        self._say(f"The graphics card cannot go on ({reason}): computing on the CPU.")
+        self._log(f"The graphics card cannot go on ({reason}): computing on the CPU.")
         self._place("cpu", False)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from indexes.arrays import Ints
-from retrieval.ranking.lexical import EMPTY_WORDS
+from retrieval.ranking.lexical import STOP_WORDS
 
 NEIGHBOURS = 5
 """The target is drawn among so many photos nearest to the example."""
@@ -44,7 +44,7 @@ def composed_queries(captions: Sequence[Sequence[str]], seed: int, draws: int = 
         for _ in range(draws):
             target = neighbours[random.integers(len(neighbours))]
             caption = captions[target][int(random.integers(len(captions[target])))]
-            new = [w for w in _words(caption) if w not in said[example] and w not in EMPTY_WORDS]
+            new = [w for w in _words(caption) if w not in said[example] and w not in STOP_WORDS]
             if new and target != example:
                 examples.append(example)
                 targets.append(target)

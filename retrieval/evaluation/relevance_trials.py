@@ -161,8 +161,8 @@ def _things(
 ) -> list[tuple[Kind, tuple[int, ...]]]:
     """As many single things and pairs as there are `photos`, all in the gallery or all absent."""
     held = table[gallery]
-    fitting = np.flatnonzero(held.any(0) == answerable)
-    singles = chance.choice(fitting, min(len(photos), len(fitting)), replace=False)
+    batch_size_for = np.flatnonzero(held.any(0) == answerable)
+    singles = chance.choice(batch_size_for, min(len(photos), len(batch_size_for)), replace=False)
     found: list[tuple[Kind, tuple[int, ...]]] = [("thing", (int(i),)) for i in singles]
     for row in photos:
         has = np.flatnonzero(table[row])
@@ -216,11 +216,11 @@ def _judge_captions(
     material: Material, trials: Sequence[Trial], rows: list[dict[str, Any]], sentences: Encode
 ) -> None:
     """Put the match of every hit of a caption right, in place."""
-    told = [row for row in rows if row["kind"] == "caption"]
-    texts = {trials[row["query"]].text for row in told}
-    texts.update(*(material.captions[row["photo"]] for row in told))
+    captions = [row for row in rows if row["kind"] == "caption"]
+    texts = {trials[row["query"]].text for row in captions}
+    texts.update(*(material.captions[row["photo"]] for row in captions))
     vectors = _encoded(sorted(texts), sentences)
-    for row in told:
+    for row in captions:
         own = np.stack([vectors[text] for text in material.captions[row["photo"]]])
         similarity = float((own @ vectors[trials[row["query"]].text]).max())
         row["match"] = 1.0 if row["described"] else float(match_probability(similarity))

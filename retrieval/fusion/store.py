@@ -35,10 +35,10 @@ def load_fusion(fingerprint: str, dim: int) -> Fusion:
 
 def fusion_files(fingerprint: str) -> list[Path]:
     """Where a fusion for a model may be, in the order of precedence."""
-    return [own_file(fingerprint), *sorted(_PACKAGED.glob("*/fusion.safetensors"))]
+    return [user_fusion_file(fingerprint), *sorted(_PACKAGED.glob("*/fusion.safetensors"))]
 
 
-def own_file(fingerprint: str) -> Path:
+def user_fusion_file(fingerprint: str) -> Path:
     """Where the user's own fusion for a model is kept."""
     import platformdirs
 

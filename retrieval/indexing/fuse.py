@@ -21,13 +21,14 @@ _AT_ONCE = 64  # photos whose captions are embedded and committed together
 def fuse_index(
     index: Index,
     encoder: Callable[[], Encoder],
-    told: Callable[[int, int], None] = lambda *_: None,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> int:
     """Bring all photos in line with their captions and with the fusion of the index's model.
 
     Returns how many photos' captions were embedded.
 
-    encoder: called only if a caption has to be embedded. told: captions done, of how many photos.
+    encoder: called only if a caption has to be embedded. progress: photos whose captions are
+    embedded, of how many.
     """
     catalogue = index.catalogue
     before = catalogue.digests()
@@ -37,24 +38,24 @@ def fuse_index(
     if gone:
         # Of a photo that is away for now, what was said stays.
         away = set(catalogue.absent().tolist())
-        catalogue.drop_said([i for i in gone if i not in away])
+        catalogue.drop_caption_embeddings([i for i in gone if i not in away])
     changed = [i for i, digest in digests.items() if before.get(i) != digest]
     for start in range(0, len(changed), _AT_ONCE):
         part = changed[start : start + _AT_ONCE]
         rows = _embed(encoder(), [said[i] for i in part])
-        catalogue.put_said(part, [digests[i] for i in part], rows)
-        told(start + len(part), len(changed))
-    refuse(index, load_fusion(index.made.fingerprint, index.made.dim))
+        catalogue.put_caption_embeddings(part, [digests[i] for i in part], rows)
+        progress(start + len(part), len(changed))
+    fuse_photos(index, load_fusion(index.model.fingerprint, index.model.dim))
     return len(changed)
 
 
-def refuse(index: Index, fusion: Fusion) -> int:
+def fuse_photos(index: Index, fusion: Fusion) -> int:
     """Fuse by `fusion` what is not fused by it yet, without any encoder; returns how many."""
     catalogue, count, last = index.catalogue, 0, 0
-    same = index.made.fusion == fusion.name
+    same = index.model.fusion == fusion.name
     with catalogue.transaction():
         while True:
-            ids, images, captions = catalogue.pairs(index.made.dim, last, unfused=same)
+            ids, images, captions = catalogue.pairs(index.model.dim, last, unfused=same)
             if not ids:
                 break
             catalogue.put_fused(ids, *fusion.photos(images, captions))

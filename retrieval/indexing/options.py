@@ -37,8 +37,8 @@ class Report:
 
 @dataclass(frozen=True)
 class Progress:
-    """Told while a run goes on: files (or photos whose captions are read) done of `total`, of
-    which skipped."""
+    """How far a run is: files (or photos whose captions are read) done of `total`, of which
+    `skipped`."""
 
     done: int
     total: int

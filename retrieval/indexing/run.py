@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from indexes.arrays import Array, Floats
-from indexes.catalogue import File, Made, Photo
+from indexes.catalogue import File, IndexModel, Photo
 from indexes.errors import RetrievalError
 from indexes.fulltext import Caption
 from indexes.index import Index, Root
 from indexes.locate import is_index
 from indexes.lock import lock
 from indexes.staged_rebuild import staged_rebuild
-from retrieval.encoders.base import Encoder, Say
+from retrieval.encoders.base import Encoder, Log
 from retrieval.encoders.engine import Compute
 from retrieval.encoders.nvjpeg import jpeg_decoder
 from retrieval.encoders.registry import check_model, check_weights, load_encoder, load_encoder_of
@@ -82,7 +82,7 @@ def index_folders(
     model: str | Encoder | None = None,
     options: Options = Options(),
     progress: Callable[[Progress], None] = lambda _: None,
-    say: Say = lambda _: None,
+    log: Log = lambda _: None,
 ) -> Report:
     """Bring the index in `folder` up to date with `folders`, or with all that it knows.
 
@@ -98,7 +98,7 @@ def index_folders(
             raise RetrievalError(f"{given} {what}. Name the folder that your photos are in.")
     with lock(folder):
         job = _rebuild if options.rebuild and is_index(folder) else _update
-        report = job(folder, folders, model, options, progress, say)
+        report = job(folder, folders, model, options, progress, log)
     report.seconds = time.perf_counter() - started
     return report
 
@@ -109,16 +109,16 @@ def _update(
     model: str | Encoder | None,
     options: Options,
     progress: Callable[[Progress], None],
-    say: Say,
+    log: Log,
 ) -> Report:
     """Bring the index up to date, or make it where there is none."""
     loaded: Encoder | None = None
     if not is_index(folder):
-        loaded = _load(model or "auto", options, say)
+        loaded = _load(model or "auto", options, log)
         Index.create(folder, _made(loaded)).close()
     with Index.open(folder, writable=True) as index:
         return _Run(
-            index, _Loader(index.made, model, loaded, options.compute, say), options, progress
+            index, _Loader(index.model, model, loaded, options.compute, log), options, progress
         ).go(folders)
 
 
@@ -128,7 +128,7 @@ def _rebuild(
     model: str | Encoder | None,
     options: Options,
     progress: Callable[[Progress], None],
-    say: Say,
+    log: Log,
 ) -> Report:
     """Make the index anew, all its folders and these; the old one answers until it is done.
 
@@ -142,7 +142,7 @@ def _rebuild(
                     "would forget its photos. Bring it back, or forget them first with "
                     f"`retrieval remove {root.path}`."
                 )
-        encoder = _load(model or old.made.model, options, say)
+        encoder = _load(model or old.model.name, options, log)
         everything = [*(root.path for root in old.roots()), *folders]
         options = replace(
             options,
@@ -150,7 +150,7 @@ def _rebuild(
             captions=_there(old.caption_lists()) if options.captions is None else options.captions,
         )
     with staged_rebuild(folder, _made(encoder)) as new:
-        loader = _Loader(new.made, None, encoder, options.compute, say)
+        loader = _Loader(new.model, None, encoder, options.compute, log)
         report = _Run(new, loader, options, progress).go(everything)
     with Index.open(folder, writable=True) as index:
         index.refresh()
@@ -178,13 +178,13 @@ def _by_path(captions: Sequence[Caption]) -> dict[str, list[Caption]]:
     return found
 
 
-def _made(encoder: Encoder) -> Made:
+def _made(encoder: Encoder) -> IndexModel:
     name = load_fusion(encoder.fingerprint, encoder.dim).name
-    return Made(encoder.name, encoder.fingerprint, encoder.dim, name)
+    return IndexModel(encoder.name, encoder.fingerprint, encoder.dim, name)
 
 
-def _load(model: str | Encoder, options: Options, say: Say) -> Encoder:
-    return load_encoder(model, say, options.compute) if isinstance(model, str) else model
+def _load(model: str | Encoder, options: Options, log: Log) -> Encoder:
+    return load_encoder(model, log, options.compute) if isinstance(model, str) else model
 
 
 class _Loader:
@@ -192,20 +192,20 @@ class _Loader:
 
     def __init__(
         self,
-        made: Made,
+        index_model: IndexModel,
         model: str | Encoder | None,
         loaded: Encoder | None,
         compute: Compute,
-        say: Say,
+        log: Log,
     ) -> None:
-        self._compute, self._say = compute, say
+        self._compute, self._log = compute, log
         self._lock = threading.Lock()
         self._encoder = loaded
-        self._made = made
+        self._model = index_model
         if isinstance(model, str):
-            check_model(made, model)
+            check_model(index_model, model)
         elif model is not None:
-            check_weights(made, model)
+            check_weights(index_model, model)
             self._encoder = model
 
     @property
@@ -216,7 +216,7 @@ class _Loader:
     def __call__(self) -> Encoder:
         with self._lock:
             if self._encoder is None:
-                self._encoder = load_encoder_of(self._made, self._say, self._compute)
+                self._encoder = load_encoder_of(self._model, self._log, self._compute)
             return self._encoder
 
 
@@ -258,7 +258,7 @@ class _Run:
                 self.catalogue.put_captions(root.id, changed, captions)
             for root_id, paths in self.gone.items():
                 self.catalogue.mark_gone(root_id, paths)
-            self.catalogue.settle()
+            self.catalogue.update_presence()
             if self.options.prune:
                 self.report.pruned = self.catalogue.prune()
         self._fuse()
@@ -272,10 +272,10 @@ class _Run:
         # A search imports this module, but never fuses photos.
         from retrieval.indexing.fuse import fuse_index
 
-        def told(done: int, total: int) -> None:
+        def progress(done: int, total: int) -> None:
             self.progress(Progress(done, total, 0, "captions"))
 
-        self.report.fused = fuse_index(self.index, self.encoder, told)
+        self.report.fused = fuse_index(self.index, self.encoder, progress)
 
     def _scopes(self, folders: Sequence[Path]) -> list[tuple[Root, str]]:
         """The roots to look through, each with the path in it to start from."""
@@ -458,7 +458,7 @@ class _Run:
 
     def _rows(self, prepared: list[Array]) -> Floats:
         if not prepared:
-            return np.empty((0, self.index.made.dim), np.float32)  # and needs no encoder
+            return np.empty((0, self.index.model.dim), np.float32)  # and needs no encoder
         return self.encoder().encode_images(prepared)
 
     def _read_ahead(self, work: list[_Work]) -> Iterator[_Read]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexes.catalogue import Made
+from indexes.catalogue import IndexModel
 from indexes.index import Index
 from retrieval.photos.walk import Walk, has_rawpy, is_below, walk
 
@@ -18,7 +18,7 @@ class Status:
     """
 
     folder: Path
-    made: Made
+    model: IndexModel
     roots: tuple[Path, ...]
     bytes: int
     photos: int
@@ -53,7 +53,7 @@ def status(index: Index, look: bool = True) -> Status:
         gone += sum(not any(is_below(p, f) for f in met.unreadable) for p in known)
     return Status(
         folder=index.folder,
-        made=index.made,
+        model=index.model,
         roots=tuple(places.values()),
         bytes=index.size_bytes(),
         reasons=tuple((places[i] / p, r) for i, p, r in index.catalogue.skipped() if i in places),

@@ -1,4 +1,4 @@
-"""What commands say on a terminal: results to standard output, talk and progress to standard error.
+"""What commands print: results to standard output, messages and progress to standard error.
 
 Shared by `cli.py` and the benchmarks; light, since every command starts with it.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable
 import typer
 
 
-def telling() -> Callable[[str, int, int], None]:
+def progress_line() -> Callable[[str, int, int], None]:
     """A line that is written over on a terminal, a line every ten seconds elsewhere."""
     last = time.monotonic()
 
@@ -24,12 +24,12 @@ def telling() -> Callable[[str, int, int], None]:
                 sys.stderr.write(f"\r{line:<50}" + ("\n" if done == total else ""))
                 sys.stderr.flush()
             else:
-                talk(line)
+                print_message(line)
 
     return tell
 
 
-def say(text: str, err: bool = False) -> None:
+def print_result(text: str, err: bool = False) -> None:
     """Print text that may hold names from files: nothing in it can steer the terminal."""
     typer.echo(
         "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text),
@@ -37,6 +37,6 @@ def say(text: str, err: bool = False) -> None:
     )
 
 
-def talk(sentence: str) -> None:
-    """Say something about the work, beside the results."""
-    say(sentence, err=True)
+def print_message(sentence: str) -> None:
+    """Print a message about the work on standard error."""
+    print_result(sentence, err=True)

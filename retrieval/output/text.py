@@ -188,8 +188,8 @@ def status_text(status: Status, all_skipped: bool) -> str:
         f"Index    {status.folder} ({status.bytes / 1e6:.1f} MB)",
         *(f"Folder   {printable(root)}" for root in status.roots),
         *([f"Without  {', '.join(status.excluded)}"] if status.excluded else []),
-        f"Model    {status.made.model} (weights {status.made.fingerprint}, "
-        f"{status.made.dim} dimensions, fusion {status.made.fusion})",
+        f"Model    {status.model.name} (weights {status.model.fingerprint}, "
+        f"{status.model.dim} dimensions, fusion {status.model.fusion})",
         f"Photos   {status.photos} in {status.files} files; {status.missing} gone from disk but "
         "not forgotten",
         f"On disk  {status.new} new, {status.changed} changed, {status.gone} missing since the "

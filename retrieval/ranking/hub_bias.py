@@ -13,7 +13,7 @@ from indexes.index import Index
 from retrieval.encoders.base import Encoder
 from retrieval.ranking import methods
 from retrieval.ranking.methods import Ranking
-from retrieval.ranking.query_bank import bank, bank_name, kept_bank
+from retrieval.ranking.query_bank import bank, bank_version, load_bank
 
 _OWN_CAPTIONS = 10_000  # at most, in the bank that hubs are known by
 
@@ -42,19 +42,21 @@ def bias_for(
     own = own and index.catalogue.has_captions()
 
     def rows() -> Floats:
-        kept = kept_bank(index.made.fingerprint, index.made.dim)
+        kept = load_bank(index.model.fingerprint, index.model.dim)
         if kept is None and not needed:
             raise _NoBankError
         generic = bank(encoder()) if kept is None else kept
         if not own:
             return generic
-        return np.concatenate([generic, index.catalogue.said_rows(index.made.dim, _OWN_CAPTIONS)])
+        return np.concatenate(
+            [generic, index.catalogue.caption_embeddings(index.model.dim, _OWN_CAPTIONS)]
+        )
 
     if ranking.dynamic:
         (nearest,) = index.search(query, 1) or ((0, 0.0),)
-        if nearest[0] not in index.first_hits(rows()):
+        if nearest[0] not in index.nearest_ids(rows()):
             return None
-    name = f"{measure.__name__.replace('_', '-')}-{bank_name()}" + ("-own" if own else "")
+    name = f"{measure.__name__.replace('_', '-')}-{bank_version()}" + ("-own" if own else "")
     try:
         return index.biases(name, lambda photos: measure(photos, rows()))
     except _NoBankError:

@@ -16,7 +16,7 @@ from retrieval.errors import QueryError
 from retrieval.query import Query
 from retrieval.ranking import lexical
 from retrieval.ranking.hubness import NNN_STRENGTH
-from retrieval.ranking.methods import Ranked
+from retrieval.ranking.methods import Candidate
 
 CANDIDATES = 200  # of the nearest photos, and of those found by words, that are joined
 _CANDIDATES_BEFORE_FILTER = 10_000
@@ -27,28 +27,28 @@ _NO_WORDS = (
 
 
 @dataclass(frozen=True)
-class ByWords:
+class LexicalHits:
     """The photos that full-text search finds, by id, with their BM25, and how much say it has."""
 
     scores: Mapping[int, float]
     share: float
 
 
-def found_by_words(index: Index, query: Query, within: Filter, needed: bool) -> ByWords:
+def lexical_hits(index: Index, query: Query, within: Filter, needed: bool) -> LexicalHits:
     """What full-text search finds.
 
     needed: whether to raise QueryError where there is no full-text search.
     """
-    if needed and not index.catalogue.has_words():
+    if needed and not index.catalogue.has_full_text_table():
         raise QueryError(_NO_WORDS)
     texts = [term.value for term in query.terms if term.wanted and term.kind == "text"]
     most = CANDIDATES if within == Filter() else _CANDIDATES_BEFORE_FILTER
-    found = dict(index.catalogue.find_words(lexical.match_expression(texts), most))
+    found = dict(index.catalogue.search_text(lexical.match_expression(texts), most))
     photos = index.present()
     expression = lexical.match_expression(texts, every=True)
-    every = index.catalogue.find_words(expression, lexical.few(photos) + 1)
-    return ByWords(
-        {i: found[i] for i in index.may_be_found(list(found), within)[:CANDIDATES]},
+    every = index.catalogue.search_text(expression, lexical.few(photos) + 1)
+    return LexicalHits(
+        {i: found[i] for i in index.filter_ids(list(found), within)[:CANDIDATES]},
         lexical.share(len(every), photos),
     )
 
@@ -59,8 +59,8 @@ def join(
     vector: Floats,
     bias: Biases | None,
     nearest: Sequence[tuple[int, float]],
-    by_words: ByWords,
-) -> list[Ranked]:
+    by_words: LexicalHits,
+) -> list[Candidate]:
     """The nearest photos and those that words find, in one order."""
     cosines = dict(nearest)
     others = [i for i in by_words.scores if i not in cosines]
@@ -80,6 +80,6 @@ def join(
     fused = lexical.convex(scores, said, zero, usual, by_words.share)
     unit = float(lexical.reach(scores, zero, usual)[0]) / (1 - by_words.share)
     return [
-        Ranked(int(ids[i]), cosines[int(ids[i])], unit * float(fused[i]))
+        Candidate(int(ids[i]), cosines[int(ids[i])], unit * float(fused[i]))
         for i in np.lexsort((ids, -fused))
     ]

@@ -22,7 +22,7 @@ _TINY = 1e-6
 _LONGEST_QUERY = 64  # words
 _WORD = re.compile(r"\w+")
 # Words that say nothing about a photo: they would only make every caption a hit.
-EMPTY_WORDS = frozenset(
+STOP_WORDS = frozenset(
     "a an and are as at be by for from has have he her his in into is it its near next of on or "
     "she some that the their them there they this to up two was were while who with".split()
 ) - {"two"}
@@ -34,7 +34,7 @@ def match_expression(texts: Sequence[str], every: bool = False) -> str:
     Returns '' where no word is left to look for.
     """
     words = [word for text in texts for word in _WORD.findall(text)]
-    telling = [word for word in words if word.lower() not in EMPTY_WORDS]
+    telling = [word for word in words if word.lower() not in STOP_WORDS]
     chosen = dict.fromkeys((telling or words)[:_LONGEST_QUERY])
     return (" AND " if every else " OR ").join(f'"{word}"' for word in chosen)
 

@@ -41,7 +41,7 @@ class Ranking:
 
 
 @dataclass(frozen=True)
-class Ranked:
+class Candidate:
     """A photo that was found, by its id: its cosine to the query, and what it is ordered by, in the
     units of a cosine; match: the probability that it matches the words, where that was asked."""
 

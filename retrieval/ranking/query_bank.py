@@ -25,7 +25,7 @@ def generic_queries() -> tuple[str, ...]:
     return tuple(QUERIES.read_text(encoding="utf-8").splitlines())
 
 
-def kept_bank(fingerprint: str, dim: int) -> Floats | None:
+def load_bank(fingerprint: str, dim: int) -> Floats | None:
     """The bank's embeddings by the model of this fingerprint, float32 [1000, dim], if at hand."""
     name = _name(fingerprint)
     return _read(SHIPPED / name, dim) if (SHIPPED / name).exists() else _read(_kept() / name, dim)
@@ -33,7 +33,7 @@ def kept_bank(fingerprint: str, dim: int) -> Floats | None:
 
 def bank(encoder: Encoder) -> Floats:
     """The bank's embeddings, float32 [1000, dim], unit rows; the first time they are encoded."""
-    rows = kept_bank(encoder.fingerprint, encoder.dim)
+    rows = load_bank(encoder.fingerprint, encoder.dim)
     if rows is None:
         try:
             rows = write_bank(encoder, _kept())
@@ -65,7 +65,7 @@ def encode_all(encoder: Encoder, texts: tuple[str, ...]) -> Floats:
 
 
 @cache
-def bank_name() -> str:
+def bank_version() -> str:
     """A name that changes with the sentences, so that what was made by others is not used."""
     from blake3 import blake3
 
@@ -74,7 +74,7 @@ def bank_name() -> str:
 
 def _name(fingerprint: str) -> str:
     safe = "".join(c for c in fingerprint if c.isalnum())
-    return f"bank-{safe}-{bank_name()}.npy"
+    return f"bank-{safe}-{bank_version()}.npy"
 
 
 def _kept() -> Path:

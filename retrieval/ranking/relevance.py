@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexes.arrays import Doubles
-from indexes.index import Surroundings
+from indexes.index import GalleryStatistics
 from retrieval.query import Query
 
 Level = Literal["strict", "normal", "all"]
@@ -107,7 +107,7 @@ def calibrated_text(query: Query) -> str | None:
 
 
 def relevances(
-    calibration: Calibration, scores: npt.ArrayLike, around: Surroundings, text: str
+    calibration: Calibration, scores: npt.ArrayLike, around: GalleryStatistics, text: str
 ) -> list[float]:
     """The probability that each hit matches `text`, from the hits' scores; around.mean: of them."""
     words = count_words(text)
@@ -120,7 +120,7 @@ def load_calibration(fingerprint: str) -> Calibration | None:
 
     A file that cannot be read, or is for other weights, counts as none.
     """
-    candidates = [*sorted(_PACKAGED.glob("*/relevance.json")), own_file(fingerprint)]
+    candidates = [*sorted(_PACKAGED.glob("*/relevance.json")), user_calibration_file(fingerprint)]
     for file in candidates:
         calibration = _read(file)
         if calibration is not None and calibration.fingerprint == fingerprint:
@@ -128,7 +128,7 @@ def load_calibration(fingerprint: str) -> Calibration | None:
     return None
 
 
-def own_file(fingerprint: str) -> Path:
+def user_calibration_file(fingerprint: str) -> Path:
     """Where the user's own fit for a model is kept."""
     import platformdirs
 

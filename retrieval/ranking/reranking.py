@@ -16,7 +16,7 @@ from indexes.index import Index
 from retrieval.errors import QueryError
 from retrieval.query import Query
 from retrieval.ranking.matching import Matching, load_matching
-from retrieval.ranking.methods import Ranked
+from retrieval.ranking.methods import Candidate
 
 Rerank = Literal["none", "match"]
 
@@ -36,19 +36,19 @@ def matching_for(index: Index, query: Query, rerank: str) -> Matching | None:
             "Only queries in words are re-ranked by matching: leave --rerank out, or the example "
             "photo."
         )
-    found = load_matching(index.made.fingerprint, index.made.dim)
+    found = load_matching(index.model.fingerprint, index.model.dim)
     if found is None:
         raise QueryError(
-            f"No matching was trained for the model of this index, {index.made.model}. Train one "
-            f"with `retrieval train-fusion DATASET --model {index.made.model}`, or leave --rerank "
+            f"No matching was trained for the model of this index, {index.model.name}. Train one "
+            f"with `retrieval train-fusion DATASET --model {index.model.name}`, or leave --rerank "
             "out."
         )
     return found
 
 
 def rerank(
-    index: Index, matching: Matching, text: Floats, bias: Biases, found: Sequence[Ranked]
-) -> list[Ranked]:
+    index: Index, matching: Matching, text: Floats, bias: Biases, found: Sequence[Candidate]
+) -> list[Candidate]:
     """The same photos, the first of them in a new order, all with their probability.
 
     text: the query, float32 [dim], of length one; bias: what `nnn` takes off each photo's cosine.
@@ -56,7 +56,7 @@ def rerank(
     if not found:
         return []
     ids = [hit.photo for hit in found]
-    added = matching.added(index.catalogue.searched(ids, index.made.dim), text)
+    added = matching.added(index.catalogue.search_embeddings(ids, index.model.dim), text)
     cosines = np.array([hit.cosine for hit in found], np.float32)
     match = matching.probability(cosines - bias.of(np.array(ids, np.int64)) + added)
     known = [

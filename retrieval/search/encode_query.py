@@ -24,7 +24,7 @@ from retrieval.ranking import methods
 from retrieval.ranking.methods import Ranking
 
 
-def fused_query(
+def encode_query(
     index: Index,
     terms: Sequence[Term],
     encoder: Callable[[], Encoder],
@@ -37,7 +37,7 @@ def fused_query(
     rows = _term_rows(index, terms, encoder, ranking)
     kinds = [PHOTO if term.kind == "photo" else TEXT for term in terms]
     mixed = len({kind for kind, term in zip(kinds, terms, strict=True) if term.wanted}) > 1
-    fusion = load_fusion(index.made.fingerprint, index.made.dim) if mixed else Fusion()
+    fusion = load_fusion(index.model.fingerprint, index.model.dim) if mixed else Fusion()
     return fusion.terms(rows, kinds, [t.weight for t in terms], [t.wanted for t in terms])
 
 
@@ -45,7 +45,7 @@ def _term_rows(
     index: Index, terms: Sequence[Term], encoder: Callable[[], Encoder], ranking: Ranking
 ) -> Floats:
     """One unit row a term, float32 [n, dim]."""
-    rows = np.empty((len(terms), index.made.dim), np.float32)
+    rows = np.empty((len(terms), index.model.dim), np.float32)
     texts, photos = [], []
     for position, term in enumerate(terms):
         if term.kind == "text":
@@ -55,10 +55,10 @@ def _term_rows(
         if known is None:
             photos.append(position)
         else:
-            rows[position] = index.catalogue.embedding(known, index.made.dim)
+            rows[position] = index.catalogue.image_embedding(known, index.model.dim)
     if photos or texts:
         model = encoder()
-        check_weights(index.made, model)
+        check_weights(index.model, model)
     if photos:
         prepared = [model.prepare(_example(terms[i].value, model.image_size)) for i in photos]
         rows[photos] = model.encode_images(prepared)

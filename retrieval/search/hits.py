@@ -11,7 +11,7 @@ from indexes.index import Index
 from retrieval.fusion.attention import FusedQuery
 from retrieval.photos.files import real_path
 from retrieval.ranking import relevance
-from retrieval.ranking.methods import Ranked
+from retrieval.ranking.methods import Candidate
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def cut(hits: Sequence[Hit], level: relevance.Level) -> list[Hit]:
 
 def build_hits(
     index: Index,
-    found: Sequence[Ranked],
+    found: Sequence[Candidate],
     fused: FusedQuery | None = None,
     known: Mapping[int, float] = MappingProxyType({}),
     seen: bool = False,
@@ -67,11 +67,11 @@ def build_hits(
     roots = {root.id: root.path for root in index.roots()}
     ids = [hit.photo for hit in found]
     photos = index.catalogue.photos(ids)
-    shares = {} if seen else index.catalogue.shares(ids)
+    shares = {} if seen else index.catalogue.photo_weights(ids)
     why: dict[int, Why] = {}
     if fused is not None and ids:
-        rows_of = index.catalogue.seen if seen else index.catalogue.searched
-        rows = rows_of(ids, index.made.dim)
+        rows_of = index.catalogue.image_embeddings if seen else index.catalogue.search_embeddings
+        rows = rows_of(ids, index.model.dim)
         parts, together = rows @ fused.parts.T, rows @ fused.together
         for i, terms, rest in zip(ids, parts.tolist(), together.tolist(), strict=True):
             why[i] = Why(shares.get(i), tuple(terms), rest)

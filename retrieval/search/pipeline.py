@@ -20,9 +20,9 @@ from retrieval.query import Query, Term
 from retrieval.ranking import hybrid, methods, relevance, reranking
 from retrieval.ranking.hub_bias import bias_for
 from retrieval.ranking.hybrid import CANDIDATES
-from retrieval.ranking.methods import Ranked
+from retrieval.ranking.methods import Candidate
 from retrieval.ranking.reranking import Rerank
-from retrieval.search.encode_query import fused_query, indexed_photo
+from retrieval.search.encode_query import encode_query, indexed_photo
 from retrieval.search.hits import Hit, build_hits
 
 
@@ -47,12 +47,12 @@ def search(
     chosen = methods.ranking(ranking, index.catalogue.has_captions())
     if any(term.kind == "photo" and term.wanted for term in query.terms):
         chosen = methods.RANKINGS["plain"]  # the bank is of texts, whose cosines are lower
-    fused = fused_query(index, query.terms, encoder, chosen)
+    fused = encode_query(index, query.terms, encoder, chosen)
     vector = fused.vector
     within = _filter(index, query)
     if chosen.expansion:
         first = index.search(vector, chosen.expansion, within)
-        rows = index.catalogue.searched([i for i, _ in first], index.made.dim)
+        rows = index.catalogue.search_embeddings([i for i, _ in first], index.model.dim)
         vector = methods.expand(vector, rows) if len(rows) else vector
     bias = bias_for(index, chosen, encoder, vector, needed=ranking != "auto")
     if not any(term.kind == "text" for term in query.terms):
@@ -60,9 +60,9 @@ def search(
     count = k if matching is None else max(k, reranking.FIRST)
     count = max(count, CANDIDATES) if chosen.words else count
     nearest = index.search(vector, count, within, bias, query.min_score)
-    by_words = hybrid.ByWords({}, 0.0)
+    by_words = hybrid.LexicalHits({}, 0.0)
     if chosen.words:
-        by_words = hybrid.found_by_words(index, query, within, needed=ranking != "auto")
+        by_words = hybrid.lexical_hits(index, query, within, needed=ranking != "auto")
         found = hybrid.join(index, query, vector, bias, nearest, by_words)
     else:
         found = _ranked(nearest, bias)
@@ -79,11 +79,11 @@ def search(
     return build_hits(index, found, fused, known)
 
 
-def _ranked(found: Sequence[tuple[int, float]], bias: Biases | None) -> list[Ranked]:
+def _ranked(found: Sequence[tuple[int, float]], bias: Biases | None) -> list[Candidate]:
     """What a search by vectors found, (photo id, cosine) each, ordered by cosine less bias."""
     less = None if bias is None else bias.of(np.array([i for i, _ in found], np.int64))
     off = [0.0] * len(found) if less is None else less.tolist()
-    return [Ranked(i, score, score - b) for (i, score), b in zip(found, off, strict=True)]
+    return [Candidate(i, score, score - b) for (i, score), b in zip(found, off, strict=True)]
 
 
 def _relevances(
@@ -91,16 +91,16 @@ def _relevances(
     query: Query,
     vector: Floats,
     chosen: Filter,
-    found: Sequence[Ranked],
+    found: Sequence[Candidate],
     encoder: Callable[[], Encoder],
 ) -> dict[int, float]:
     """The relevance of what was found, by photo id: of photos without captions, where it is known
     for such a query and model."""
     text = relevance.calibrated_text(query)
-    calibration = relevance.load_calibration(index.made.fingerprint) if text and found else None
+    calibration = relevance.load_calibration(index.model.fingerprint) if text and found else None
     if text is None or calibration is None:
         return {}
-    said = index.catalogue.shares([hit.photo for hit in found])
+    said = index.catalogue.photo_weights([hit.photo for hit in found])
     found = [hit for hit in found if hit.photo not in said]
     nnn = methods.RANKINGS["nnn"]
     bias = bias_for(index, nnn, encoder, vector, needed=False, own=False) if found else None
@@ -108,7 +108,7 @@ def _relevances(
         return {}
     ids = [hit.photo for hit in found]
     scores = np.array([hit.cosine for hit in found]) - bias.of(np.array(ids, np.int64))
-    around = index.surroundings(vector, chosen)
+    around = index.gallery_statistics(vector, chosen)
     around = replace(around, mean=around.mean - float(bias.values.mean()))
     return dict(zip(ids, relevance.relevances(calibration, scores, around, text), strict=True))
 
@@ -118,9 +118,9 @@ def similar(index: Index, photo: str, k: int, encoder: Callable[[], Encoder]) ->
     _check_k(k)
     itself = indexed_photo(index, photo)
     if itself is None:
-        vector = fused_query(index, (Term("photo", photo),), encoder).vector
+        vector = encode_query(index, (Term("photo", photo),), encoder).vector
     else:
-        vector = index.catalogue.embedding(itself, index.made.dim)
+        vector = index.catalogue.image_embedding(itself, index.model.dim)
     return _like(index, FusedQuery.one(vector), Filter(), k, None, itself)
 
 
@@ -139,7 +139,7 @@ def _like(
     """
     found = index.search(query.vector, max(k + 1, CANDIDATES), within)
     ids = np.array([i for i, _ in found if i != itself], np.int64)
-    rows = index.catalogue.seen(ids.tolist(), index.made.dim)
+    rows = index.catalogue.image_embeddings(ids.tolist(), index.model.dim)
     scores = rows @ query.vector
     order = np.lexsort((ids, -scores))[:k]
     kept = [(int(ids[i]), float(scores[i])) for i in order]

@@ -24,7 +24,7 @@ from indexes.lazy_imports import load_torch
 from retrieval.encoders.mini.encoder import squash
 from retrieval.training.config import Recipe
 from retrieval.training.dual_encoder import DualEncoder
-from retrieval.training.examples import Opener, Told
+from retrieval.training.examples import Opener, Progress
 
 if TYPE_CHECKING:
     import torch
@@ -140,7 +140,7 @@ def make_views(
     begin: int,
     keep: Path,
     device: str,
-    told: Told,
+    progress: Progress,
 ) -> Views:
     """Views for training: kept in the folder `keep` if blocks before `begin` are frozen."""
     size = model.config["image"]["size"]
@@ -148,7 +148,9 @@ def make_views(
     if begin == 0:
         return FreshViews(pixels, device)
     numbers = range(1, recipe.views + 1)
-    return KeptViews(_kept(model, pixels, numbers, begin, keep / "views.npy", device, told), device)
+    return KeptViews(
+        _kept(model, pixels, numbers, begin, keep / "views.npy", device, progress), device
+    )
 
 
 def clean_views(
@@ -159,14 +161,14 @@ def clean_views(
     keep: Path,
     name: str,
     device: str,
-    told: Told,
+    progress: Progress,
 ) -> Array:
     """The whole photos through the frozen blocks, in a file: float16 [n, h, w, c].
 
     Where nothing is frozen, the photos themselves: uint8 [n, size, size, 3].
     """
     pixels = _Pixels(photos, model.config["image"]["size"], recipe, 0)
-    kept: Array = _kept(model, pixels, range(1), begin, keep / f"{name}.npy", device, told)[0]
+    kept: Array = _kept(model, pixels, range(1), begin, keep / f"{name}.npy", device, progress)[0]
     return kept
 
 
@@ -177,7 +179,7 @@ def _kept(
     begin: int,
     file: Path,
     device: str,
-    told: Told,
+    progress: Progress,
     batch: int = 50,
 ) -> Array:
     """What enters block `begin` for these views of all photos, from `file` if it is there."""
@@ -206,7 +208,7 @@ def _kept(
             kept = np.lib.format.open_memmap(part, "w+", rows.dtype, shape)
         kept[position, chosen] = rows
         done += len(chosen)
-        told("Preparing photos", done, total * len(views))
+        progress("Preparing photos", done, total * len(views))
     kept.flush()
     part.replace(file)
     return _mapped(file)

@@ -1,4 +1,4 @@
-"""What a training run is told: its hyper-parameters. docs/mini.md has those of `mini` itself.
+"""The hyper-parameters. docs/mini.md has those of `mini` itself.
 
 The defaults were chosen on Flickr8k's validation photos.
 """

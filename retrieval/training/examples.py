@@ -7,7 +7,7 @@ from PIL import Image
 
 Opener = Callable[[], Image.Image]
 """Gives one upright RGB photo."""
-Told = Callable[[str, int, int], None]
+Progress = Callable[[str, int, int], None]
 """What is being done, how much of it, of how much."""
 
 

@@ -49,8 +49,8 @@ def train(
     texts: Path | None = None,
     device: str = "auto",
     seed: int = 0,
-    say: Callable[[str], None] = lambda _: None,
-    told: Callable[[str, int, int], None] = lambda *_: None,
+    log: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Trained:
     """Train `model` on a captioned photo set; the folder `out` is then a model for `--model`.
 
@@ -67,8 +67,8 @@ def train(
         )
     if (out / "model.safetensors").exists() and not (out / "training").exists():
         raise RetrievalError(f"{out} holds a model already. Name another folder with --out.")
-    learn, held = learn_and_held(dataset, split, held_out, images, skip_bad, seed, say)
-    say(
+    learn, held = train_and_held_out(dataset, split, held_out, images, skip_bad, seed, log)
+    log(
         f"{learn.name}: learning from {len(learn.photos):,} photos, measured on "
         f"{len(held.photos):,} others"
     )
@@ -88,7 +88,7 @@ def train(
     def after(epoch: Epoch) -> None:
         one, five, ten = epoch.text_to_photo
         what = "Before" if epoch.epoch < 0 else f"Epoch {epoch.epoch + 1}: loss {epoch.loss:.3f},"
-        say(f"{what} R@1 {one:.1f}, R@5 {five:.1f}, R@10 {ten:.1f} ({epoch.seconds:.0f} s)")
+        log(f"{what} R@1 {one:.1f}, R@5 {five:.1f}, R@10 {ten:.1f} ({epoch.seconds:.0f} s)")
 
     trainer = Trainer(
         dual,
@@ -99,19 +99,19 @@ def train(
         seed,
         device,
         texts=lines,
-        told=told,
+        progress=progress,
         after=after,
     )
-    log = trainer.go()
+    history = trainer.go()
     if recipe.bits == 8:
         to_8_bits(out, learn)
     curve = trainer.state / "curve.png"
-    drawn = draw(log.epochs, curve)
+    drawn = draw(history.epochs, curve)
     for kept in trainer.state.glob("*.npy"):  # gigabytes, and of no use to a finished run
         kept.unlink()
-    best = log.best.text_to_photo
-    first = log.epochs[0].text_to_photo
-    return Trained(out, first, best, len(log.epochs) - 1, curve if drawn else None)
+    best = history.best.text_to_photo
+    first = history.epochs[0].text_to_photo
+    return Trained(out, first, best, len(history.epochs) - 1, curve if drawn else None)
 
 
 def to_8_bits(folder: Path, learn: CaptionedSet) -> None:
@@ -128,17 +128,17 @@ def to_8_bits(folder: Path, learn: CaptionedSet) -> None:
     dual.write(folder, photos=np.stack([np.asarray(squash(photos[i](), size)) for i in chosen]))
 
 
-def learn_and_held(
+def train_and_held_out(
     dataset: Path,
     split: str | None,
     held_out: str | None,
     images: Path | None,
     skip_bad: bool,
     seed: int,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> tuple[CaptionedSet, CaptionedSet]:
     """What to learn from and what to measure on; no photo is in both."""
-    whole = read_captioned(dataset, ALL, images, skip_bad, say)
+    whole = read_captioned(dataset, ALL, images, skip_bad, log)
     there = {photo.split for photo in whole.photos}
     split = split or ("train" if "train" in there else ALL)
     learn = part(whole, split)

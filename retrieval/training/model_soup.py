@@ -17,7 +17,7 @@ from indexes.errors import RetrievalError
 from indexes.lazy_imports import load_torch
 from retrieval.errors import ModelError
 from retrieval.training.dual_encoder import DualEncoder
-from retrieval.training.mini import learn_and_held, to_8_bits
+from retrieval.training.mini import to_8_bits, train_and_held_out
 
 
 def mean(folders: Sequence[Path]) -> DualEncoder:
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if (chosen.out / "model.safetensors").exists():
         parser.error(f"{chosen.out} holds a model already; name another folder with --out")
     try:
-        learn, _ = learn_and_held(chosen.dataset, None, None, None, False, 0, print)
+        learn, _ = train_and_held_out(chosen.dataset, None, None, None, False, 0, print)
         mean(chosen.runs).write(chosen.out)
         to_8_bits(chosen.out, learn)
     except RetrievalError as error:

@@ -6,7 +6,7 @@
 prints the calibration error on the other half, and on data sets that had no part in the fit. Run it
 again whenever a model's weights change. FLICKR8K and COCO are of any format of `retrieval benchmark
 recall`. From nothing it takes about ten minutes on two cores, nearly all of it for the embeddings,
-which are kept. Without --out the fit goes where `retrieval` looks for the user's own.
+which are cache. Without --out the fit goes where `retrieval` looks for the user's own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 
 from indexes.arrays import Bools, Doubles, Ints
 from retrieval.datasets.captioned import CaptionedSet, read_captioned
-from retrieval.datasets.embedding_cache import Kept, keep, without
+from retrieval.datasets.embedding_cache import EmbeddingCache, drop_unreadable, open_embedding_cache
 from retrieval.encoders.base import Encoder
 from retrieval.encoders.mini.encoder import WEIGHTS, MiniEncoder
 from retrieval.encoders.registry import load_encoder
@@ -30,7 +30,13 @@ from retrieval.evaluation.relevance_metrics import Reliability, auc, draw_diagra
 from retrieval.evaluation.relevance_trials import KINDS, Encode, Hits, Material, ask, draw_trials
 from retrieval.ranking.hubness import nnn_bias
 from retrieval.ranking.query_bank import bank
-from retrieval.ranking.relevance import WEAK, Calibration, background, own_file, save_calibration
+from retrieval.ranking.relevance import (
+    WEAK,
+    Calibration,
+    background,
+    save_calibration,
+    user_calibration_file,
+)
 
 FIT_SIZES = (20, 50, 150, 250, 1000, 3000)
 """Galleries for the fit; those beyond half of the photos are filled up with other photos."""
@@ -126,10 +132,10 @@ def sentence_encoder() -> Encode:
     return MiniEncoder(WEIGHTS).encode_sentences
 
 
-def material_of(captioned: CaptionedSet, encoder: Encoder, kept: Kept) -> Material:
+def material_of(captioned: CaptionedSet, encoder: Encoder, cache: EmbeddingCache) -> Material:
     """A captioned set as what is searched; raises DataSetError for a photo that cannot be read."""
-    photos, wrong = kept.photos(captioned.photos)
-    used = without(captioned, wrong, False, print)
+    photos, wrong = cache.photos(captioned.photos)
+    used = drop_unreadable(captioned, wrong, False, print)
     bias = nnn_bias(photos.rows, bank(encoder))
     return Material(photos.rows, bias, tuple(photo.captions for photo in used.photos))
 
@@ -169,10 +175,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         chosen.seed,
     )
 
-    with keep(encoder, lambda *_: None) as kept:
-        material = material_of(captioned, encoder, kept)
+    with open_embedding_cache(encoder, lambda *_: None) as cache:
+        material = material_of(captioned, encoder, cache)
         others = {
-            folder.name: material_of(read_captioned(folder, "all"), encoder, kept)
+            folder.name: material_of(read_captioned(folder, "all"), encoder, cache)
             for folder in chosen.also
         }
     trials = draw_trials(material, *for_fit, FIT_SIZES, QUERIES, chosen.seed)
@@ -191,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         trials = draw_trials(other, rows, rows[:0], TEST_SIZES, QUERIES, chosen.seed)
         hits[name] = ask(other, trials, encoder.encode_texts, sentences)
     measured = {name: measure(calibration, found) for name, found in hits.items()}
-    file = chosen.out or own_file(encoder.fingerprint)
+    file = chosen.out or user_calibration_file(encoder.fingerprint)
     save_calibration(calibration, file)
     if chosen.plot:
         draw_diagram(chosen.plot, {name: m["all hits"] for name, m in measured.items()})

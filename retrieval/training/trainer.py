@@ -27,7 +27,7 @@ from retrieval.training import losses
 from retrieval.training.augmentation import FreshViews, Views, clean_views, make_views
 from retrieval.training.config import Recipe
 from retrieval.training.dual_encoder import DualEncoder
-from retrieval.training.examples import Examples, Opener, Told
+from retrieval.training.examples import Examples, Opener, Progress
 
 if TYPE_CHECKING:
     import torch
@@ -77,14 +77,14 @@ class Trainer:
         seed: int,
         device: str,
         texts: Sequence[str] = (),
-        told: Told = lambda *_: None,
+        progress: Progress = lambda *_: None,
         after: Callable[[Epoch], None] = lambda _: None,
     ) -> None:
         """texts: more texts, without photos, whose nearness to each other is to be kept."""
         self.model, self.train, self.held_out = model, train, held_out
         self.out, self.recipe, self.seed, self.device = out, recipe, seed, device
         self.state = out / "training"
-        self.told, self.after = told, after
+        self.progress, self.after = progress, after
         self.dtype = torch.bfloat16 if device.startswith("cuda") else fast_dtype()
         blocks = len(model.image.tower.blocks)
         self.begin = max(blocks - recipe.blocks, 0)
@@ -129,12 +129,12 @@ class Trainer:
         recipe, model, keep = self.recipe, self.model.eval(), self.state
         train, held = self.train, self.held_out
         self.views: Views = make_views(
-            model, train.photos, recipe, self.seed, self.begin, keep, self.device, self.told
+            model, train.photos, recipe, self.seed, self.begin, keep, self.device, self.progress
         )
 
         def clean_of(photos: Sequence[Opener], name: str) -> Array:
             return clean_views(
-                model, photos, recipe, self.begin, keep, name, self.device, self.told
+                model, photos, recipe, self.begin, keep, name, self.device, self.progress
             )
 
         clean = clean_of(train.photos, "clean")
@@ -159,7 +159,10 @@ class Trainer:
         tower = self.model.text.tower
         with torch.inference_mode():
             rows = _by_length(
-                tower, tokens, tower.words.shape[1], lambda done: self.told(what, done, len(tokens))
+                tower,
+                tokens,
+                tower.words.shape[1],
+                lambda done: self.progress(what, done, len(tokens)),
             )
         _save(file, rows.cpu().numpy())
         return rows.clone()
@@ -173,7 +176,7 @@ class Trainer:
                     x = torch.from_numpy(np.array(clean[start : start + 100])).to(self.device)
                     mean = self.model.grid(x, self.begin).mean(1)
                     rows.append(head.classifier(mean).softmax(1).half().cpu().numpy())
-                    self.told("Looking at photos", start + len(x), len(clean))
+                    self.progress("Looking at photos", start + len(x), len(clean))
             _save(file, np.concatenate(rows))
         return torch.from_numpy(np.load(file, allow_pickle=False)).to(self.device)
 
@@ -248,7 +251,7 @@ class Trainer:
             self.schedule.step()
             self._follow()
             total += float(loss.detach())
-            self.told(f"Epoch {epoch + 1}", number + 1, len(batches))
+            self.progress(f"Epoch {epoch + 1}", number + 1, len(batches))
         return total / len(batches)
 
     def _loss(self, epoch: int, chosen: Ints, chance: np.random.Generator) -> Tensor:
@@ -449,7 +452,7 @@ def _by_length(
     encode: Callable[[list[list[int]]], Tensor],
     tokens: Sequence[list[int]],
     width: int,
-    told: Callable[[int], None] = lambda _: None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Tensor:
     """Rows of texts, (n, width) in their own order; alike long ones go together, to pad little."""
     order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
@@ -460,7 +463,7 @@ def _by_length(
         if not start:
             rows = part.new_empty(len(tokens), width)
         rows[chosen] = part
-        told(start + len(chosen))
+        progress(start + len(chosen))
     return rows
 
 

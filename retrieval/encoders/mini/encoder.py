@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
 from indexes.arrays import Array, Floats
-from retrieval.encoders.base import Say
+from retrieval.encoders.base import Log
 from retrieval.encoders.engine import Compute, torch_device, with_openvino
 from retrieval.encoders.mini.text import TextEncoder
 from retrieval.errors import ModelError
@@ -42,15 +42,16 @@ class MiniEncoder:
     """
 
     def __init__(
-        self, folder: Path = WEIGHTS, compute: Compute = Compute(), say: Say = lambda _: None
+        self, folder: Path = WEIGHTS, compute: Compute = Compute(), log: Log = lambda _: None
     ) -> None:
         """Read the text side of `folder` (model.safetensors, tokenizer.json, config.json).
 
-        compute: for photos; texts are always computed on the CPU. say: is told if it cannot be.
+        compute: for photos; texts are always computed on the CPU. log: receives a sentence where
+        that cannot be had.
         Raises ModelError, naming the file, where one is missing, damaged or of another format.
         """
         self.name = "mini" if folder == WEIGHTS else f"trained:{folder.resolve()}"
-        self._compute, self._say = compute, say
+        self._compute, self._log = compute, log
         self._weights = folder / "model.safetensors"
         self._config = _read_config(folder / "config.json")
         self.dim: int = self._config["dim"]
@@ -122,15 +123,15 @@ class MiniEncoder:
             return GraphEncoder(tensors, self._config["image"])
 
         if self._compute.device != "cuda" and (
-            encoder := with_openvino(self._compute, graph, self._say)
+            encoder := with_openvino(self._compute, graph, self._log)
         ):
             return encoder
         from retrieval.encoders.mini.image import ImageEncoder
 
         # A graphics card is used only when asked for: decoding is slower than this model.
-        device = torch_device(self._compute, self._say) if self._compute.device == "cuda" else "cpu"
+        device = torch_device(self._compute, self._log) if self._compute.device == "cuda" else "cpu"
         return ImageEncoder(
-            tensors, self._config["image"], device, self._say, self._compute.compile
+            tensors, self._config["image"], device, self._log, self._compute.compile
         )
 
     def torch_module(self) -> Any:

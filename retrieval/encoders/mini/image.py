@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from indexes.lazy_imports import load_torch
-from retrieval.encoders.base import Say
+from retrieval.encoders.base import Log
 from retrieval.encoders.mini.text import below, floats
 from retrieval.encoders.torch_runner import ModuleRunner
 
@@ -191,12 +191,12 @@ class ImageEncoder:
         weights: Mapping[str, np.ndarray],
         shape: Mapping[str, Any],
         device: str = "cpu",
-        say: Say = lambda _: None,
+        log: Log = lambda _: None,
         compile: bool = False,
     ) -> None:
         """As `build_rows`; the rest as `ModuleRunner`."""
         self._runner = ModuleRunner(
-            lambda: build_rows(weights, shape), device, _ON_CPU, say, compile=compile
+            lambda: build_rows(weights, shape), device, _ON_CPU, log, compile=compile
         )
 
     @property
