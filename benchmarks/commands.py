@@ -11,19 +11,13 @@ from typing import Annotated, Literal
 
 import typer
 
+from retrieval.commands.options import ImagesOption, SkipBadOption
 from retrieval.output.terminal import print_message, print_result, progress_line
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 SplitOption = Annotated[
     str, typer.Option(metavar="S", help="A split of it, several joined by +, or all.")
-]
-ImagesOption = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="The photos, if not in a usual place beside captions."),
-]
-SkipBadOption = Annotated[
-    bool, typer.Option("--skip-bad", help="Go on without what is wrong in the data set.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PlotOption = Annotated[

@@ -1,0 +1,112 @@
+"""`retrieval index`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from retrieval.commands.options import DeviceName, EngineName, IndexOption, ModelOption, QuietOption
+from retrieval.output.progress_bar import progress_bar
+from retrieval.output.terminal import print_message, print_result
+
+if TYPE_CHECKING:
+    from retrieval import Options, Report
+
+
+def index(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FOLDER]...", help="Folders of photos. Default: those it knows."),
+    ] = None,
+    index: IndexOption = None,
+    model: ModelOption = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GLOB",
+            help="Leave out names or paths like this (repeatable); kept for later runs. "
+            "'' leaves nothing out any more.",
+        ),
+    ] = None,
+    prune: Annotated[bool, typer.Option(help="Forget photos that are gone for good.")] = False,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Encode all photos again, also to change the model.")
+    ] = False,
+    max_megapixels: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Skip larger photos. Default: by free memory."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that decode. Default: one a core.")
+    ] = None,
+    engine: Annotated[
+        EngineName,
+        typer.Option(help="What computes: openvino (CPU), torch, or auto, the faster one."),
+    ] = "auto",
+    device: Annotated[
+        DeviceName, typer.Option(help="Where: cpu, cuda, or auto, what the model gains most from.")
+    ] = "auto",
+    compile_model: Annotated[
+        bool, typer.Option("--compile", help="On a GPU: torch.compile, for very many photos.")
+    ] = False,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=4096,
+            help="Photos to encode and commit together. Default: 32, on a GPU 256.",
+        ),
+    ] = None,
+    captions: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="What is said of photos: JSON lines, JSON or CSV of image and caption "
+            "(repeatable); kept for later runs, '' takes none any more.",
+        ),
+    ] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Index folders of photos: run it again whenever they change."""
+    import retrieval
+
+    options = retrieval.Options(
+        exclude=[pattern for pattern in exclude if pattern] if exclude else None,
+        workers=workers,
+        max_megapixels=max_megapixels,
+        prune=prune,
+        rebuild=rebuild,
+        compute=retrieval.Compute(engine, device, compile_model),
+        batch_size=batch_size,
+        captions=[Path(file) for file in captions if file] if captions else None,
+    )
+    report = run_index(folders or [], index, model, options, quiet)
+    if not quiet:
+        from retrieval.output.text import summary
+
+        print_result(summary(report))
+
+
+# What the commands share ---------------------------------------------------------------------
+
+
+def run_index(
+    folders: list[Path],
+    index: Path | None,
+    model: str | None,
+    options: "Options",
+    quiet: bool,
+) -> "Report":
+    import retrieval
+
+    log = (lambda _: None) if quiet else print_message
+    with progress_bar(quiet) as progress:
+        try:
+            return retrieval.index(
+                *folders, index=index, model=model, options=options, progress=progress, log=log
+            )
+        except KeyboardInterrupt:
+            print_message(
+                "\nStopped. What was indexed is kept; run the same command again to go on."
+            )
+            raise typer.Exit(130) from None

@@ -1,0 +1,50 @@
+"""Run the command line; every error is one sentence, exit code 1 (2 for usage)."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from retrieval.output.terminal import print_message
+
+
+def run(app: Callable[[], object]) -> None:
+    """Run the command line; every error is one sentence, exit code 1 (2 for usage)."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started this
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115
+    # typer converts arguments by pydantic, which would look for plugins in all that is installed.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    try:
+        app()
+    except KeyboardInterrupt:
+        _fail("Stopped.", 130)
+    except BrokenPipeError:  # `retrieval search … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        if os.environ.get("RETRIEVAL_DEBUG"):
+            raise
+        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        _fail(
+            f"{where}{error.strerror or error}. Check the path, its permissions and the disk, then "
+            "run the same command again.",
+            1,
+        )
+    except Exception as error:
+        from indexes.errors import RetrievalError
+
+        if isinstance(error, RetrievalError):
+            _fail(str(error), 1)
+        if os.environ.get("RETRIEVAL_DEBUG"):
+            raise
+        _fail(
+            f"Something went wrong that should not ({type(error).__name__}: {error}). Nothing that "
+            "was committed is lost. RETRIEVAL_DEBUG=1 shows where; please report it.",
+            1,
+        )
+
+
+def _fail(sentence: str, code: int) -> None:
+    print_message(f"Error: {sentence}" if code == 1 else sentence)
+    sys.exit(code)

@@ -1,0 +1,177 @@
+"""`retrieval search` and `retrieval similar`."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from retrieval.commands.hits import open_page, write_hits
+from retrieval.commands.index import run_index
+from retrieval.commands.options import (
+    Format,
+    FormatOption,
+    GalleryOption,
+    IndexOption,
+    KOption,
+    NulOption,
+    OpenOption,
+)
+from retrieval.output.terminal import print_message, print_result
+
+if TYPE_CHECKING:
+    from retrieval import Hit, Query
+
+
+def search(
+    text: Annotated[
+        str | None, typer.Argument(metavar="[TEXT]", help="What to look for, in words.")
+    ] = None,
+    texts: Annotated[
+        list[str] | None,
+        typer.Option("--text", metavar="T", help="More words; T=0.5 gives them half the weight."),
+    ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--image", metavar="P", help="An example photo: a path, or - for standard input."
+        ),
+    ] = None,
+    not_texts: Annotated[
+        list[str] | None, typer.Option("--not", metavar="T", help="What is not wanted.")
+    ] = None,
+    not_images: Annotated[
+        list[str] | None, typer.Option("--not-image", metavar="P", help="A photo not like this.")
+    ] = None,
+    k: KOption = 10,
+    min_score: Annotated[
+        float | None, typer.Option(help="The lowest score (cosine, -1 to 1) to show.")
+    ] = None,
+    ranking: Annotated[
+        Literal["auto", "plain", "nnn", "qbnorm", "templates", "expansion", "hybrid"],
+        typer.Option(help="How hits are ordered where the query is in words; see the README."),
+    ] = "auto",
+    rerank: Annotated[
+        Literal["none", "match"],
+        typer.Option(
+            help="match orders the first 50 hits of a query in words anew, by how well each photo "
+            "and the words match as a pair."
+        ),
+    ] = "none",
+    relevance: Annotated[
+        Literal["strict", "normal", "all"],
+        typer.Option(help="Leave out hits that hardly match: below 30 % or 10 % relevance."),
+    ] = "all",
+    within: Annotated[
+        list[Path] | None,
+        typer.Option("--in", metavar="SUBFOLDER", help="Only photos in here (repeatable)."),
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option(metavar="DATE", help="Taken on this day or later: 2024-05-17.")
+    ] = None,
+    before: Annotated[
+        str | None, typer.Option(metavar="DATE", help="Taken before this day.")
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show how each hit's score was computed.")
+    ] = False,
+    form: FormatOption = "table",
+    nul: NulOption = False,
+    gallery: GalleryOption = None,
+    show: OpenOption = False,
+    index: IndexOption = None,
+    index_first: Annotated[
+        bool, typer.Option("--index-first", help="Bring the index up to date, or make it, first.")
+    ] = False,
+) -> None:
+    """Find photos by words, example photos or both.
+
+    Every term may end in =WEIGHT: --text "at night"=0.5, --image beach.jpg=2.
+    """
+    import retrieval
+    from retrieval.output.text import explanation, verdict
+    from retrieval.query import parse_date, parse_terms
+    from retrieval.search.hits import cut
+
+    query = retrieval.Query(
+        parse_terms(
+            [*([text] if text is not None else []), *(texts or [])],
+            images or [],
+            not_texts or [],
+            not_images or [],
+        ),
+        within=tuple(within or ()),
+        after=parse_date(after, "--after") if after else None,
+        before=parse_date(before, "--before") if before else None,
+        min_score=min_score,
+    )
+    where = _index_to_search(index, index_first)
+    with retrieval.open(where) as photos:
+        hits = photos.ask(query, k, ranking, rerank)
+    shown = cut(hits, relevance)
+    _show(shown, query, form, nul, gallery, show)
+    if explain and form == "table":
+        print_result(explanation(query, shown))
+    for sentence in verdict(query, hits, shown, relevance):
+        print_message(sentence)
+
+
+def similar(
+    photo: Annotated[str, typer.Argument(metavar="PHOTO", help="A path, or - for standard input.")],
+    k: KOption = 10,
+    form: FormatOption = "table",
+    nul: NulOption = False,
+    gallery: GalleryOption = None,
+    show: OpenOption = False,
+    index: IndexOption = None,
+) -> None:
+    """Find photos that look like one, which is itself left out."""
+    import retrieval
+
+    query = retrieval.Query((retrieval.Term("photo", photo),))
+    with retrieval.open(index) as photos:
+        hits = photos.similar(photo, k)
+    _show(hits, query, form, nul, gallery, show)
+
+
+def _index_to_search(index: Path | None, index_first: bool) -> Path:
+    """The index to search, made or brought up to date if the user wants it."""
+    import retrieval
+    from retrieval import api
+
+    folder = Path.cwd()
+    try:
+        where = api.locate(index)
+        folders = []
+    except retrieval.IndexMissingError as missing:
+        if index is not None:
+            raise  # whose photos should be in it is not ours to guess
+        where, folders = folder / ".retrieval", [folder]
+        if not index_first:
+            if not (sys.stdin.isatty() and sys.stderr.isatty()):
+                raise retrieval.IndexMissingError(
+                    f"{missing} Or add --index-first to this search."
+                ) from None
+            print_message(str(missing))
+            if not typer.confirm(f"Index the photos in {folder} now?", default=True, err=True):
+                raise typer.Exit(1) from None
+            index_first = True
+    if index_first:
+        from retrieval.output.text import summary
+
+        print_message(summary(run_index(folders, where, None, retrieval.Options(), quiet=False)))
+    return where
+
+
+def _show(
+    hits: list["Hit"], query: "Query", form: Format, nul: bool, gallery: Path | None, show: bool
+) -> None:
+    write_hits(hits, "paths" if nul else form, nul)
+    if gallery is None and not show:
+        return
+    from retrieval.output.gallery import Section, last_gallery, write_gallery
+
+    page = write_gallery(gallery or last_gallery(), [Section(query.terms, hits)])
+    print_message(f"Gallery: {page}")
+    if show:
+        open_page(page)

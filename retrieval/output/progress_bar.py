@@ -1,0 +1,66 @@
+"""The progress of an index run on a terminal."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from retrieval.output.terminal import print_message
+
+if TYPE_CHECKING:
+    from retrieval import Progress
+
+
+@contextmanager
+def progress_bar(quiet: bool) -> Iterator[Callable[["Progress"], None]]:
+    """A bar on a terminal, a line every ten seconds elsewhere, nothing if quiet."""
+    if quiet:
+        yield lambda _: None
+    elif sys.stderr.isatty():
+        with _bar() as update:
+            yield update
+    else:
+        last = time.monotonic()
+
+        def line(now: "Progress") -> None:
+            nonlocal last
+            if time.monotonic() - last >= 10:
+                last = time.monotonic()
+                what = "files" if now.what == "photos" else "captioned photos"
+                print_message(f"{now.done} of {now.total} {what}, {now.skipped} skipped")
+
+        yield line
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[["Progress"], None]]:
+    from rich import progress as bars
+    from rich.console import Console
+
+    with bars.Progress(
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TextColumn("{task.fields[rate]}"),
+        bars.TimeRemainingColumn(),
+        bars.TextColumn("{task.fields[skipped]}"),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        task = bar.add_task("Indexing", total=None, rate="looking for photos", skipped="")
+
+        def update(now: "Progress") -> None:
+            what = "Indexing" if now.what == "photos" else "Captions"
+            if bar.tasks[0].description != what:
+                bar.reset(task, description=what)
+            speed = bar.tasks[0].speed
+            bar.update(
+                task,
+                total=now.total,
+                completed=now.done,
+                rate=f"{speed:.0f}/s" if speed else "",
+                skipped=f"{now.skipped} skipped" if now.skipped else "",
+            )
+
+        yield update
