@@ -1,4 +1,4 @@
-"""The picture of docs/architecture.md: who may import whom, and modules that can be read at once."""
+"""The picture of docs/architecture.md: who may import whom, and modules read in one sitting."""
 
 import ast
 from pathlib import Path
