@@ -32,7 +32,7 @@ QUERIES = (
 )
 
 
-def copy_photos(folder: Path) -> Path:
+def copy_demo_photos(folder: Path) -> Path:
     """Copy the demo photos into `folder`, made if need be; returns it.
 
     Raises RetrievalError where the packages that carry them are not installed.

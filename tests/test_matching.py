@@ -17,7 +17,7 @@ from retrieval.errors import ModelError, QueryError
 from retrieval.fusion import store
 from retrieval.fusion.attention import Fusion, normalise
 from retrieval.ranking import matching
-from retrieval.ranking.matching import Matching, Network, beside
+from retrieval.ranking.matching import Matching, MatchingNetwork, score_residual
 from tests.conftest import Run
 
 torch = load_torch()
@@ -28,7 +28,7 @@ def unit(seed: int, n: int, dim: int = DIM) -> np.ndarray:
     return normalise(np.random.default_rng(seed).normal(size=(n, dim)))
 
 
-def network(seed: int, dim: int = DIM, h: int = 5, r: int = 3, much: float = 0.1) -> Network:
+def network(seed: int, dim: int = DIM, h: int = 5, r: int = 3, much: float = 0.1) -> MatchingNetwork:
     """A network with random weights, which adds about as `much` as is said."""
     random = np.random.default_rng(seed)
     shapes = {"scale": (), "offset": (), "look": (dim, h), "bias": (h,), "out": (h,)}
@@ -38,7 +38,7 @@ def network(seed: int, dim: int = DIM, h: int = 5, r: int = 3, much: float = 0.1
     for name in ("look", "left", "right"):
         found[name] = found[name] / dim**0.5
     found["out"], found["right"] = much * found["out"], much * found["right"]
-    return Network(**{k: np.asarray(v, np.float32) for k, v in found.items()})
+    return MatchingNetwork(**{k: np.asarray(v, np.float32) for k, v in found.items()})
 
 
 # What it computes ------------------------------------------------------------------------------
@@ -49,7 +49,7 @@ def network(seed: int, dim: int = DIM, h: int = 5, r: int = 3, much: float = 0.1
 def test_untrained_it_is_the_calibrated_score(seed: int) -> None:
     nothing = Matching(network(seed, much=0), Fusion())
     photos, texts = unit(seed, 6), unit(seed + 1, 6)
-    np.testing.assert_array_equal(nothing.added(photos, texts), np.zeros(6))
+    np.testing.assert_array_equal(nothing.residual(photos, texts), np.zeros(6))
     scores = np.sort((photos * texts).sum(1))
     assert (np.diff(nothing.probability(scores)) >= 0).all()
     expected = 1 / (1 + np.exp(-(20 * scores + nothing.network.offset)))
@@ -58,11 +58,11 @@ def test_untrained_it_is_the_calibrated_score(seed: int) -> None:
 
 def test_torch_and_numpy_compute_the_same_and_gradients_reach_every_weight() -> None:
     fused, photos, texts = unit(1, 7), unit(2, 7), unit(3, 7)
-    by_numpy = beside(network(4), fused, photos, texts)
-    learned = {f.name: torch.tensor(getattr(network(4), f.name)) for f in fields(Network)}
+    by_numpy = score_residual(network(4), fused, photos, texts)
+    learned = {f.name: torch.tensor(getattr(network(4), f.name)) for f in fields(MatchingNetwork)}
     for value in learned.values():
         value.requires_grad_()
-    by_torch = beside(Network(**learned), *map(torch.from_numpy, (fused, photos, texts)))
+    by_torch = score_residual(MatchingNetwork(**learned), *map(torch.from_numpy, (fused, photos, texts)))
     np.testing.assert_allclose(by_torch.detach().numpy(), by_numpy, atol=1e-5)
     by_torch.sum().backward()
     added = {name: value.grad for name, value in learned.items() if value.ndim}
@@ -72,8 +72,8 @@ def test_torch_and_numpy_compute_the_same_and_gradients_reach_every_weight() -> 
 def test_one_text_for_all_photos_is_the_same_text_for_each() -> None:
     matched = Matching(network(5), Fusion())
     photos, text = unit(6, 5000), unit(7, 1)[0]
-    every = matched.added(photos, np.repeat(text[None], 5000, 0))
-    np.testing.assert_array_equal(matched.added(photos, text), every)
+    every = matched.residual(photos, np.repeat(text[None], 5000, 0))
+    np.testing.assert_array_equal(matched.residual(photos, text), every)
 
 
 # On disk ---------------------------------------------------------------------------------------
@@ -85,8 +85,8 @@ def test_a_matching_is_read_as_it_was_written(tmp_path: Path) -> None:
     again = matching.read_matching(tmp_path / "m.safetensors", Fusion())
     assert again.about == {"fingerprint": "abc"}
     photos, texts = unit(0, 3), unit(1, 3)
-    np.testing.assert_array_equal(again.added(photos, texts), saved.added(photos, texts))
-    np.testing.assert_allclose(saved.added(photos, texts), made.added(photos, texts), atol=1e-2)
+    np.testing.assert_array_equal(again.residual(photos, texts), saved.residual(photos, texts))
+    np.testing.assert_allclose(saved.residual(photos, texts), made.residual(photos, texts), atol=1e-2)
 
 
 def test_a_file_that_is_no_matching_is_refused_in_a_sentence(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_file_that_is_no_matching_is_refused_in_a_sentence(tmp_path: Path) -> 
     ):
         with pytest.raises(ModelError, match="holds no matching"):
             matching.save_matching(Matching(broken, Fusion()), file)
-    arrays = {f.name: np.asarray(getattr(whole, f.name), np.float16) for f in fields(Network)}
+    arrays = {f.name: np.asarray(getattr(whole, f.name), np.float16) for f in fields(MatchingNetwork)}
     huge = {name: np.asarray(a, np.float32) for name, a in arrays.items()}
     about = {"format": "1", "about": "{}"}
     for held, said in (

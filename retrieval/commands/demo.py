@@ -20,10 +20,10 @@ def demo(
 ) -> None:
     """Index a few real photos that come with scikit-image and scikit-learn, and search them."""
     from retrieval import Options
-    from retrieval.demo import QUERIES, copy_photos, run_queries
+    from retrieval.demo import QUERIES, copy_demo_photos, run_queries
     from retrieval.output.text import summary
 
-    photos = copy_photos(folder / "photos")
+    photos = copy_demo_photos(folder / "photos")
     print_result(f"$ retrieval index {photos} --model {model}")
     print_result(summary(run_index([photos], None, model, Options(), quiet=False)))
     for command, hits in run_queries(photos, QUERIES, folder / "gallery.html"):
