@@ -66,7 +66,9 @@ def main() -> None:
     parser.add_argument("--tune", action="store_true")
     chosen = parser.parse_args()
     encoder = load_encoder(chosen.model)
-    banks: dict[str, Bank] = {"generic": (query_bank.generic_queries(), query_bank.bank_embeddings(encoder))}
+    banks: dict[str, Bank] = {
+        "generic": (query_bank.generic_queries(), query_bank.bank_embeddings(encoder))
+    }
     print(f"Model {encoder.name}, weights {encoder.fingerprint}.")
     with open_embedding_cache(encoder, lambda *_: None) as cache:
         banks.update((Path(name).name, _bank(name, cache)) for name in chosen.bank)

@@ -28,7 +28,9 @@ def unit(seed: int, n: int, dim: int = DIM) -> np.ndarray:
     return normalise(np.random.default_rng(seed).normal(size=(n, dim)))
 
 
-def network(seed: int, dim: int = DIM, h: int = 5, r: int = 3, much: float = 0.1) -> MatchingNetwork:
+def network(
+    seed: int, dim: int = DIM, h: int = 5, r: int = 3, much: float = 0.1
+) -> MatchingNetwork:
     """A network with random weights, which adds about as `much` as is said."""
     random = np.random.default_rng(seed)
     shapes = {"scale": (), "offset": (), "look": (dim, h), "bias": (h,), "out": (h,)}
@@ -62,7 +64,9 @@ def test_torch_and_numpy_compute_the_same_and_gradients_reach_every_weight() -> 
     learned = {f.name: torch.tensor(getattr(network(4), f.name)) for f in fields(MatchingNetwork)}
     for value in learned.values():
         value.requires_grad_()
-    by_torch = score_residual(MatchingNetwork(**learned), *map(torch.from_numpy, (fused, photos, texts)))
+    by_torch = score_residual(
+        MatchingNetwork(**learned), *map(torch.from_numpy, (fused, photos, texts))
+    )
     np.testing.assert_allclose(by_torch.detach().numpy(), by_numpy, atol=1e-5)
     by_torch.sum().backward()
     added = {name: value.grad for name, value in learned.items() if value.ndim}
@@ -86,7 +90,9 @@ def test_a_matching_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert again.about == {"fingerprint": "abc"}
     photos, texts = unit(0, 3), unit(1, 3)
     np.testing.assert_array_equal(again.residual(photos, texts), saved.residual(photos, texts))
-    np.testing.assert_allclose(saved.residual(photos, texts), made.residual(photos, texts), atol=1e-2)
+    np.testing.assert_allclose(
+        saved.residual(photos, texts), made.residual(photos, texts), atol=1e-2
+    )
 
 
 def test_a_file_that_is_no_matching_is_refused_in_a_sentence(tmp_path: Path) -> None:
@@ -104,7 +110,9 @@ def test_a_file_that_is_no_matching_is_refused_in_a_sentence(tmp_path: Path) -> 
     ):
         with pytest.raises(ModelError, match="holds no matching"):
             matching.save_matching(Matching(broken, Fusion()), file)
-    arrays = {f.name: np.asarray(getattr(whole, f.name), np.float16) for f in fields(MatchingNetwork)}
+    arrays = {
+        f.name: np.asarray(getattr(whole, f.name), np.float16) for f in fields(MatchingNetwork)
+    }
     huge = {name: np.asarray(a, np.float32) for name, a in arrays.items()}
     about = {"format": "1", "about": "{}"}
     for held, said in (

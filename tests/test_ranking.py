@@ -188,7 +188,9 @@ def test_words_and_scores_are_brought_to_the_same_scale_before_they_are_joined()
     scores = np.array([0.5, 0.3, 0.1], np.float32)
     found = np.array([0, 20, 10], np.float32)
     np.testing.assert_allclose(
-        lexical.convex_combination(scores, found, zero=0.1, usual=0.2, weight=0.5), [0.5, 0.75, 0.25], rtol=1e-5
+        lexical.convex_combination(scores, found, zero=0.1, usual=0.2, weight=0.5),
+        [0.5, 0.75, 0.25],
+        rtol=1e-5,
     )
     # Where no photo fits as well as is usual, words have more of a say.
     np.testing.assert_allclose(

@@ -134,7 +134,7 @@ def _exp(x: Any) -> Any:
     return np.exp(x) if isinstance(x, np.ndarray) else x.exp()
 
 
-# Photos and queries ----------------------------------------------------------------------------------
+# Photos and queries ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -150,8 +150,8 @@ class FusedQuery:
     joint: Floats
 
     @classmethod
-    def one(cls, row: Floats) -> "FusedQuery":
-        """A query of one term, which is its row."""
+    def of_row(cls, row: Floats) -> "FusedQuery":
+        """A query of one term: its unit row, float32 [dim]."""
         return cls(row, row[None], np.zeros_like(row))
 
 

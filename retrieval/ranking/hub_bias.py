@@ -68,9 +68,7 @@ def generic_bias(index: Index, encoder: Callable[[], Encoder] | None) -> Biases 
 def prepare_ranking(index: Index, encoder: Encoder) -> None:
     """Compute what `auto` and relevance need of every photo now, so that searches need not."""
     generic_bias(index, lambda: encoder)
-    ranking_bias(
-        index, methods.RANKINGS["nnn"], np.empty(0, np.float32), encoder=lambda: encoder
-    )
+    ranking_bias(index, methods.RANKINGS["nnn"], np.empty(0, np.float32), encoder=lambda: encoder)
 
 
 def _stored_bias(

@@ -73,9 +73,7 @@ def convex_combination(
 
 def score_scale(scores: Floats, zero: float | Floats, usual: float | Floats) -> Floats:
     """How far above `zero` a score becomes 1 in `convex_combination`, float32 [..., 1]."""
-    result: Floats = np.maximum(
-        scores.max(-1, keepdims=True) - zero, np.maximum(usual, _EPSILON)
-    )
+    result: Floats = np.maximum(scores.max(-1, keepdims=True) - zero, np.maximum(usual, _EPSILON))
     return result
 
 

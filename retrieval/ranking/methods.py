@@ -89,7 +89,12 @@ RANKINGS: Mapping[str, Ranking] = {
             "the query moved towards its first hits (αQE, 2018)",
             expansion=EXPANSION_HITS,
         ),
-        Ranking("hybrid", "nnn combined with full-text search of captions and names", nnn_bias, lexical=True),
+        Ranking(
+            "hybrid",
+            "nnn combined with full-text search of captions and names",
+            nnn_bias,
+            lexical=True,
+        ),
     )
 }
 NAMES = ("auto", *RANKINGS)

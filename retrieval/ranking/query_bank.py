@@ -33,7 +33,7 @@ def load_bank(fingerprint: str, dim: int) -> Floats | None:
 
 
 def bank_embeddings(encoder: Encoder) -> Floats:
-    """The embeddings of the bank, float32 [1000, dim], unit rows; encoded if they are not stored."""
+    """The embeddings of the bank, float32 [1000, dim], unit rows; encoded if not stored."""
     rows = load_bank(encoder.fingerprint, encoder.dim)
     if rows is None:
         try:

@@ -90,7 +90,9 @@ def background(mean: npt.ArrayLike, held: npt.ArrayLike, usual: float) -> Double
     It is the mean score over the index, shrunk towards the usual one as by 20 photos more.
     """
     photos = np.asarray(held, np.float64)
-    m: Doubles = (photos * np.asarray(mean, np.float64) + _PRIOR_PHOTOS * usual) / (photos + _PRIOR_PHOTOS)
+    m: Doubles = (photos * np.asarray(mean, np.float64) + _PRIOR_PHOTOS * usual) / (
+        photos + _PRIOR_PHOTOS
+    )
     return m
 
 

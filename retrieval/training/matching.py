@@ -194,7 +194,9 @@ def _new(dim: int, recipe: MatchingRecipe) -> MatchingNetwork:
 
 def _in_cosines(network: MatchingNetwork) -> MatchingNetwork:
     """The same in numpy, what it adds not in logits but in cosines."""
-    found = {f.name: getattr(network, f.name).detach().numpy().copy() for f in fields(MatchingNetwork)}
+    found = {
+        f.name: getattr(network, f.name).detach().numpy().copy() for f in fields(MatchingNetwork)
+    }
     scale = max(float(found["scale"]), 1e-3)
     return MatchingNetwork(
         **{**found, "scale": np.float32(scale)}
