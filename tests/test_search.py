@@ -347,6 +347,43 @@ def test_help_and_search_import_nothing_heavy(indexed: Path) -> None:
         assert done.returncode == 0, done.stderr.decode()
 
 
+def test_the_bias_is_read_once_for_each_search(
+    indexed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from indexes.index import Index
+
+    asked: list[str] = []
+    biases = Index.biases
+
+    def counted(index: Index, name: str, compute):
+        asked.append(name)
+        return biases(index, name, compute)
+
+    monkeypatch.setattr(Index, "biases", counted)
+    with retrieval.open(indexed) as opened:
+        assert opened.search("a cat")[0].relevance is not None
+        assert len(asked) == 1  # for the ranking, and for relevance, too
+        opened.search(photos=[indexed / "chelsea.png"])
+        assert len(asked) == 1
+
+
+def test_options_that_make_no_sense_are_refused_before_anything_is_loaded() -> None:
+    with pytest.raises(retrieval.QueryError, match="at least one photo"):
+        retrieval.SearchOptions(k=0)
+    with pytest.raises(retrieval.QueryError, match="strict, normal, all"):
+        retrieval.SearchOptions(relevance="some")  # type: ignore[arg-type]
+
+
+def test_a_search_takes_its_options_as_one_value(indexed: Path) -> None:
+    query = retrieval.Query((retrieval.Term("text", "a cat"),))
+    options = retrieval.SearchOptions(k=20, ranking="plain", relevance="strict")
+    with retrieval.open(indexed) as opened:
+        hits = opened.ask(query, options)
+        assert hits == opened.search("a cat", k=20, ranking="plain", relevance="strict")
+        every = opened.ask(query, retrieval.SearchOptions(k=20, ranking="plain"))
+    assert hits == retrieval.filter_by_relevance(every, "strict") != every
+
+
 def test_every_option_is_explained(run: Run) -> None:
     import typer
 

@@ -65,6 +65,11 @@ def generic_bias(index: Index, encoder: Callable[[], Encoder] | None) -> Biases 
         return None
 
 
+def is_generic(index: Index, ranking: Ranking) -> bool:
+    """Whether the bias of a ranking is the generic one in this index."""
+    return ranking.bias is methods.RANKINGS["nnn"].bias and not index.catalogue.has_captions()
+
+
 def prepare_ranking(index: Index, encoder: Encoder) -> None:
     """Compute what `auto` and relevance need of every photo now, so that searches need not."""
     generic_bias(index, lambda: encoder)

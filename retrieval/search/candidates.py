@@ -7,7 +7,7 @@ import numpy as np
 
 from indexes.biases import Biases
 from retrieval.ranking import hybrid, methods, reranking
-from retrieval.ranking.hub_bias import HubBias, generic_bias, ranking_bias
+from retrieval.ranking.hub_bias import HubBias, generic_bias, is_generic, ranking_bias
 from retrieval.ranking.methods import Candidate
 from retrieval.search.state import Search
 
@@ -28,10 +28,10 @@ def read_bias(search: Search) -> Search:
     # A ranking that was asked for by name is worth encoding the bank of queries; `auto` is not.
     bank_encoder = search.encoder if search.named_ranking else None
     ranking = ranking_bias(index, search.ranking, search.vector, bank_encoder)
-    generic = None
-    if search.matching is not None:
+    generic = ranking if is_generic(index, search.ranking) else None
+    if generic is None and search.matching is not None:
         generic = generic_bias(index, search.encoder)
-    elif search.calibration is not None:
+    elif generic is None and search.calibration is not None:
         generic = generic_bias(index, None)
     return replace(search, bias=HubBias(ranking, generic))
 
