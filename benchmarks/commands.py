@@ -31,7 +31,7 @@ ModelOption = Annotated[
 
 @app.callback()
 def benchmark() -> None:
-    """Measure recall and speed, on your photos or on public data sets."""
+    """Measure recall and speed on your photos or on data sets."""
 
 
 @app.command()
@@ -74,11 +74,12 @@ def recall(
     as_json: JsonOption = False,
     plot: PlotOption = None,
 ) -> None:
-    """Measure how often captions find their photo, and photos their captions.
+    """Measure recall@k of photos and captions.
 
-    Recall@k as CLIP papers use it, in percent: the share of queries with at least one right item
-    among the first k. What an approximate index does not return counts as last. Embeddings are
-    stored, so a second run takes seconds.
+    Captions have to find their photo, and photos their captions. Recall@k as CLIP papers use
+    it, in percent: the share of queries with at least one right item among the first k. What an
+    approximate index does not return counts as last. Embeddings are stored, so a second run
+    takes seconds.
     """
     from benchmarks import plots
     from benchmarks import recall as benchmark
@@ -134,10 +135,10 @@ def search(
     as_json: JsonOption = False,
     plot: PlotOption = None,
 ) -> None:
-    """Measure time, recall, memory and disk use of each type of index.
+    """Measure each type of index: time, recall and size.
 
-    Also shows which type auto would choose. Recall@10 is against exact search. 1M vectors take
-    some minutes, 10M an hour and 60 GB.
+    Size is memory and disk space. The result shows which type auto would choose, too. Recall@10
+    is against exact search. 1M vectors take some minutes, 10M an hour and 60 GB.
     """
     from benchmarks import plots
     from benchmarks import search as benchmark
@@ -176,11 +177,12 @@ def fusion(
     as_json: JsonOption = False,
     plot: PlotOption = None,
 ) -> None:
-    """Measure what fusing photos with captions gains, and example photos with words.
+    """Measure what attention fusion gains.
 
-    One caption of each photo is stored with it, the others are the queries. The stored captions
-    are all right, 30 % swapped, or 50 % missing. The fixed weights for comparison are chosen on
-    the split val if there is one, else on the measured photos.
+    It fuses photos with captions, and example photos with words. One caption of each photo is
+    stored with it, the others are the queries. Of the stored captions none is wrong, 30 % are
+    swapped, or 50 % are missing. The fixed weights for comparison are chosen on the split val
+    if there is one, else on the measured photos.
     """
     from benchmarks import fusion as benchmark
     from benchmarks import plots
@@ -219,10 +221,11 @@ def relevance(
     as_json: JsonOption = False,
     plot: PlotOption = None,
 ) -> None:
-    """Measure whether relevance is right: of hits with 30 %, three in ten have to match.
+    """Measure whether relevance can be trusted.
 
-    The queries are captions, and names of one or two things, in galleries of several sizes. Half of
-    them have no matching photo.
+    Of the hits with 30 % relevance, three in ten should match. The queries are captions, and
+    names of one or two things, in galleries of several sizes. Half of them have no matching
+    photo.
     """
     from benchmarks import plots
     from benchmarks import relevance as benchmark
@@ -271,7 +274,10 @@ def throughput(
     as_json: JsonOption = False,
     plot: PlotOption = None,
 ) -> None:
-    """Measure photos per second: decoding, encoding, whole index runs, and other programs."""
+    """Measure photos per second.
+
+    It measures decoding, encoding, whole index runs, and what other programs do.
+    """
     from benchmarks import plots
     from benchmarks import throughput as benchmark
     from retrieval import Compute
@@ -304,7 +310,10 @@ def startup(
     as_json: JsonOption = False,
     plot: PlotOption = None,
 ) -> None:
-    """Measure time and memory of a search from a cold start and in a running process."""
+    """Measure time and memory of searches.
+
+    From a cold start, and in a running process.
+    """
     from benchmarks import plots
     from benchmarks import startup as benchmark
 

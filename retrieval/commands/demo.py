@@ -13,12 +13,18 @@ from retrieval.output.terminal import print_result
 
 def demo(
     folder: Annotated[
-        Path, typer.Argument(help="Folder for the photos, the index and the page of pictures.")
+        Path,
+        typer.Argument(
+            metavar="FOLDER", help="Folder for the photos, the index and the page of pictures."
+        ),
     ] = Path("retrieval-demo"),
     model: ModelOption = "mini",
     show: OpenOption = False,
 ) -> None:
-    """Index a few real photos that come with scikit-image and scikit-learn, and search them."""
+    """Index and search a few real photos.
+
+    They come with scikit-image and scikit-learn.
+    """
     import retrieval
     from retrieval.output.text import summary
 

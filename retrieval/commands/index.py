@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retrieval.commands.options import DeviceName, EngineName, IndexOption, ModelOption, QuietOption
+from retrieval.commands.options import (
+    DeviceName,
+    EngineName,
+    IndexModelOption,
+    NewIndexOption,
+    QuietOption,
+)
 from retrieval.output.progress_bar import progress_bar
 from retrieval.output.terminal import print_message, print_result
 
@@ -17,12 +23,12 @@ def index(
     folders: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[FOLDER]...",
+            metavar="FOLDER",
             help="Folders of photos. Default: the folders that are in the index.",
         ),
     ] = None,
-    index: IndexOption = None,
-    model: ModelOption = None,
+    index: NewIndexOption = None,
+    model: IndexModelOption = None,
     exclude: Annotated[
         list[str] | None,
         typer.Option(

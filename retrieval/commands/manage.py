@@ -14,7 +14,7 @@ def info(
     skipped: Annotated[bool, typer.Option("--skipped", help="List every skipped file.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show what is indexed, what was skipped and why, and what has changed on disk since."""
+    """Show what is indexed, what was skipped and what has changed."""
     import retrieval
     from retrieval.output.text import status_json, status_text
 
@@ -26,7 +26,7 @@ def info(
 def remove(
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[PATH]...", help="Photos or folders to remove from the index."),
+        typer.Argument(metavar="PATH", help="Photos or folders to remove from the index."),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Delete the whole index.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,

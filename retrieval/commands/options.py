@@ -11,8 +11,18 @@ IndexOption = Annotated[
         "--index",
         metavar="DIR",
         envvar="RETRIEVAL_INDEX",
-        help="Folder of the index. Default: .retrieval in the first folder given, else in the "
-        "working directory or the nearest folder above it.",
+        help="Folder of the index. Default: .retrieval in the working directory or in the nearest "
+        "folder above it.",
+    ),
+]
+NewIndexOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--index",
+        metavar="DIR",
+        envvar="RETRIEVAL_INDEX",
+        help="Folder of the index. Default: .retrieval in the first FOLDER; without a FOLDER, in "
+        "the working directory or in the nearest folder above it.",
     ),
 ]
 KOption = Annotated[int, typer.Option("-k", min=1, help="The most photos to show.")]
@@ -30,14 +40,17 @@ GalleryOption = Annotated[
 OpenOption = Annotated[
     bool, typer.Option("--open", help="Open the page of pictures in the browser.")
 ]
-ModelOption = Annotated[
+_MODELS = (
+    "mini, base, better, best, multilingual, ARCH:WEIGHTS, ARCH:CHECKPOINT_FILE, "
+    "hf-hub:ORG/MODEL, a folder made by `retrieval train`, or auto."
+)
+ModelOption = Annotated[str, typer.Option("--model", metavar="M", help=_MODELS)]
+IndexModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
         metavar="M",
-        help="mini, base, better, best, multilingual, ARCH:WEIGHTS, ARCH:CHECKPOINT_FILE, "
-        "hf-hub:ORG/MODEL, a folder made by `retrieval train`, or auto. Default: the model of the "
-        "index; auto for a new index.",
+        help=f"{_MODELS} Default: the model of the index; auto for a new index.",
     ),
 ]
 TrainSplitOption = Annotated[

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def search(
     text: Annotated[
-        str | None, typer.Argument(metavar="[TEXT]", help="What to look for, in words.")
+        str | None, typer.Argument(metavar="TEXT", help="What to look for, in words.")
     ] = None,
     texts: Annotated[
         list[str] | None,

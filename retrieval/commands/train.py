@@ -61,9 +61,10 @@ def train(
     seed: Annotated[int, typer.Option(help="The same seed gives the same model.")] = 0,
     quiet: QuietOption = False,
 ) -> None:
-    """Adapt the built-in model to captioned photos. Use it by `retrieval index --model DIR`.
+    """Adapt the built-in model to captioned photos.
 
-    Run the same command again to continue after an interruption.
+    Use the new model with `retrieval index --model DIR`. After an interruption, run the same
+    command again to continue.
     """
     from retrieval.training.config import recipe_of
     from retrieval.training.mini import train
@@ -117,10 +118,11 @@ def train_fusion(
     seed: Annotated[int, typer.Option(help="The same seed gives the same fusion.")] = 0,
     quiet: QuietOption = False,
 ) -> None:
-    """Train how to weigh photos against captions, and example photos against words.
+    """Train how photos are fused with captions and texts.
 
-    It trains the matching for `search --rerank match`, too. This takes minutes on a CPU. Then run
-    `retrieval fuse` for each index of that model.
+    That is how much a photo counts against its captions, and an example photo against words in a
+    query. The matching for `search --rerank match` is trained, too. This takes minutes on a CPU.
+    Then run `retrieval fuse` for each index of the model.
     """
     from retrieval.training.fusion_run import train_fusion
 

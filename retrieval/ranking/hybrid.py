@@ -76,16 +76,16 @@ def combine(
         return []
     ids = np.array(list(cosines), np.int64)
     scores = np.array(list(cosines.values()), np.float32)
-    zero, usual = index.mean_cosine(vector), 0.0
+    zero, typical = index.mean_cosine(vector), 0.0
     if bias is not None:
         # A photo's bias is NNN_STRENGTH times the cosine of the bank's queries that fit it best.
         mean = float(bias.values.mean())
-        usual = mean / NNN_STRENGTH - zero
+        typical = mean / NNN_STRENGTH - zero
         scores, zero = scores - bias.of(ids), zero - mean
     bm25 = np.array([found.scores.get(i, 0.0) for i in cosines], np.float32)
-    combined = lexical.convex_combination(scores, bm25, zero, usual, found.weight)
+    combined = lexical.convex_combination(scores, bm25, zero, typical, found.weight)
     # Back to the units of a cosine, which re-ranking adds to.
-    unit = float(lexical.score_scale(scores, zero, usual)[0]) / (1 - found.weight)
+    unit = float(lexical.score_scale(scores, zero, typical)[0]) / (1 - found.weight)
     return [
         Candidate(int(ids[i]), cosines[int(ids[i])], unit * float(combined[i]))
         for i in np.lexsort((ids, -combined))

@@ -53,27 +53,27 @@ def convex_combination(
     scores: Floats,
     bm25: Floats,
     zero: float | Floats,
-    usual: float | Floats,
+    typical: float | Floats,
     weight: float | Floats = LEXICAL_WEIGHT,
 ) -> Floats:
     """(1 - weight) · scores + weight · bm25, each scaled to 0 to 1 first: float32 [..., n].
 
     scores: float32 [..., n], of the photos in question; bm25: float32 [..., n], 0 for photos that
     full-text search did not find; zero: a score that means nothing, such as the mean over random
-    photos; usual: how far above zero a photo that fits usually is. The best BM25 becomes 1. The
-    best score becomes 1, too, if it is above the usual one. If it is not, as for a name that only
+    photos; typical: how far above zero a photo that fits typically is. The best BM25 becomes 1. The
+    best score becomes 1, too, if it is above a typical one. If it is not, as for a name that only
     full-text search can know, BM25 decides.
     Bruch et al., An Analysis of Fusion Functions for Hybrid Retrieval, TOIS 2023.
     """
-    scale = score_scale(scores, zero, usual)
+    scale = score_scale(scores, zero, typical)
     best = np.maximum(bm25.max(-1, keepdims=True), _EPSILON)
     result: Floats = (1 - weight) * (scores - zero) / scale + weight * bm25 / best
     return result
 
 
-def score_scale(scores: Floats, zero: float | Floats, usual: float | Floats) -> Floats:
+def score_scale(scores: Floats, zero: float | Floats, typical: float | Floats) -> Floats:
     """How far above `zero` a score becomes 1 in `convex_combination`, float32 [..., 1]."""
-    result: Floats = np.maximum(scores.max(-1, keepdims=True) - zero, np.maximum(usual, _EPSILON))
+    result: Floats = np.maximum(scores.max(-1, keepdims=True) - zero, np.maximum(typical, _EPSILON))
     return result
 
 
