@@ -190,9 +190,9 @@ def test_dates_come_from_the_photo_else_from_its_file(run: Run, few: Path) -> No
     }  # fmt: skip
     assert between("--after", "2019-07-14", "--before", "2019-07-15") == {"china.jpg"}
     assert between("--after", "2023") == set()
-    excluded_ids = run("search", "photo", "--after", "yesterday", cwd=few)
-    assert excluded_ids.code == 1
-    assert "2024-05-17" in excluded_ids.talk
+    failed = run("search", "photo", "--after", "yesterday", cwd=few)
+    assert failed.code == 1
+    assert "2024-05-17" in failed.talk
 
 
 def test_every_format_gives_the_same_hits(run: Run, indexed: Path) -> None:
@@ -211,9 +211,9 @@ def test_every_format_gives_the_same_hits(run: Run, indexed: Path) -> None:
 
 
 def test_a_missing_index_is_offered_or_made(run: Run, few: Path) -> None:
-    excluded_ids = run("search", "a cat", cwd=few)
-    assert excluded_ids.code == 1
-    assert "retrieval index" in excluded_ids.talk and "--index-first" in excluded_ids.talk
+    failed = run("search", "a cat", cwd=few)
+    assert failed.code == 1
+    assert "retrieval index" in failed.talk and "--index-first" in failed.talk
     made = run("search", "a cat", "--index-first", "-f", "paths", "-k", 1, cwd=few)
     assert made.code == 0
     assert made.out.strip() == str(few / "chelsea.png")
@@ -268,10 +268,10 @@ def test_an_index_by_other_weights_is_refused(run: Run, photos: Path) -> None:
     with sqlite3.connect(photos / ".retrieval" / "catalogue.db") as db:
         db.execute("UPDATE meta SET value = '0123456789abcdef' WHERE key = 'fingerprint'")
     db.close()
-    excluded_ids = run("search", "a cat", cwd=photos)
-    assert excluded_ids.code == 1
-    assert "other weights" in excluded_ids.talk and "retrieval index --rebuild" in excluded_ids.talk
-    assert excluded_ids.raw == b""
+    failed = run("search", "a cat", cwd=photos)
+    assert failed.code == 1
+    assert "other weights" in failed.talk and "retrieval index --rebuild" in failed.talk
+    assert failed.raw == b""
 
 
 @pytest.mark.parametrize(
@@ -382,6 +382,15 @@ def test_a_search_takes_its_options_as_one_value(indexed: Path) -> None:
         assert hits == opened.search("a cat", k=20, ranking="plain", relevance="strict")
         every = opened.ask(query, retrieval.SearchOptions(k=20, ranking="plain"))
     assert hits == retrieval.filter_by_relevance(every, "strict") != every
+
+
+def test_every_ranking_can_be_chosen() -> None:
+    from typing import get_args, get_type_hints
+
+    from retrieval.commands.search import search
+    from retrieval.ranking.methods import NAMES
+
+    assert get_args(get_type_hints(search)["ranking"]) == NAMES
 
 
 def test_every_option_is_explained(run: Run) -> None:
