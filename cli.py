@@ -1,8 +1,8 @@
-"""The command line: puts the command groups together, nothing else.
+"""The command line: puts the groups of commands together, nothing else.
 
-The commands are in `retrieval.commands` and `benchmarks.commands`. Standard output is for results,
-standard error for messages and progress. Anything heavy is imported inside the command that needs
-it, so that `--help` and `search` start fast.
+The commands are in `retrieval.commands` and `benchmarks.commands`. Results go to standard output;
+messages and progress go to standard error. Heavy modules are imported inside the commands that need
+them, so `--help` and `search` start fast.
 """
 
 import typer

@@ -1,7 +1,7 @@
 """The commands `retrieval benchmark …`: parse, measure, print.
 
-Each also runs alone as `python -m benchmarks.NAME`. Whatever measures is imported inside its
-command, so that the command line starts fast.
+Each also runs alone as `python -m benchmarks.NAME`. The modules that measure are imported inside
+the commands, so the command line starts fast.
 """
 
 import json
@@ -17,21 +17,21 @@ from retrieval.output.terminal import print_message, print_result, progress_line
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 SplitOption = Annotated[
-    str, typer.Option(metavar="S", help="A split of it, several joined by +, or all.")
+    str, typer.Option(metavar="S", help="A split of the data set, several joined by +, or all.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PlotOption = Annotated[
-    Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw a chart, too.")
+    Path | None, typer.Option("--plot", metavar="FILE.png", help="Also draw a chart.")
 ]
 
 ModelOption = Annotated[
-    str, typer.Option("--model", metavar="M", help="As `retrieval index --model` takes it.")
+    str, typer.Option("--model", metavar="M", help="As in `retrieval index --model`.")
 ]
 
 
 @app.callback()
 def benchmark() -> None:
-    """Measure recall and speed, on your photos or on the field's data sets."""
+    """Measure recall and speed on your photos or on data sets."""
 
 
 @app.command()
@@ -42,16 +42,19 @@ def recall(
             metavar="DATASET",
             help="A folder with captions.jsonl, Karpathy's dataset_*.json, COCO's "
             "captions_*.json, Flickr's *.token.txt, a CSV of image and caption, a WebDataset tar, "
-            "an indexed folder with captions.",
+            "or an indexed folder with captions.",
         ),
     ],
     split: SplitOption = "all",
     model: Annotated[
         list[str] | None,
-        typer.Option(metavar="M", help="As `retrieval index --model` (repeatable). Default: auto."),
+        typer.Option(
+            metavar="M", help="As in `retrieval index --model` (repeatable). Default: auto."
+        ),
     ] = None,
     ranking: Annotated[
-        list[str] | None, typer.Option(metavar="R", help="A ranking (repeatable). Default: plain.")
+        list[str] | None,
+        typer.Option(metavar="R", help="As in `search --ranking` (repeatable). Default: plain."),
     ] = None,
     index_type: Annotated[
         list[str] | None,
@@ -60,21 +63,23 @@ def recall(
         ),
     ] = None,
     direction: Annotated[
-        Literal["both", "text-to-image", "image-to-text"], typer.Option(help="What is a query.")
+        Literal["both", "text-to-image", "image-to-text"],
+        typer.Option(help="Which are the queries."),
     ] = "both",
     images: ImagesOption = None,
     skip_bad: SkipBadOption = False,
     rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="Encode again what was kept from earlier runs.")
+        bool, typer.Option("--rebuild", help="Encode again instead of using stored embeddings.")
     ] = False,
     as_json: JsonOption = False,
     plot: PlotOption = None,
 ) -> None:
-    """How often the right photo is among the first hits for its captions, and the other way.
+    """Measure recall@k of photos and captions.
 
-    Recall@k as CLIP papers count it, in percent: the share of queries with at least one right item
-    among the first k. What an approximate index does not give counts as last. Embeddings are kept,
-    so a second run takes seconds.
+    Captions have to find their photo, and photos their captions. Recall@k as CLIP papers use
+    it, in percent: the share of queries with at least one right item among the first k. What an
+    approximate index does not return counts as last. Embeddings are stored, so a second run
+    takes seconds.
     """
     from benchmarks import plots
     from benchmarks import recall as benchmark
@@ -107,29 +112,33 @@ def search(
     dataset: Annotated[
         Path,
         typer.Argument(
-            metavar="DATASET", help="Captioned photos, as for `recall`; jittered to every size."
+            metavar="DATASET",
+            help="Captioned photos, as for `recall`; noisy copies make up the sizes.",
         ),
     ],
     split: SplitOption = "all",
     sizes: Annotated[
-        str, typer.Option(metavar="N,N…", help="How many vectors: from 100 to 100M.")
+        str, typer.Option(metavar="N,N…", help="Numbers of vectors, from 100 to 100M.")
     ] = "10k,100k,1M",
     kind: Annotated[
         list[str] | None,
         typer.Option(
             "--type",
             metavar="T",
-            help="exact, fp16, int8, hnsw, ivf, on a GPU gpu or gpu16 (repeatable). Default: all.",
+            help="exact, fp16, int8, hnsw, ivf; gpu or gpu16 on a GPU (repeatable). Default: all.",
         ),
     ] = None,
-    model: Annotated[str, typer.Option(metavar="M", help="As `retrieval index --model`.")] = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="Of the jitter and the queries.")] = 0,
+    model: Annotated[
+        str, typer.Option(metavar="M", help="As in `retrieval index --model`.")
+    ] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the noise and the queries.")] = 0,
     as_json: JsonOption = False,
     plot: PlotOption = None,
 ) -> None:
-    """Time, recall, memory and disk of each type of index, and which one auto would take.
+    """Measure each type of index: time, recall and size.
 
-    Recall@10 is against exact search. 1M vectors take some minutes, 10M an hour and 60 GB.
+    Size is memory and disk space. The result shows which type auto would choose, too. Recall@10
+    is against exact search. 1M vectors take some minutes, 10M an hour and 60 GB.
     """
     from benchmarks import plots
     from benchmarks import search as benchmark
@@ -160,17 +169,20 @@ def fusion(
         ),
     ],
     split: SplitOption = "all",
-    model: Annotated[str, typer.Option(metavar="M", help="As `retrieval index --model`.")] = "auto",
+    model: Annotated[
+        str, typer.Option(metavar="M", help="As in `retrieval index --model`.")
+    ] = "auto",
     images: ImagesOption = None,
     skip_bad: SkipBadOption = False,
     as_json: JsonOption = False,
     plot: PlotOption = None,
 ) -> None:
-    """What it gains to fuse photos with their captions, and example photos with words.
+    """Measure what attention fusion gains.
 
-    One caption of each photo is stored with it, the others are the queries: all right, 30 %
-    swapped, 50 % missing. The fixed weights it is compared with are found on the split val where
-    there is one, else on the photos at hand.
+    It fuses photos with captions, and example photos with words. One caption of each photo is
+    stored with it, the others are the queries. Of the stored captions none is wrong, 30 % are
+    swapped, or 50 % are missing. The fixed weights for comparison are chosen on the split val
+    if there is one, else on the measured photos.
     """
     from benchmarks import fusion as benchmark
     from benchmarks import plots
@@ -196,21 +208,24 @@ def relevance(
     dataset: Annotated[
         Path,
         typer.Argument(
-            metavar="DATASET", help="Captioned photos that had no part in the fit of relevance."
+            metavar="DATASET", help="Captioned photos that relevance was not fitted on."
         ),
     ],
     split: SplitOption = "all",
-    model: Annotated[str, typer.Option(metavar="M", help="As `retrieval index --model`.")] = "auto",
+    model: Annotated[
+        str, typer.Option(metavar="M", help="As in `retrieval index --model`.")
+    ] = "auto",
     images: ImagesOption = None,
     skip_bad: SkipBadOption = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the galleries and the queries.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the galleries and the queries.")] = 0,
     as_json: JsonOption = False,
     plot: PlotOption = None,
 ) -> None:
-    """Whether hits that are said to match at 30 % do so three times in ten.
+    """Measure whether relevance can be trusted.
 
-    Captions, and names of one or two things, are asked of galleries of several sizes, half of them
-    in vain.
+    Of the hits with 30 % relevance, three in ten should match. The queries are captions, and
+    names of one or two things, in galleries of several sizes. Half of them have no matching
+    photo.
     """
     from benchmarks import plots
     from benchmarks import relevance as benchmark
@@ -230,32 +245,39 @@ def relevance(
 def throughput(
     model: ModelOption = "mini",
     engine: Annotated[
-        Literal["auto", "torch", "openvino"], typer.Option(help="As `retrieval index` takes it.")
+        Literal["auto", "torch", "openvino"], typer.Option(help="As in `retrieval index`.")
     ] = "auto",
     device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="As `retrieval index` takes it.")
+        Literal["auto", "cpu", "cuda"], typer.Option(help="As in `retrieval index`.")
     ] = "auto",
     compile_model: Annotated[
-        bool, typer.Option("--compile", help="As `retrieval index` takes it.")
+        bool, typer.Option("--compile", help="As in `retrieval index`.")
     ] = False,
     megapixels: Annotated[
         list[float] | None,
-        typer.Option(min=0.01, max=200, help="A size (repeatable). Default: 0.2, 2 and 12."),
+        typer.Option(
+            min=0.01, max=200, help="Size of the photos (repeatable). Default: 0.2, 2 and 12."
+        ),
     ] = None,
-    photos: Annotated[int, typer.Option(min=32, help="How many of the smallest size.")] = 256,
-    repeats: Annotated[int, typer.Option(min=1, help="How often; the median counts.")] = 3,
+    photos: Annotated[
+        int, typer.Option(min=32, help="Number of photos of the smallest size.")
+    ] = 256,
+    repeats: Annotated[int, typer.Option(min=1, help="Number of runs; the median counts.")] = 3,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads that decode. Default: one a core.")
+        int | None, typer.Option(min=1, help="Threads that decode photos. Default: one per core.")
     ] = None,
     sources: Annotated[
         Path | None,
-        typer.Option("--from", metavar="DIR", help="JPEG photos to make them from."),
+        typer.Option("--from", metavar="DIR", help="Folder of JPEG photos to make them from."),
     ] = None,
-    peers: Annotated[bool, typer.Option(help="Measure how other programs do it, too.")] = True,
+    peers: Annotated[bool, typer.Option(help="Also measure how other programs do it.")] = True,
     as_json: JsonOption = False,
     plot: PlotOption = None,
 ) -> None:
-    """Photos a second: decoding, encoding, all of an index run, and other programs' ways."""
+    """Measure photos per second.
+
+    It measures decoding, encoding, whole index runs, and what other programs do.
+    """
     from benchmarks import plots
     from benchmarks import throughput as benchmark
     from retrieval import Compute
@@ -283,12 +305,15 @@ def throughput(
 @app.command()
 def startup(
     model: ModelOption = "mini",
-    photos: Annotated[int, typer.Option(min=1, help="How many the index holds.")] = 7000,
-    repeats: Annotated[int, typer.Option(min=1, help="How often; the median counts.")] = 5,
+    photos: Annotated[int, typer.Option(min=1, help="Number of photos in the index.")] = 7000,
+    repeats: Annotated[int, typer.Option(min=1, help="Number of runs; the median counts.")] = 5,
     as_json: JsonOption = False,
     plot: PlotOption = None,
 ) -> None:
-    """Seconds and memory of a search from a cold start, and of a query in a running process."""
+    """Measure time and memory of searches.
+
+    From a cold start, and in a running process.
+    """
     from benchmarks import plots
     from benchmarks import startup as benchmark
 
@@ -303,7 +328,7 @@ def startup(
 
 
 def alone(name: str) -> None:
-    """Run one benchmark as a program of its own; every error is one sentence."""
+    """Run one benchmark as its own program; every error is one sentence."""
     from indexes.errors import RetrievalError
 
     try:

@@ -32,7 +32,7 @@ from retrieval.evaluation.metrics import Ranks, inner_products, rank
 from retrieval.fusion.attention import Fusion, compose, normalise
 from retrieval.fusion.store import load_fusion
 from retrieval.ranking.matching import load_matching
-from retrieval.ranking.query_bank import bank
+from retrieval.ranking.query_bank import bank_embeddings
 from retrieval.training.fusion_run import asked_of, captioned_of
 
 SEEDS = (0, 1, 2)
@@ -116,7 +116,7 @@ def measure(
     trained = load_matching(encoder.fingerprint, encoder.dim)
     matched = None
     if trained is not None:
-        matched = pairs.measure(trained, bank(encoder), here.captioned, SEEDS)
+        matched = pairs.measure(trained, bank_embeddings(encoder), here.captioned, SEEDS)
     return Fused(
         used,
         encoder.name,

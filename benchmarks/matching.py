@@ -17,7 +17,7 @@ from retrieval.evaluation.fusion_cases import CASES, Captioned, make_case
 from retrieval.evaluation.metrics import Ranks
 from retrieval.ranking.hubness import nnn_bias
 from retrieval.ranking.matching import Matching
-from retrieval.ranking.reranking import FIRST
+from retrieval.ranking.reranking import RERANK_DEPTH
 
 SHOWN = ("R@1", "R@5")
 NEAR_MISSES = 10
@@ -71,13 +71,13 @@ def _blocks(
     matching: Matching, photos: Floats, bank: Floats, queries: Floats, owners: Ints
 ) -> Iterator[_Block]:
     bias = nnn_bias(photos, bank)
-    misses, first = min(NEAR_MISSES, len(photos) - 1), min(FIRST, len(photos))
+    misses, first = min(NEAR_MISSES, len(photos) - 1), min(RERANK_DEPTH, len(photos))
     for start in range(0, len(queries), _QUERIES):
         texts, own = queries[start : start + _QUERIES], owners[start : start + _QUERIES, None]
 
         def added(places: Ints, texts: Floats = texts) -> Floats:
             flat = np.repeat(texts, places.shape[1], 0)
-            return matching.added(photos[places.ravel()], flat).reshape(places.shape)
+            return matching.residual(photos[places.ravel()], flat).reshape(places.shape)
 
         cosines = texts @ photos.T
         scores = cosines - bias

@@ -66,7 +66,9 @@ def main() -> None:
     parser.add_argument("--tune", action="store_true")
     chosen = parser.parse_args()
     encoder = load_encoder(chosen.model)
-    banks: dict[str, Bank] = {"generic": (query_bank.generic_queries(), query_bank.bank(encoder))}
+    banks: dict[str, Bank] = {
+        "generic": (query_bank.generic_queries(), query_bank.bank_embeddings(encoder))
+    }
     print(f"Model {encoder.name}, weights {encoder.fingerprint}.")
     with open_embedding_cache(encoder, lambda *_: None) as cache:
         banks.update((Path(name).name, _bank(name, cache)) for name in chosen.bank)
@@ -91,7 +93,7 @@ def _vectors(data: Embedded, banks: Mapping[str, Bank], cache: EmbeddingCache) -
     none = np.empty((0, data.photos.shape[1]), np.float32)
     plain = ranks_of(RANKINGS["plain"], data, data.texts, none)
     for name, ranking in RANKINGS.items():
-        if ranking.words:
+        if ranking.lexical:
             continue
         texts = data.texts
         if ranking.templates:
@@ -176,8 +178,8 @@ def _words(data: Embedded, rows: Floats, fusion: Fusion) -> Iterator[str]:
             expression = lexical.match_expression([data.captions[query]])
             for photo, score in table.find(db, expression, n) if expression else ():
                 found[line, photo] = score
-            every = lexical.match_expression([data.captions[query]], every=True)
-            shares[line] = lexical.share(len(table.find(db, every, n)) if every else 0, n)
+            every = lexical.match_expression([data.captions[query]], all_words=True)
+            shares[line] = lexical.lexical_weight(len(table.find(db, every, n)) if every else 0, n)
 
     def ranks(scores: Floats) -> Ranks:
         return rank(lambda part: scores[part], owners, np.arange(n))
@@ -197,9 +199,9 @@ def _words(data: Embedded, rows: Floats, fusion: Fusion) -> Iterator[str]:
         both = lexical.reciprocal_rank_fusion(nnn, found)
         yield _row(f"{what}, reciprocal rank", "generic", ranks(both), plain)
         for share in (0.05, 0.1, 0.2, 0.3, 0.4):
-            both = lexical.convex(nnn, found, zero, usual, share)
+            both = lexical.convex_combination(nnn, found, zero, usual, share)
             yield _row(f"{what}, convex, share {share}", "generic", ranks(both), plain)
-        both = lexical.convex(nnn, found, zero, usual, shares)
+        both = lexical.convex_combination(nnn, found, zero, usual, shares)
         yield _row(f"{what}, hybrid", "generic", ranks(both), plain)
     yield _row("words alone", "–", ranks(found + np.float32(1e-6) * cosines), plain)
 

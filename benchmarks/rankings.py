@@ -11,7 +11,7 @@ from indexes.arrays import Floats
 from retrieval.encoders.base import Encoder
 from retrieval.errors import QueryError
 from retrieval.ranking import methods
-from retrieval.ranking.query_bank import bank
+from retrieval.ranking.query_bank import bank_embeddings
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def _searched(ranking: methods.Ranking) -> Ranking:
         queries = task.queries
         if ranking.templates:
             queries = methods.templated(ranking, list(task.texts), task.encode)
-        generic = bank(task.encoder) if ranking.bias else queries[:0]
+        generic = bank_embeddings(task.encoder) if ranking.bias else queries[:0]
         gallery, queries = methods.transform(ranking, task.gallery, queries, generic)
         return queries, gallery
 
@@ -62,7 +62,7 @@ RANKINGS: Mapping[str, Ranking] = {
     **{
         name: _searched(ranking)
         for name, ranking in methods.RANKINGS.items()
-        if name != "plain" and not ranking.words
+        if name != "plain" and not ranking.lexical
     },
 }
 

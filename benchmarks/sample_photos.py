@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from retrieval.demo import copy_photos
+from retrieval.demo import copy_demo_photos
 from retrieval.errors import QueryError
 from retrieval.photos.decode import load_photo
 
@@ -47,7 +47,7 @@ def _originals(sources: Path | None) -> list[Image.Image]:
     with tempfile.TemporaryDirectory() as place:
         names: Sequence[str] = ("china.jpg", "flower.jpg", "astronaut.png", "chelsea.png")
         names = (*names, "coffee.png", "motorcycle_left.png", "rocket.jpg", "retina.jpg")
-        folder = copy_photos(Path(place))
+        folder = copy_demo_photos(Path(place))
         return [load_photo(folder / name, 2000) for name in names if (folder / name).exists()]
 
 

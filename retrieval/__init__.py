@@ -7,7 +7,7 @@
         for hit in photos.search("a dog on the beach", unwanted=["people"], k=5):
             print(f"{hit.score:.3f}  {hit.path}")
 
-This is the whole public surface; the command line uses the same functions.
+This is the whole public surface: the command line uses these names and no others.
 """
 
 from importlib import import_module
@@ -22,36 +22,54 @@ if TYPE_CHECKING:
         RetrievalError,
         StorageError,
     )
-    from retrieval.api import Photos, index, open
+    from retrieval.api import (
+        FuseReport,
+        Photos,
+        delete_index,
+        find_index,
+        fuse,
+        index,
+        open,
+        remove,
+    )
+    from retrieval.demo import copy_demo_photos, run_demo
     from retrieval.encoders.engine import Compute
     from retrieval.encoders.registry import load_encoder
     from retrieval.errors import DataSetError, ModelError, PhotoError, QueryError
     from retrieval.indexing.options import Options, Progress, Report
     from retrieval.indexing.status import Status
-    from retrieval.query import Query, Term
-    from retrieval.search.hits import Hit
+    from retrieval.output.gallery import GallerySection, write_gallery
+    from retrieval.query import Query, Term, parse_date, parse_terms
+    from retrieval.search.hits import Explanation, Hit, filter_by_relevance
+    from retrieval.search.options import SearchOptions
 
 __version__ = "0.1.0"
 
-# Where each public name comes from. They are imported when they are first used, so that
-# `retrieval --help` need not wait for numpy and Pillow.
+# Where each public name comes from. They are imported when they are first used, so
+# `retrieval --help` does not wait for numpy and Pillow.
 _PUBLIC = {
     "indexes.errors": "IndexBusyError IndexDamagedError IndexMissingError IndexReplacedError "
     "RetrievalError StorageError",
-    "retrieval.api": "Photos index open",
+    "retrieval.api": "FuseReport Photos delete_index find_index fuse index open remove",
+    "retrieval.demo": "copy_demo_photos run_demo",
     "retrieval.encoders.engine": "Compute",
     "retrieval.encoders.registry": "load_encoder",
     "retrieval.errors": "DataSetError ModelError PhotoError QueryError",
     "retrieval.indexing.options": "Options Progress Report",
     "retrieval.indexing.status": "Status",
-    "retrieval.query": "Query Term",
-    "retrieval.search.hits": "Hit",
+    "retrieval.output.gallery": "GallerySection write_gallery",
+    "retrieval.query": "Query Term parse_date parse_terms",
+    "retrieval.search.hits": "Explanation Hit filter_by_relevance",
+    "retrieval.search.options": "SearchOptions",
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 
 __all__ = [
     "Compute",
     "DataSetError",
+    "Explanation",
+    "FuseReport",
+    "GallerySection",
     "Hit",
     "IndexBusyError",
     "IndexDamagedError",
@@ -66,12 +84,23 @@ __all__ = [
     "QueryError",
     "Report",
     "RetrievalError",
+    "SearchOptions",
     "Status",
     "StorageError",
     "Term",
+    "copy_demo_photos",
+    "delete_index",
+    "filter_by_relevance",
+    "find_index",
+    "fuse",
     "index",
     "load_encoder",
     "open",
+    "parse_date",
+    "parse_terms",
+    "remove",
+    "run_demo",
+    "write_gallery",
 ]
 
 

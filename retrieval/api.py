@@ -1,6 +1,6 @@
-"""The public functions: index a folder, open an index, ask it. `import retrieval` offers them.
+"""The public functions and `Photos`, an index that is open for searching.
 
-Everything here is short: it finds the index and hands over to the journeys.
+They find the index and call the rooms that do the work. `import retrieval` offers them.
 """
 
 import os
@@ -23,7 +23,8 @@ from retrieval.ranking.relevance import Level
 from retrieval.ranking.reranking import Rerank
 from retrieval.search import pipeline
 from retrieval.search.encode_query import encode_query
-from retrieval.search.hits import Hit, cut
+from retrieval.search.hits import Hit
+from retrieval.search.options import SearchOptions
 
 AnyPath = str | os.PathLike[str]
 
@@ -38,36 +39,33 @@ def index(
 ) -> Report:
     """Index folders of photos, or bring an index up to date with them.
 
-    folders: none means all that the index knows. index: where it is kept, by default `.retrieval`
-    in the first folder. model: see `load_encoder`, or what it gave; by default the one that made
-    the index. progress is told after every batch, say is told sentences about the model.
+    folders: by default all that the index knows. index: its folder, by default `.retrieval` in the
+    first folder. model: a name, see `load_encoder`, or a loaded encoder; by default that of the
+    index. progress: called after every batch. log: called with sentences for the user.
     Raises RetrievalError; what was committed until then stays.
     """
     paths = [Path(folder).expanduser() for folder in folders]
     if index is not None:
-        # Without folders the index has to be there; with them it may be about to be made.
-        where = (
-            (index_at(Path(index).expanduser()) or Path(index).expanduser())
-            if paths
-            else locate(index)
-        )
+        # Without folders the index has to exist; with them it may be a new one.
+        named = Path(index).expanduser()
+        where = (index_at(named) or named) if paths else find_index(index)
     elif paths:
         where = paths[0] / FOLDER_NAME
         above = find(paths[0].absolute().parent)
         if above is not None and not is_index(where):
             log(
-                f"{above} may hold these photos already: `retrieval index` without a folder brings "
-                f"it up to date. This makes a second index, {where}."
+                f"{above} may already hold these photos: `retrieval index` without a folder brings "
+                f"it up to date. This run makes a second index, {where}."
             )
     else:
-        where = locate()
+        where = find_index()
     return index_folders(where, paths, model, options, progress, log)
 
 
-def locate(where: AnyPath | None = None) -> Path:
+def find_index(where: AnyPath | None = None) -> Path:
     """The folder of an index; raises IndexMissingError.
 
-    where: an index, or a folder of photos that has one. Without it: RETRIEVAL_INDEX if that is set,
+    where: an index, or a folder of photos that has one. By default RETRIEVAL_INDEX if that is set,
     else the index of the working directory or of the nearest folder above it.
     """
     named = where if where is not None else os.environ.get("RETRIEVAL_INDEX")
@@ -77,7 +75,7 @@ def locate(where: AnyPath | None = None) -> Path:
         if found is None:
             raise IndexMissingError(
                 f"There is no index in {here} or above it. Make one with `retrieval index FOLDER`, "
-                "or say where it is with --index."
+                "or name one with --index."
             )
         return found
     index = index_at(Path(named).expanduser())
@@ -90,18 +88,17 @@ def locate(where: AnyPath | None = None) -> Path:
 
 
 def open(where: AnyPath | None = None) -> "Photos":
-    """Open the index of a folder of photos (or an index itself) for searching.
+    """Open an index for searching; where: as for `find_index`.
 
-    where: by default RETRIEVAL_INDEX, else the working directory and upwards.
     Raises IndexMissingError or IndexDamagedError.
     """
-    return Photos(Index.open(locate(where)))
+    return Photos(Index.open(find_index(where)))
 
 
 class Photos:
     """Indexed photos, open for searching. Use it as a context manager, or call `close`.
 
-    The encoder is loaded by the first query that needs it and kept for the next.
+    The first query that needs the encoder loads it; later ones use it again.
     """
 
     def __init__(self, index: Index) -> None:
@@ -126,13 +123,10 @@ class Photos:
     ) -> list[Hit]:
         """The `k` photos that fit best, best first.
 
-        text, photos: what is looked for; unwanted, unwanted_photos: what is not; within: folders
-        to search in; after, before: dates such as '2024-05' (`after` included, `before` not);
-        min_score: the lowest cosine to give; ranking: how hits are ordered, a name of
-        `retrieval.ranking.NAMES`; rerank: 'match' orders the first 50 anew by how well photo and
-        words match, for models that a matching was trained for; relevance: 'strict' or 'normal'
-        leave out hits that hardly match, where that is known. Weights need a `Query`, see `ask`.
-        Raises QueryError, ModelError or PhotoError.
+        text, photos: what to look for; unwanted, unwanted_photos: what not; within: folders to
+        search in; after, before: dates such as '2024-05' (`after` is included, `before` is not);
+        min_score: the lowest cosine; ranking, rerank, relevance: see `SearchOptions`. For terms
+        with weights use `ask`. Raises QueryError, ModelError or PhotoError.
         """
         texts = [text] if isinstance(text, str) else list(text)
         terms = (
@@ -148,24 +142,25 @@ class Photos:
             before=parse_date(before, "before") if before else None,
             min_score=min_score,
         )
-        return cut(self.ask(query, k, ranking, rerank), relevance)
+        return self.ask(query, SearchOptions(k, ranking, rerank, relevance))
 
-    def ask(
-        self, query: Query, k: int = 10, ranking: str = "auto", rerank: Rerank = "none"
-    ) -> list[Hit]:
-        """The `k` photos that fit a `Query` best: terms with weights, and filters."""
-        return pipeline.search(self._index, query, k, self._need_encoder, ranking, rerank)
+    def ask(self, query: Query, options: SearchOptions = SearchOptions()) -> list[Hit]:
+        """The photos that fit a `Query` best: terms with weights, and filters.
+
+        Raises QueryError, ModelError or PhotoError.
+        """
+        return pipeline.search(self._index, query, options, self._need_encoder)
 
     def similar(self, photo: AnyPath, k: int = 10) -> list[Hit]:
-        """The `k` photos most like one, in the index or not, without the photo itself."""
+        """The `k` photos that look most like one, which need not be indexed. It is left out."""
         return pipeline.similar(self._index, os.fspath(photo), k, self._need_encoder)
 
     def embed(self, query: Query) -> Floats:
-        """The vector that stands for a query, float32 [dim], of length one."""
+        """The vector of a query, float32 [dim], of length one."""
         return encode_query(self._index, query.terms, self._need_encoder).vector
 
     def status(self, look: bool = True) -> Status:
-        """What is indexed, and with `look` what on disk differs from it."""
+        """What is indexed and, with `look`, how the files on disk differ from it."""
         return status(self._index, look)
 
     def _need_encoder(self) -> Encoder:
@@ -187,7 +182,7 @@ class Photos:
 
 @dataclass(frozen=True)
 class FuseReport:
-    """What `fuse` did: the index, the name of the fusion, and how many photos it changed."""
+    """What `fuse` did. folder: of the index; fusion: its name; photos: how many it changed."""
 
     folder: Path
     fusion: str
@@ -195,15 +190,15 @@ class FuseReport:
 
 
 def fuse(where: AnyPath | None = None) -> FuseReport:
-    """Fuse all photos of an index with their captions anew, by the fusion that its model has now.
+    """Fuse the photos of an index with their captions again, by the current fusion of its model.
 
-    Captions that changed since they were embedded wait for the next `index`. No photo or caption
-    is encoded. Raises RetrievalError.
+    Nothing is encoded: captions that changed wait for the next `index`. where: as for
+    `find_index`. Raises RetrievalError.
     """
     from retrieval.fusion.store import load_fusion
     from retrieval.indexing.fuse import fuse_photos
 
-    folder = locate(where)
+    folder = find_index(where)
     with lock(folder), Index.open(folder, writable=True) as opened:
         fusion = load_fusion(opened.model.fingerprint, opened.model.dim)
         count = fuse_photos(opened, fusion)
@@ -212,12 +207,12 @@ def fuse(where: AnyPath | None = None) -> FuseReport:
 
 
 def remove(paths: Sequence[AnyPath], where: AnyPath | None = None) -> int:
-    """Forget photos or folders of photos; returns how many files. The files themselves stay.
+    """Remove photos, or folders of photos, from an index; returns how many files. Files stay.
 
-    An indexed folder that is named whole is not looked at again, unless it is the only one.
-    Raises QueryError for a path that is not in the index.
+    An indexed folder that is removed as a whole is not indexed again, unless it is the only one.
+    where: as for `find_index`. Raises QueryError for a path that is not in the index.
     """
-    folder = locate(where)
+    folder = find_index(where)
     with lock(folder), Index.open(folder, writable=True) as opened:
         chosen = []
         for path in map(Path, paths):
@@ -237,3 +232,15 @@ def remove(paths: Sequence[AnyPath], where: AnyPath | None = None) -> int:
             opened.catalogue.update_presence()
         opened.refresh()
         return count
+
+
+def delete_index(where: AnyPath | None = None) -> Path:
+    """Delete a whole index; returns its folder. Photos stay. where: as for `find_index`.
+
+    Raises IndexMissingError or IndexBusyError.
+    """
+    from indexes.staged_rebuild import delete
+
+    folder = find_index(where)
+    delete(folder)
+    return folder

@@ -1,4 +1,4 @@
-"""The demo: real photos that other packages carry, indexed and searched in front of the user."""
+"""The demo: real photos that come with other packages, and searches that show what can be asked."""
 
 import shlex
 import shutil
@@ -8,9 +8,10 @@ from pathlib import Path
 
 from indexes.errors import RetrievalError
 from retrieval import api
-from retrieval.output.gallery import Section, write_gallery
+from retrieval.output.gallery import GallerySection, write_gallery
 from retrieval.query import Query, Term
 from retrieval.search.hits import Hit
+from retrieval.search.options import SearchOptions
 
 # package → folder in it → photos
 _PHOTOS = {
@@ -32,10 +33,10 @@ QUERIES = (
 )
 
 
-def copy_photos(folder: Path) -> Path:
-    """Copy the demo photos into `folder`, made if need be; returns it.
+def copy_demo_photos(folder: Path) -> Path:
+    """Copy the demo photos into `folder`, which is made if necessary; returns it.
 
-    Raises RetrievalError where the packages that carry them are not installed.
+    Raises RetrievalError if the packages that carry them are not installed.
     """
     sources = []
     for package, (inside, names) in _PHOTOS.items():
@@ -49,7 +50,7 @@ def copy_photos(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for source in sources:
-            if source.is_file():  # not every release carries every photo
+            if source.is_file():  # not every release has every photo
                 shutil.copy2(source, folder / source.name)
     except OSError as error:
         raise RetrievalError(
@@ -59,10 +60,13 @@ def copy_photos(folder: Path) -> Path:
     return folder
 
 
-def run_queries(
-    photos: Path, queries: Sequence[tuple[Term, ...]], page: Path, k: int = 4
+def run_demo(
+    photos: Path, page: Path, queries: Sequence[tuple[Term, ...]] = QUERIES, k: int = 4
 ) -> Iterator[tuple[str, list[Hit]]]:
-    """Ask each query; yields (the command that asks it, its hits), then writes the gallery."""
+    """Search the indexed photos; yields (command, hits) for each query, then writes the gallery.
+
+    command: the command line that asks the same.
+    """
     sections = []
     with api.open(photos) as opened:
         for terms in queries:
@@ -70,18 +74,18 @@ def run_queries(
                 Term(t.kind, str(photos / t.value) if t.kind == "photo" else t.value, t.wanted)
                 for t in terms
             )
-            if _alone(placed):
+            if _is_one_photo(placed):
                 hits = opened.similar(placed[0].value, k)
             else:
-                hits = opened.ask(Query(placed), k)
-            sections.append(Section(placed, hits))
+                hits = opened.ask(Query(placed), SearchOptions(k))
+            sections.append(GallerySection(placed, hits))
             yield _command(photos, placed, k), hits
     write_gallery(page, sections, "retrieval demo", "Real photos of scikit-image and scikit-learn")
 
 
 def _command(photos: Path, terms: Sequence[Term], k: int) -> str:
     options = {("photo", True): ["--image"], ("text", False): ["--not"]}
-    if _alone(terms):
+    if _is_one_photo(terms):
         words = ["similar", terms[0].value]
     else:
         words = ["search"]
@@ -91,6 +95,6 @@ def _command(photos: Path, terms: Sequence[Term], k: int) -> str:
     return shlex.join(["retrieval", *words, "-k", str(k), "--index", where])
 
 
-def _alone(terms: Sequence[Term]) -> bool:
-    """Whether a query is one photo and nothing else: then it is left out of its own hits."""
+def _is_one_photo(terms: Sequence[Term]) -> bool:
+    """Whether a query is one photo and nothing else, as `similar` takes it."""
     return len(terms) == 1 and terms[0].kind == "photo"

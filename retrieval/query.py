@@ -1,6 +1,6 @@
-"""A query: terms, each a text or an example photo, wanted or unwanted, with a weight.
+"""A query: terms, each a text or an example photo, wanted or unwanted, with a weight; and filters.
 
-This is only what the user asked; `retrieval.search` turns it into a vector and an answer.
+It is only what the user asks for: `retrieval.search` turns it into a vector and finds hits.
 """
 
 import math
@@ -12,13 +12,13 @@ from typing import Literal
 
 from retrieval.errors import QueryError
 
-_HEAVIEST = 1e6
+_MAX_WEIGHT = 1e6
 _WEIGHT = re.compile(r"^(?P<value>.*)=(?P<weight>-?[0-9]*\.?[0-9]+)$", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Term:
-    """One part of a query: `value` is a text, or the path of a photo ('-' is standard input)."""
+    """One part of a query. value: a text, or the path of a photo ('-' for standard input)."""
 
     kind: Literal["text", "photo"]
     value: str
@@ -30,10 +30,10 @@ class Term:
             raise QueryError(
                 "A query term is empty. Say what to look for: `retrieval search 'a dog'`."
             )
-        if not 0 < self.weight <= _HEAVIEST:
+        if not 0 < self.weight <= _MAX_WEIGHT:
             raise QueryError(
                 f"The weight {self.weight:g} of '{self.value}' must be above 0 and at most "
-                f"{_HEAVIEST:g}. For what you do not want there are --not and --not-image."
+                f"{_MAX_WEIGHT:g}. For what you do not want, use --not and --not-image."
             )
 
 
@@ -41,8 +41,8 @@ class Term:
 class Query:
     """Terms, and filters on what may be found.
 
-    within: folders, or photos, to search in; after/before: ISO dates, `after` included, `before`
-    not; min_score: the lowest cosine to show.
+    within: folders, or photos, to search in; after, before: ISO dates (`after` is included,
+    `before` is not); min_score: the lowest cosine to show.
     """
 
     terms: tuple[Term, ...]
@@ -53,7 +53,7 @@ class Query:
 
     def __post_init__(self) -> None:
         if self.min_score is not None and not math.isfinite(self.min_score):
-            raise QueryError(f"The lowest score {self.min_score} is no number from -1 to 1.")
+            raise QueryError(f"The lowest score {self.min_score} is not a number from -1 to 1.")
         if not any(term.wanted for term in self.terms):
             raise QueryError(
                 "The query asks for nothing. Say what to look for: "
@@ -64,7 +64,7 @@ class Query:
 def parse_term(kind: Literal["text", "photo"], text: str, wanted: bool = True) -> Term:
     """A term as written on the command line: `VALUE` or `VALUE=WEIGHT`, as in `at night=0.5`.
 
-    A photo whose name really ends in '=2' is taken by that name.
+    If a photo of that very name exists, as `photo.jpg=2`, it is meant.
     """
     found = _WEIGHT.match(text)
     if found is None or (kind == "photo" and Path(text).exists()):
@@ -78,7 +78,7 @@ def parse_terms(
     not_texts: Sequence[str] = (),
     not_photos: Sequence[str] = (),
 ) -> tuple[Term, ...]:
-    """All terms of a command line, in the order: wanted texts, wanted photos, the unwanted."""
+    """All terms of a command line: wanted texts, wanted photos, unwanted texts, unwanted photos."""
     return (
         *(parse_term("text", t) for t in texts),
         *(parse_term("photo", p) for p in photos),
@@ -88,7 +88,10 @@ def parse_terms(
 
 
 def parse_date(text: str, option: str) -> str:
-    """`YYYY`, `YYYY-MM`, `YYYY-MM-DD` or with `THH:MM[:SS]`, as full ISO 8601 local time."""
+    """A date as full ISO 8601 local time, from `YYYY`, `YYYY-MM` or `YYYY-MM-DD[THH:MM[:SS]]`.
+
+    option: its name, for the QueryError that is raised if `text` is not a date.
+    """
     from datetime import datetime
 
     for pattern in ("%Y", "%Y-%m", "%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"):

@@ -12,7 +12,7 @@ import pytest
 
 import cli
 import retrieval
-from retrieval.demo import copy_photos
+from retrieval.demo import copy_demo_photos
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -76,7 +76,7 @@ def _own_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
 @pytest.fixture(scope="session")
 def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 20 real photos; not to be changed."""
-    return copy_photos(tmp_path_factory.mktemp("originals"))
+    return copy_demo_photos(tmp_path_factory.mktemp("originals"))
 
 
 @pytest.fixture(scope="session")

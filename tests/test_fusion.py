@@ -98,7 +98,7 @@ def test_the_parts_of_a_query_are_the_whole_of_it(trained: Attention | None) -> 
     wanted = [True, False, True, False]
     query = Fusion(query=trained).terms(rows, (TEXT, TEXT, PHOTO, PHOTO), (1, 1, 2, 0.5), wanted)
     assert np.linalg.norm(query.vector) == pytest.approx(1, abs=1e-5)
-    np.testing.assert_allclose(query.parts.sum(0) + query.together, query.vector, atol=1e-5)
+    np.testing.assert_allclose(query.parts.sum(0) + query.joint, query.vector, atol=1e-5)
     for i in (1, 3):  # what is not wanted counts against what it is of
         assert query.parts[i] @ rows[i] < 0
 
@@ -268,10 +268,11 @@ def test_a_photo_without_a_caption_is_found_as_if_there_were_none(captioned: Pat
     assert with_captions["chelsea.png"] != without["chelsea.png"]
     with retrieval.open(captioned) as photos:
         hits = photos.search("Minka")
-    assert all(hit.why is not None and hit.why.photo is None for hit in hits)
+    how = [hit.explanation for hit in hits]
+    assert len(how) == 4 and all(e is not None and e.photo_weight is None for e in how)
 
 
-def test_refuse_brings_an_index_to_another_fusion(run: Run, captioned: Path) -> None:
+def test_fuse_brings_an_index_to_another_fusion(run: Run, captioned: Path) -> None:
     retrieval.index(captioned, model="mini")
     before = scores(captioned)
     with retrieval.open(captioned) as photos:
@@ -295,7 +296,7 @@ def test_refuse_brings_an_index_to_another_fusion(run: Run, captioned: Path) -> 
     assert scores(captioned) == before
 
 
-def test_explain_tells_what_a_score_is_made_of(run: Run, captioned: Path) -> None:
+def test_explain_shows_how_a_score_was_computed(run: Run, captioned: Path) -> None:
     retrieval.index(captioned, model="mini")
     ask = ("search", "a cup", "--image", "rocket.jpg", "--not", "a cat")
     for hit in run(*ask, "-f", "json", cwd=captioned).json:

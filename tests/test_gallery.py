@@ -78,5 +78,5 @@ def test_a_gallery_never_takes_the_place_of_a_photo(run: Run, photos: Path) -> N
     before = (photos / "moon.png").read_bytes()
     result = run("search", "a cat", "--gallery", "moon.png", cwd=photos)
     assert result.code == 1
-    assert "The gallery is a page: name it moon.png.html" in result.talk
+    assert "Name it moon.png.html" in result.talk
     assert (photos / "moon.png").read_bytes() == before

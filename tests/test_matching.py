@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from dataclasses import fields, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,14 @@ from hypothesis import strategies as st
 
 import retrieval
 from benchmarks.matching import auc
+from indexes.index import Index
 from indexes.lazy_imports import load_torch
 from retrieval.errors import ModelError, QueryError
 from retrieval.fusion import store
 from retrieval.fusion.attention import Fusion, normalise
-from retrieval.ranking import matching
-from retrieval.ranking.matching import Matching, Network, beside
+from retrieval.ranking import matching, query_bank
+from retrieval.ranking.hubness import nnn_bias
+from retrieval.ranking.matching import Matching, MatchingNetwork, score_residual
 from tests.conftest import Run
 
 torch = load_torch()
@@ -28,7 +31,9 @@ def unit(seed: int, n: int, dim: int = DIM) -> np.ndarray:
     return normalise(np.random.default_rng(seed).normal(size=(n, dim)))
 
 
-def network(seed: int, dim: int = DIM, h: int = 5, r: int = 3, much: float = 0.1) -> Network:
+def network(
+    seed: int, dim: int = DIM, h: int = 5, r: int = 3, much: float = 0.1
+) -> MatchingNetwork:
     """A network with random weights, which adds about as `much` as is said."""
     random = np.random.default_rng(seed)
     shapes = {"scale": (), "offset": (), "look": (dim, h), "bias": (h,), "out": (h,)}
@@ -38,7 +43,7 @@ def network(seed: int, dim: int = DIM, h: int = 5, r: int = 3, much: float = 0.1
     for name in ("look", "left", "right"):
         found[name] = found[name] / dim**0.5
     found["out"], found["right"] = much * found["out"], much * found["right"]
-    return Network(**{k: np.asarray(v, np.float32) for k, v in found.items()})
+    return MatchingNetwork(**{k: np.asarray(v, np.float32) for k, v in found.items()})
 
 
 # What it computes ------------------------------------------------------------------------------
@@ -49,7 +54,7 @@ def network(seed: int, dim: int = DIM, h: int = 5, r: int = 3, much: float = 0.1
 def test_untrained_it_is_the_calibrated_score(seed: int) -> None:
     nothing = Matching(network(seed, much=0), Fusion())
     photos, texts = unit(seed, 6), unit(seed + 1, 6)
-    np.testing.assert_array_equal(nothing.added(photos, texts), np.zeros(6))
+    np.testing.assert_array_equal(nothing.residual(photos, texts), np.zeros(6))
     scores = np.sort((photos * texts).sum(1))
     assert (np.diff(nothing.probability(scores)) >= 0).all()
     expected = 1 / (1 + np.exp(-(20 * scores + nothing.network.offset)))
@@ -58,11 +63,13 @@ def test_untrained_it_is_the_calibrated_score(seed: int) -> None:
 
 def test_torch_and_numpy_compute_the_same_and_gradients_reach_every_weight() -> None:
     fused, photos, texts = unit(1, 7), unit(2, 7), unit(3, 7)
-    by_numpy = beside(network(4), fused, photos, texts)
-    learned = {f.name: torch.tensor(getattr(network(4), f.name)) for f in fields(Network)}
+    by_numpy = score_residual(network(4), fused, photos, texts)
+    learned = {f.name: torch.tensor(getattr(network(4), f.name)) for f in fields(MatchingNetwork)}
     for value in learned.values():
         value.requires_grad_()
-    by_torch = beside(Network(**learned), *map(torch.from_numpy, (fused, photos, texts)))
+    by_torch = score_residual(
+        MatchingNetwork(**learned), *map(torch.from_numpy, (fused, photos, texts))
+    )
     np.testing.assert_allclose(by_torch.detach().numpy(), by_numpy, atol=1e-5)
     by_torch.sum().backward()
     added = {name: value.grad for name, value in learned.items() if value.ndim}
@@ -72,8 +79,8 @@ def test_torch_and_numpy_compute_the_same_and_gradients_reach_every_weight() -> 
 def test_one_text_for_all_photos_is_the_same_text_for_each() -> None:
     matched = Matching(network(5), Fusion())
     photos, text = unit(6, 5000), unit(7, 1)[0]
-    every = matched.added(photos, np.repeat(text[None], 5000, 0))
-    np.testing.assert_array_equal(matched.added(photos, text), every)
+    every = matched.residual(photos, np.repeat(text[None], 5000, 0))
+    np.testing.assert_array_equal(matched.residual(photos, text), every)
 
 
 # On disk ---------------------------------------------------------------------------------------
@@ -85,8 +92,10 @@ def test_a_matching_is_read_as_it_was_written(tmp_path: Path) -> None:
     again = matching.read_matching(tmp_path / "m.safetensors", Fusion())
     assert again.about == {"fingerprint": "abc"}
     photos, texts = unit(0, 3), unit(1, 3)
-    np.testing.assert_array_equal(again.added(photos, texts), saved.added(photos, texts))
-    np.testing.assert_allclose(saved.added(photos, texts), made.added(photos, texts), atol=1e-2)
+    np.testing.assert_array_equal(again.residual(photos, texts), saved.residual(photos, texts))
+    np.testing.assert_allclose(
+        saved.residual(photos, texts), made.residual(photos, texts), atol=1e-2
+    )
 
 
 def test_a_file_that_is_no_matching_is_refused_in_a_sentence(tmp_path: Path) -> None:
@@ -104,7 +113,9 @@ def test_a_file_that_is_no_matching_is_refused_in_a_sentence(tmp_path: Path) -> 
     ):
         with pytest.raises(ModelError, match="holds no matching"):
             matching.save_matching(Matching(broken, Fusion()), file)
-    arrays = {f.name: np.asarray(getattr(whole, f.name), np.float16) for f in fields(Network)}
+    arrays = {
+        f.name: np.asarray(getattr(whole, f.name), np.float16) for f in fields(MatchingNetwork)
+    }
     huge = {name: np.asarray(a, np.float32) for name, a in arrays.items()}
     about = {"format": "1", "about": "{}"}
     for held, said in (
@@ -195,33 +206,74 @@ def trained(photos: Path) -> Iterator[Path]:
 
 def add(photos: Path, much: float, fusion_name: str | None = None) -> Path:
     """Write the user's own matching, which adds about so much; returns its file."""
-    with retrieval.open(photos) as opened:
-        made = opened.status(look=False).model
-    used = store.load_fusion(made.fingerprint, made.dim)
-    about = {"fingerprint": made.fingerprint, "fusion": fusion_name or used.name}
-    file = matching.matching_file(store.user_fusion_file(made.fingerprint))
-    matching.save_matching(Matching(network(8, made.dim, much=much), used, about), file)
+    fingerprint, dim = model_of(photos)
+    used = store.load_fusion(fingerprint, dim)
+    about = {"fingerprint": fingerprint, "fusion": fusion_name or used.name}
+    file = matching.matching_file(store.user_fusion_file(fingerprint))
+    matching.save_matching(Matching(network(8, dim, much=much), used, about), file)
     return file
+
+
+def model_of(photos: Path) -> tuple[str, int]:
+    """Fingerprint and dimension of the model that made an index."""
+    with retrieval.open(photos) as opened:
+        model = opened.status(look=False).model
+    return model.fingerprint, model.dim
+
+
+def expected(photos: Path, text: str) -> tuple[dict[str, float], dict[str, float]]:
+    """By each photo's name: what `nnn` orders it by, and what matching adds to that.
+
+    Computed from the stored embeddings by the definitions, without the steps of a search.
+    """
+    encoder = retrieval.load_encoder("mini")
+    query = encoder.encode_texts([text])[0]
+    with Index.open(photos / ".retrieval") as index:
+        ids, rows = index.catalogue.all_search_embeddings(index.model.dim)
+        known = index.catalogue.photos(ids.tolist())
+    names = [Path(known[i][1][0][1]).name for i in ids.tolist()]
+    nnn = rows @ query - nnn_bias(rows, query_bank.bank_embeddings(encoder))
+    matched = matching.load_matching(encoder.fingerprint, encoder.dim)
+    assert matched is not None
+    added = matched.residual(rows, query)
+    return (
+        dict(zip(names, nnn.tolist(), strict=True)),
+        dict(zip(names, added.tolist(), strict=True)),
+    )
+
+
+def ordered(names: list[str], scores: dict[str, float]) -> bool:
+    """Whether the scores fall, but for what rounding makes of equal ones on this processor."""
+    return all(scores[a] >= scores[b] - 1e-5 for a, b in pairwise(names))
 
 
 def test_a_search_is_re_ranked_by_matching(run: Run, trained: Path) -> None:
     ask = ("search", "a cat", "-k", "20", "-f", "json")
-    plain = run(*ask, cwd=trained).json
-    assert all(hit["match"] is None for hit in plain)
-    found = run(*ask, "--rerank", "match", cwd=trained).json
-    assert sorted(hit["path"] for hit in found) == sorted(hit["path"] for hit in plain)
-    assert [hit["path"] for hit in found] != [hit["path"] for hit in plain]
-    # The order of nnn and what is added is that of the probability.
-    matches = [hit["match"] for hit in found]
-    assert matches == sorted(matches, reverse=True) and 0 <= matches[-1] < matches[0] <= 1
-    assert [hit["rank"] for hit in found] == list(range(1, 21))
-    known = {hit["path"]: (hit["score"], hit["relevance"]) for hit in plain}
-    assert known == {hit["path"]: (hit["score"], hit["relevance"]) for hit in found}
-    # The first few are the first few of all that were re-ranked.
-    few = run(*ask[:3], "3", "-f", "json", "--rerank", "match", cwd=trained).json
-    assert few == found[:3]
-    told = run("search", "a cat", "--rerank", "match", "--explain", cwd=trained).out
-    assert f"match {100 * matches[0]:.0f}%" in told
+    plain = run(*ask, cwd=trained)
+    assert all(hit["match"] is None for hit in plain.json)
+    found = run(*ask, "--rerank", "match", cwd=trained)
+    nnn, added = expected(trained, "a cat")
+    both = {name: nnn[name] + added[name] for name in nnn}
+    assert sorted(found.names) == sorted(plain.names) == sorted(nnn)
+    assert ordered(plain.names, nnn) and not ordered(plain.names, both)
+    assert ordered(found.names, both)
+    matched = matching.load_matching(*model_of(trained))
+    assert matched is not None
+    probability = matched.probability(np.array([both[name] for name in found.names], np.float32))
+    matches = [hit["match"] for hit in found.json]
+    np.testing.assert_allclose(matches, probability, atol=1e-3)
+    assert [hit["rank"] for hit in found.json] == list(range(1, 21))
+    # Neither the cosine nor the relevance of a photo changes.
+    for name in ("score", "relevance"):
+        before = {hit["path"]: hit[name] for hit in plain.json}
+        after = {hit["path"]: hit[name] for hit in found.json}
+        assert after == pytest.approx(before, abs=1e-4)
+    # Fewer hits are the first of all that were re-ranked.
+    first = run(*ask[:3], "3", "-f", "json", "--rerank", "match", cwd=trained)
+    assert first.names == found.names[:3]
+    assert [h["match"] for h in first.json] == pytest.approx(matches[:3], abs=1e-3)
+    out = run("search", "a cat", "--rerank", "match", "--explain", cwd=trained).out
+    assert f"match {100 * matches[0]:.0f}%" in out
 
 
 @pytest.mark.parametrize("ranking", ["plain", "nnn", "qbnorm", "templates", "expansion", "hybrid"])
@@ -243,7 +295,7 @@ def test_re_ranking_goes_with_filters_captions_and_words(run: Run, trained: Path
     shutil.move(trained / "coffee.png", trained / "sub" / "coffee.png")
     retrieval.index(trained)
     again = ("--rerank", "match", "-f", "json")
-    # A name that only words know stays first: a little that is added is beside the ranking.
+    # A name that only full-text search knows stays first: what is added here is small.
     assert run("search", "Minka", *again, cwd=trained).names[0] == "chelsea.png"
     inside = run("search", "a cup", "--in", "sub", *again, cwd=trained)
     assert sorted(inside.names) == ["coffee.png", "rocket.jpg"]
@@ -263,5 +315,6 @@ def test_where_it_cannot_be_done_a_sentence_says_so(
     # One that was trained with another fusion is not used, nor is there another one here.
     add(trained, 0.1, "attention-of-another-day")
     monkeypatch.setattr(store, "_PACKAGED", trained)
-    told = run(*ask, cwd=trained)
-    assert told.code == 1 and "retrieval train-fusion DATASET --model mini" in told.talk
+    missing = run(*ask, cwd=trained)
+    assert missing.code == 1
+    assert "retrieval train-fusion DATASET --model mini" in missing.talk

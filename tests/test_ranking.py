@@ -134,11 +134,11 @@ def test_a_bank_by_another_model_is_encoded_once_and_then_kept() -> None:
             return unit_rows(len(texts), 4, self.calls)
 
     encoder = Other()
-    first = query_bank.bank(encoder)  # type: ignore[arg-type]
+    first = query_bank.bank_embeddings(encoder)  # type: ignore[arg-type]
     calls = encoder.calls
-    np.testing.assert_array_equal(query_bank.bank(encoder), first)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(query_bank.bank_embeddings(encoder), first)  # type: ignore[arg-type]
     assert encoder.calls == calls
-    (file,) = query_bank._kept().glob("bank-othermodel-*.npy")
+    (file,) = query_bank._cache_folder().glob("bank-othermodel-*.npy")
     file.write_bytes(file.read_bytes()[:-100])
     assert query_bank.load_bank("other/model", 4) is None  # truncated: made again
 
@@ -180,7 +180,7 @@ def test_a_long_query_asks_for_a_bounded_number_of_words() -> None:
 
 def test_without_words_found_the_order_is_that_of_the_scores() -> None:
     scores = np.array([0.3, 0.5, 0.1], np.float32)
-    fused = lexical.convex(scores, np.zeros(3, np.float32), zero=0.05, usual=0.2)
+    fused = lexical.convex_combination(scores, np.zeros(3, np.float32), zero=0.05, typical=0.2)
     np.testing.assert_array_equal(fused.argsort(), scores.argsort())
 
 
@@ -188,11 +188,13 @@ def test_words_and_scores_are_brought_to_the_same_scale_before_they_are_joined()
     scores = np.array([0.5, 0.3, 0.1], np.float32)
     found = np.array([0, 20, 10], np.float32)
     np.testing.assert_allclose(
-        lexical.convex(scores, found, zero=0.1, usual=0.2, share=0.5), [0.5, 0.75, 0.25], rtol=1e-5
+        lexical.convex_combination(scores, found, zero=0.1, typical=0.2, weight=0.5),
+        [0.5, 0.75, 0.25],
+        rtol=1e-5,
     )
     # Where no photo fits as well as is usual, words have more of a say.
     np.testing.assert_allclose(
-        lexical.convex(scores, found, zero=0.1, usual=0.8, share=0.5),
+        lexical.convex_combination(scores, found, zero=0.1, typical=0.8, weight=0.5),
         [0.25, 0.625, 0.25],
         rtol=1e-5,
     )

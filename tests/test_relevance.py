@@ -254,7 +254,9 @@ def test_every_format_carries_the_relevance(run: Run, indexed: Path, tmp_path: P
     rows = csv.DictReader(io.StringIO(ask("-f", "csv")))
     assert [float(row["relevance"]) for row in rows] == values
     percent = f"{100 * values[0]:.0f}%"
-    assert percent in ask("-f", "table").splitlines()[0]
+    header, first, *_ = ask("-f", "table").splitlines()
+    assert header.split() == ["Rank", "Score", "Relevance", "Photo", "Taken"]
+    assert first.split()[2] == percent
     ask("--gallery", tmp_path / "page.html")
     assert f">{percent}</span>" in (tmp_path / "page.html").read_text()
 
@@ -288,7 +290,7 @@ def test_a_composed_query_has_no_percentage(run: Run, indexed: Path, more: list[
     found = run("search", "a cat", *more, "-f", "json", "--relevance", "strict", cwd=indexed)
     assert len(found.json) == 10, "nothing is left out where nothing is known"
     assert all(hit["relevance"] is None for hit in found.json)
-    assert "Relevance is only known where one text is asked for" in found.talk
+    assert "Relevance is known only for queries of one text" in found.talk
     assert "%" not in run("search", "a cat", *more, cwd=indexed).out
 
 

@@ -44,7 +44,6 @@ def test_hits_are_ranked_by_cosine_and_counted_by_k(run: Run, indexed: Path) -> 
 def test_the_scores_are_those_of_exact_search(indexed: Path) -> None:
     """The hits equal a brute-force product with the stored embeddings, made without FAISS."""
     from indexes.index import Index
-    from retrieval.search.encode_query import encode_query
 
     with retrieval.open(indexed) as opened:
         vector = opened.embed(retrieval.Query((retrieval.Term("text", "a cat"),)))
@@ -53,7 +52,7 @@ def test_the_scores_are_those_of_exact_search(indexed: Path) -> None:
         ids, rows = index.catalogue.all_search_embeddings(index.model.dim)
         assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
         expected = sorted(rows @ vector, reverse=True)
-        assert encode_query is not None and len(ids) == 20
+        assert len(ids) == 20
     assert np.allclose([hit.score for hit in hits], expected, atol=1e-6)
 
 
@@ -191,9 +190,9 @@ def test_dates_come_from_the_photo_else_from_its_file(run: Run, few: Path) -> No
     }  # fmt: skip
     assert between("--after", "2019-07-14", "--before", "2019-07-15") == {"china.jpg"}
     assert between("--after", "2023") == set()
-    excluded_ids = run("search", "photo", "--after", "yesterday", cwd=few)
-    assert excluded_ids.code == 1
-    assert "2024-05-17" in excluded_ids.talk
+    failed = run("search", "photo", "--after", "yesterday", cwd=few)
+    assert failed.code == 1
+    assert "2024-05-17" in failed.talk
 
 
 def test_every_format_gives_the_same_hits(run: Run, indexed: Path) -> None:
@@ -207,13 +206,14 @@ def test_every_format_gives_the_same_hits(run: Run, indexed: Path) -> None:
     assert [row["path"] for row in csv.DictReader(io.StringIO(ask("--format", "csv")))] == paths
     assert ask("-0").split("\0") == [*paths, ""]
     table = ask("--format", "table").splitlines()
-    assert [line.split()[3] for line in table] == [Path(path).name for path in paths]
+    assert table[0].split() == ["Rank", "Score", "Relevance", "Photo", "Taken"]
+    assert [line.split()[3] for line in table[1:]] == [Path(path).name for path in paths]
 
 
 def test_a_missing_index_is_offered_or_made(run: Run, few: Path) -> None:
-    excluded_ids = run("search", "a cat", cwd=few)
-    assert excluded_ids.code == 1
-    assert "retrieval index" in excluded_ids.talk and "--index-first" in excluded_ids.talk
+    failed = run("search", "a cat", cwd=few)
+    assert failed.code == 1
+    assert "retrieval index" in failed.talk and "--index-first" in failed.talk
     made = run("search", "a cat", "--index-first", "-f", "paths", "-k", 1, cwd=few)
     assert made.code == 0
     assert made.out.strip() == str(few / "chelsea.png")
@@ -268,10 +268,10 @@ def test_an_index_by_other_weights_is_refused(run: Run, photos: Path) -> None:
     with sqlite3.connect(photos / ".retrieval" / "catalogue.db") as db:
         db.execute("UPDATE meta SET value = '0123456789abcdef' WHERE key = 'fingerprint'")
     db.close()
-    excluded_ids = run("search", "a cat", cwd=photos)
-    assert excluded_ids.code == 1
-    assert "other weights" in excluded_ids.talk and "retrieval index --rebuild" in excluded_ids.talk
-    assert excluded_ids.raw == b""
+    failed = run("search", "a cat", cwd=photos)
+    assert failed.code == 1
+    assert "other weights" in failed.talk and "retrieval index --rebuild" in failed.talk
+    assert failed.raw == b""
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_an_index_by_other_weights_is_refused(run: Run, photos: Path) -> None:
         (["search", "--text", "a cat=0"], 1, "must be above 0"),
         (["search", "--image", "nowhere.jpg"], 1, "there is no such file"),
         (["search", "--image", "."], 1, "it is a folder"),
-        (["search", "a cat", "--min-score", "nan"], 1, "is no number"),
+        (["search", "a cat", "--min-score", "nan"], 1, "is not a number"),
         (["search", "--no-such-option"], 2, "No such option"),
         (["search", "a cat", "--index", "nowhere"], 1, "There is no index in nowhere"),
         (["similar", "nowhere.jpg"], 1, "there is no such file"),
@@ -345,6 +345,52 @@ def test_help_and_search_import_nothing_heavy(indexed: Path) -> None:
     ):
         done = subprocess.run([sys.executable, "-c", code, heavy, *words], capture_output=True)
         assert done.returncode == 0, done.stderr.decode()
+
+
+def test_the_bias_is_read_once_for_each_search(
+    indexed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from indexes.index import Index
+
+    asked: list[str] = []
+    biases = Index.biases
+
+    def counted(index: Index, name: str, compute):
+        asked.append(name)
+        return biases(index, name, compute)
+
+    monkeypatch.setattr(Index, "biases", counted)
+    with retrieval.open(indexed) as opened:
+        assert opened.search("a cat")[0].relevance is not None
+        assert len(asked) == 1  # for the ranking, and for relevance, too
+        opened.search(photos=[indexed / "chelsea.png"])
+        assert len(asked) == 1
+
+
+def test_options_that_make_no_sense_are_refused_before_anything_is_loaded() -> None:
+    with pytest.raises(retrieval.QueryError, match="at least one photo"):
+        retrieval.SearchOptions(k=0)
+    with pytest.raises(retrieval.QueryError, match="strict, normal, all"):
+        retrieval.SearchOptions(relevance="some")  # type: ignore[arg-type]
+
+
+def test_a_search_takes_its_options_as_one_value(indexed: Path) -> None:
+    query = retrieval.Query((retrieval.Term("text", "a cat"),))
+    options = retrieval.SearchOptions(k=20, ranking="plain", relevance="strict")
+    with retrieval.open(indexed) as opened:
+        hits = opened.ask(query, options)
+        assert hits == opened.search("a cat", k=20, ranking="plain", relevance="strict")
+        every = opened.ask(query, retrieval.SearchOptions(k=20, ranking="plain"))
+    assert hits == retrieval.filter_by_relevance(every, "strict") != every
+
+
+def test_every_ranking_can_be_chosen() -> None:
+    from typing import get_args, get_type_hints
+
+    from retrieval.commands.search import search
+    from retrieval.ranking.methods import NAMES
+
+    assert get_args(get_type_hints(search)["ranking"]) == NAMES
 
 
 def test_every_option_is_explained(run: Run) -> None:

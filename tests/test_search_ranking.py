@@ -26,7 +26,7 @@ def hashes(folder: Path, text: str, **options: object) -> list[str]:
         return [hit.photo.hash for hit in opened.search(text, **options)]  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", [name for name, r in RANKINGS.items() if not r.words])
+@pytest.mark.parametrize("name", [name for name, r in RANKINGS.items() if not r.lexical])
 def test_the_order_is_that_of_the_rankings_definition(photos: Path, name: str) -> None:
     """The index gives what `transform` and a brute-force product give."""
     encoder = retrieval.load_encoder("mini")
@@ -35,7 +35,7 @@ def test_the_order_is_that_of_the_rankings_definition(photos: Path, name: str) -
         ids, rows = index.catalogue.all_search_embeddings(index.model.dim)
         known = {i: photo.hash for i, (photo, _) in index.catalogue.photos(ids.tolist()).items()}
     asked = templated(ranking, list(QUERIES), encoder.encode_texts)
-    gallery, queries = transform(ranking, rows, asked, query_bank.bank(encoder))
+    gallery, queries = transform(ranking, rows, asked, query_bank.bank_embeddings(encoder))
     for text, scores in zip(QUERIES, queries @ gallery.T, strict=True):
         expected = [known[int(ids[i])] for i in np.argsort(-scores, kind="stable")]
         assert hashes(photos, text, k=20, ranking=name) == expected
@@ -165,7 +165,7 @@ def test_captions_of_the_index_join_the_bank(photos: Path) -> None:
         assert said.shape == (2, index.model.dim)
         assert len(index.catalogue.caption_embeddings(index.model.dim, 1)) == 1
     expected = nnn_bias(
-        rows, np.concatenate([query_bank.bank(retrieval.load_encoder("mini")), said])
+        rows, np.concatenate([query_bank.bank_embeddings(retrieval.load_encoder("mini")), said])
     )
     known = biases.load(file)
     assert known.ids.tolist() == ids.tolist()

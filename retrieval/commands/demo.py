@@ -12,23 +12,28 @@ from retrieval.output.terminal import print_result
 
 
 def demo(
-    folder: Annotated[Path, typer.Argument(help="Where to put the photos and the gallery.")] = Path(
-        "retrieval-demo"
-    ),
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER", help="Folder for the photos, the index and the page of pictures."
+        ),
+    ] = Path("retrieval-demo"),
     model: ModelOption = "mini",
     show: OpenOption = False,
 ) -> None:
-    """Index a few real photos that come with scikit-image and scikit-learn, and search them."""
-    from retrieval import Options
-    from retrieval.demo import QUERIES, copy_photos, run_queries
+    """Index and search a few real photos.
+
+    They come with scikit-image and scikit-learn.
+    """
+    import retrieval
     from retrieval.output.text import summary
 
-    photos = copy_photos(folder / "photos")
+    photos = retrieval.copy_demo_photos(folder / "photos")
     print_result(f"$ retrieval index {photos} --model {model}")
-    print_result(summary(run_index([photos], None, model, Options(), quiet=False)))
-    for command, hits in run_queries(photos, QUERIES, folder / "gallery.html"):
+    print_result(summary(run_index([photos], None, model, retrieval.Options(), quiet=False)))
+    for command, hits in retrieval.run_demo(photos, folder / "gallery.html"):
         print_result(f"\n$ {command}")
-        write_hits(hits, "table", False)
+        write_hits(hits, "table")
     page = (folder / "gallery.html").absolute()
     print_result(f"\nThe same with pictures: {page}")
     if show:

@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retrieval.commands.options import DeviceName, EngineName, IndexOption, ModelOption, QuietOption
+from retrieval.commands.options import (
+    DeviceName,
+    EngineName,
+    IndexModelOption,
+    NewIndexOption,
+    QuietOption,
+)
 from retrieval.output.progress_bar import progress_bar
 from retrieval.output.terminal import print_message, print_result
 
@@ -16,58 +22,68 @@ if TYPE_CHECKING:
 def index(
     folders: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FOLDER]...", help="Folders of photos. Default: those it knows."),
+        typer.Argument(
+            metavar="FOLDER",
+            help="Folders of photos. Default: the folders that are in the index.",
+        ),
     ] = None,
-    index: IndexOption = None,
-    model: ModelOption = None,
+    index: NewIndexOption = None,
+    model: IndexModelOption = None,
     exclude: Annotated[
         list[str] | None,
         typer.Option(
             metavar="GLOB",
-            help="Leave out names or paths like this (repeatable); kept for later runs. "
-            "'' leaves nothing out any more.",
-        ),
-    ] = None,
-    prune: Annotated[bool, typer.Option(help="Forget photos that are gone for good.")] = False,
-    rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="Encode all photos again, also to change the model.")
-    ] = False,
-    max_megapixels: Annotated[
-        float | None,
-        typer.Option(min=0.001, help="Skip larger photos. Default: by free memory."),
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads that decode. Default: one a core.")
-    ] = None,
-    engine: Annotated[
-        EngineName,
-        typer.Option(help="What computes: openvino (CPU), torch, or auto, the faster one."),
-    ] = "auto",
-    device: Annotated[
-        DeviceName, typer.Option(help="Where: cpu, cuda, or auto, what the model gains most from.")
-    ] = "auto",
-    compile_model: Annotated[
-        bool, typer.Option("--compile", help="On a GPU: torch.compile, for very many photos.")
-    ] = False,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=4096,
-            help="Photos to encode and commit together. Default: 32, on a GPU 256.",
+            help="Leave out files and folders of this name or path (repeatable); remembered for "
+            "later runs; pass '' to clear.",
         ),
     ] = None,
     captions: Annotated[
         list[str] | None,
         typer.Option(
             metavar="FILE",
-            help="What is said of photos: JSON lines, JSON or CSV of image and caption "
-            "(repeatable); kept for later runs, '' takes none any more.",
+            help="A list of captions: JSON lines, JSON or CSV of image and caption (repeatable); "
+            "remembered for later runs; pass '' to clear.",
+        ),
+    ] = None,
+    prune: Annotated[
+        bool, typer.Option(help="Forget photos that are missing from disk for good.")
+    ] = False,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Encode all photos again, also to change the model.")
+    ] = False,
+    max_megapixels: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Skip larger photos. Default: by the free memory."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that decode photos. Default: one per core.")
+    ] = None,
+    engine: Annotated[
+        EngineName,
+        typer.Option(help="What runs the model: torch, openvino (CPU only), or auto, the faster."),
+    ] = "auto",
+    device: Annotated[
+        DeviceName,
+        typer.Option(
+            help="Where the model runs: cpu, cuda, or auto, on the GPU if the model gains from it, "
+            "falling back to the CPU if it fails."
+        ),
+    ] = "auto",
+    compile_model: Annotated[
+        bool,
+        typer.Option("--compile", help="Use torch.compile on a GPU; pays off for many photos."),
+    ] = False,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=4096,
+            help="Photos to encode and commit together. Default: 32, or 256 on a GPU.",
         ),
     ] = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Index folders of photos: run it again whenever they change."""
+    """Index folders of photos. Run it again whenever they change."""
     import retrieval
 
     options = retrieval.Options(
@@ -87,9 +103,6 @@ def index(
         print_result(summary(report))
 
 
-# What the commands share ---------------------------------------------------------------------
-
-
 def run_index(
     folders: list[Path],
     index: Path | None,
@@ -97,6 +110,7 @@ def run_index(
     options: "Options",
     quiet: bool,
 ) -> "Report":
+    """Index with progress on standard error, as `search --index-first` and `demo` do, too."""
     import retrieval
 
     log = (lambda _: None) if quiet else print_message
@@ -107,6 +121,6 @@ def run_index(
             )
         except KeyboardInterrupt:
             print_message(
-                "\nStopped. What was indexed is kept; run the same command again to go on."
+                "\nStopped. What was indexed is saved; run the same command again to continue."
             )
             raise typer.Exit(130) from None

@@ -1,4 +1,7 @@
-"""Run the command line; every error is one sentence, exit code 1 (2 for usage)."""
+"""How the command line runs, and how it ends: every error is one sentence.
+
+Exit codes: 1 for an error, 2 for wrong usage, 130 if it was interrupted.
+"""
 
 import os
 import sys
@@ -9,11 +12,11 @@ from retrieval.output.terminal import print_message
 
 
 def run(app: Callable[[], object]) -> None:
-    """Run the command line; every error is one sentence, exit code 1 (2 for usage)."""
+    """Run the command line; errors go to standard error."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # closed by whoever started this
+        if getattr(sys, name) is None:  # closed by the parent process
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115
-    # typer converts arguments by pydantic, which would look for plugins in all that is installed.
+    # typer uses pydantic, which would look for plugins in every installed package.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         app()
@@ -32,15 +35,15 @@ def run(app: Callable[[], object]) -> None:
             1,
         )
     except Exception as error:
-        from indexes.errors import RetrievalError
+        from retrieval import RetrievalError
 
         if isinstance(error, RetrievalError):
             _fail(str(error), 1)
         if os.environ.get("RETRIEVAL_DEBUG"):
             raise
         _fail(
-            f"Something went wrong that should not ({type(error).__name__}: {error}). Nothing that "
-            "was committed is lost. RETRIEVAL_DEBUG=1 shows where; please report it.",
+            f"Internal error ({type(error).__name__}: {error}). Nothing that was committed is "
+            "lost. Set RETRIEVAL_DEBUG=1 to see where it happened, and please report it.",
             1,
         )
 

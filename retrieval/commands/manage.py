@@ -12,9 +12,9 @@ from retrieval.output.terminal import print_result
 def info(
     index: IndexOption = None,
     skipped: Annotated[bool, typer.Option("--skipped", help="List every skipped file.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show what is indexed, what was skipped and why, and what changed on disk since."""
+    """Show what is indexed, what was skipped and what has changed."""
     import retrieval
     from retrieval.output.text import status_json, status_text
 
@@ -26,39 +26,38 @@ def info(
 def remove(
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[PATH]...", help="Photos or folders to forget."),
+        typer.Argument(metavar="PATH", help="Photos or folders to remove from the index."),
     ] = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Delete the whole index. Photos stay.")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Delete the whole index.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     index: IndexOption = None,
 ) -> None:
-    """Forget photos, or the whole index. Photo files are never touched."""
-    from indexes.staged_rebuild import delete
-    from retrieval import QueryError, api
+    """Remove photos from the index, or delete the index. Photo files are never touched."""
+    import retrieval
 
     if everything == bool(paths):
-        raise QueryError("Name the photos or folders to forget, or --all for the whole index.")
-    where = api.locate(index)
+        raise retrieval.QueryError(
+            "Name the photos or folders to remove, or pass --all to delete the whole index."
+        )
+    where = retrieval.find_index(index)
     if everything:
         if not yes and not typer.confirm(f"Delete the index {where}? (Your photos stay.)"):
             raise typer.Exit(1)
-        delete(where)
+        retrieval.delete_index(where)
         print_result(f"Deleted the index {where}.")
         return
-    count = api.remove(paths or [], where)
+    count = retrieval.remove(paths or [], where)
     print_result(
-        f"Forgot {count} file(s). They come back at the next `retrieval index` unless it is told "
-        "to --exclude them."
+        f"Removed {count} file(s) from the index. The next `retrieval index` adds them again "
+        "unless you --exclude them."
     )
 
 
 def fuse(index: IndexOption = None) -> None:
     """Fuse photos with their captions again, after `train-fusion`. Nothing is encoded again."""
-    from retrieval import api
+    import retrieval
 
-    done = api.fuse(index)
+    done = retrieval.fuse(index)
     print_result(
         f"Fused {done.photos} photo(s) with their captions by {done.fusion} in {done.folder}."
     )

@@ -11,47 +11,71 @@ IndexOption = Annotated[
         "--index",
         metavar="DIR",
         envvar="RETRIEVAL_INDEX",
-        help="The index. Default: .retrieval in the first folder, or found from here upwards.",
+        help="Folder of the index. Default: .retrieval in the working directory or in the nearest "
+        "folder above it.",
     ),
 ]
-KOption = Annotated[int, typer.Option("-k", min=1, help="How many photos to show.")]
+NewIndexOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--index",
+        metavar="DIR",
+        envvar="RETRIEVAL_INDEX",
+        help="Folder of the index. Default: .retrieval in the first FOLDER; without a FOLDER, in "
+        "the working directory or in the nearest folder above it.",
+    ),
+]
+KOption = Annotated[int, typer.Option("-k", min=1, help="The most photos to show.")]
 EngineName = Literal["auto", "torch", "openvino"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 Format = Literal["table", "json", "jsonl", "csv", "paths"]
-FormatOption = Annotated[
-    Format,
-    typer.Option("--format", "-f", help="How to print the hits."),
-]
+FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print the hits.")]
 NulOption = Annotated[
-    bool, typer.Option("-0", "--null", help="Paths ended by NUL, for `xargs -0`.")
+    bool, typer.Option("-0", "--null", help="Print paths that end with NUL, for `xargs -0`.")
 ]
 GalleryOption = Annotated[
     Path | None,
-    typer.Option("--gallery", metavar="FILE", help="Write the hits as one HTML page."),
+    typer.Option("--gallery", metavar="FILE", help="Write the hits as an HTML page of pictures."),
 ]
-OpenOption = Annotated[bool, typer.Option("--open", help="Show the page in the browser.")]
-ModelOption = Annotated[
+OpenOption = Annotated[
+    bool, typer.Option("--open", help="Open the page of pictures in the browser.")
+]
+_MODELS = (
+    "mini, base, better, best, multilingual, ARCH:WEIGHTS, ARCH:CHECKPOINT_FILE, "
+    "hf-hub:ORG/MODEL, a folder made by `retrieval train`, or auto."
+)
+ModelOption = Annotated[str, typer.Option("--model", metavar="M", help=_MODELS)]
+IndexModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
         metavar="M",
-        help="mini, base, better, best, multilingual, ARCH:WEIGHTS, ARCH:CHECKPOINT_FILE, "
-        "hf-hub:ORG/MODEL or auto. Default: the index's own; auto for a new index.",
+        help=f"{_MODELS} Default: the model of the index; auto for a new index.",
     ),
 ]
-LearnOption = Annotated[
+TrainSplitOption = Annotated[
     str | None,
-    typer.Option("--split", metavar="S", help="Learn from it. Default: train, else all."),
+    typer.Option(
+        "--split", metavar="S", help="Split to train on. Default: train if there is one, else all."
+    ),
 ]
 HeldOutOption = Annotated[
     str | None,
-    typer.Option(metavar="S", help="Measure on it. Default: val, else a tenth of the photos."),
+    typer.Option(
+        metavar="S",
+        help="Split to measure on. Default: val if there is one, else a tenth of the photos.",
+    ),
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print no messages and no progress, only errors.")
+]
 ImagesOption = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="The photos, if not in a usual place beside captions."),
+    typer.Option(
+        metavar="DIR", help="Folder of the photos. Default: the usual places near the captions."
+    ),
 ]
 SkipBadOption = Annotated[
-    bool, typer.Option("--skip-bad", help="Go on without what is wrong in the data set.")
+    bool,
+    typer.Option("--skip-bad", help="Skip photos and captions that cannot be used."),
 ]

@@ -25,23 +25,29 @@ if TYPE_CHECKING:
 
 def search(
     text: Annotated[
-        str | None, typer.Argument(metavar="[TEXT]", help="What to look for, in words.")
+        str | None, typer.Argument(metavar="TEXT", help="What to look for, in words.")
     ] = None,
     texts: Annotated[
         list[str] | None,
-        typer.Option("--text", metavar="T", help="More words; T=0.5 gives them half the weight."),
+        typer.Option("--text", metavar="T", help="Another text to look for (repeatable)."),
     ] = None,
     images: Annotated[
         list[str] | None,
         typer.Option(
-            "--image", metavar="P", help="An example photo: a path, or - for standard input."
+            "--image",
+            metavar="P",
+            help="An example photo: a path, or - for standard input (repeatable).",
         ),
     ] = None,
     not_texts: Annotated[
-        list[str] | None, typer.Option("--not", metavar="T", help="What is not wanted.")
+        list[str] | None,
+        typer.Option("--not", metavar="T", help="What is not wanted (repeatable)."),
     ] = None,
     not_images: Annotated[
-        list[str] | None, typer.Option("--not-image", metavar="P", help="A photo not like this.")
+        list[str] | None,
+        typer.Option(
+            "--not-image", metavar="P", help="A photo like those not wanted (repeatable)."
+        ),
     ] = None,
     k: KOption = 10,
     min_score: Annotated[
@@ -49,28 +55,29 @@ def search(
     ] = None,
     ranking: Annotated[
         Literal["auto", "plain", "nnn", "qbnorm", "templates", "expansion", "hybrid"],
-        typer.Option(help="How hits are ordered where the query is in words; see the README."),
+        typer.Option(help="How to order the hits of a query in words: docs/ranking.md."),
     ] = "auto",
     rerank: Annotated[
         Literal["none", "match"],
         typer.Option(
-            help="match orders the first 50 hits of a query in words anew, by how well each photo "
-            "and the words match as a pair."
+            help="match: re-rank the first 50 hits of a query in words by how well each photo and "
+            "the words match."
         ),
     ] = "none",
     relevance: Annotated[
         Literal["strict", "normal", "all"],
-        typer.Option(help="Leave out hits that hardly match: below 30 % or 10 % relevance."),
+        typer.Option(help="Leave out hits below 30 % (strict) or 10 % (normal) relevance."),
     ] = "all",
     within: Annotated[
         list[Path] | None,
-        typer.Option("--in", metavar="SUBFOLDER", help="Only photos in here (repeatable)."),
+        typer.Option("--in", metavar="SUBFOLDER", help="Only photos in this folder (repeatable)."),
     ] = None,
     after: Annotated[
-        str | None, typer.Option(metavar="DATE", help="Taken on this day or later: 2024-05-17.")
+        str | None,
+        typer.Option(metavar="DATE", help="Only photos taken on this day or later: 2024-05-17."),
     ] = None,
     before: Annotated[
-        str | None, typer.Option(metavar="DATE", help="Taken before this day.")
+        str | None, typer.Option(metavar="DATE", help="Only photos taken before this day.")
     ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show how each hit's score was computed.")
@@ -81,38 +88,36 @@ def search(
     show: OpenOption = False,
     index: IndexOption = None,
     index_first: Annotated[
-        bool, typer.Option("--index-first", help="Bring the index up to date, or make it, first.")
+        bool, typer.Option("--index-first", help="First make the index, or bring it up to date.")
     ] = False,
 ) -> None:
     """Find photos by words, example photos or both.
 
-    Every term may end in =WEIGHT: --text "at night"=0.5, --image beach.jpg=2.
+    Any term can end in =WEIGHT: --text "at night=0.5", --image beach.jpg=2.
     """
     import retrieval
-    from retrieval.output.text import explanation, verdict
-    from retrieval.query import parse_date, parse_terms
-    from retrieval.search.hits import cut
+    from retrieval.output import text as output
 
     query = retrieval.Query(
-        parse_terms(
+        retrieval.parse_terms(
             [*([text] if text is not None else []), *(texts or [])],
             images or [],
             not_texts or [],
             not_images or [],
         ),
         within=tuple(within or ()),
-        after=parse_date(after, "--after") if after else None,
-        before=parse_date(before, "--before") if before else None,
+        after=retrieval.parse_date(after, "--after") if after else None,
+        before=retrieval.parse_date(before, "--before") if before else None,
         min_score=min_score,
     )
     where = _index_to_search(index, index_first)
     with retrieval.open(where) as photos:
-        hits = photos.ask(query, k, ranking, rerank)
-    shown = cut(hits, relevance)
+        hits = photos.ask(query, retrieval.SearchOptions(k, ranking, rerank))
+    shown = retrieval.filter_by_relevance(hits, relevance)
     _show(shown, query, form, nul, gallery, show)
     if explain and form == "table":
-        print_result(explanation(query, shown))
-    for sentence in verdict(query, hits, shown, relevance):
+        print_result(output.explain(query, shown))
+    for sentence in output.verdict(query, hits, shown, relevance):
         print_message(sentence)
 
 
@@ -125,7 +130,7 @@ def similar(
     show: OpenOption = False,
     index: IndexOption = None,
 ) -> None:
-    """Find photos that look like one, which is itself left out."""
+    """Find photos that look like a given one. The photo itself is left out."""
     import retrieval
 
     query = retrieval.Query((retrieval.Term("photo", photo),))
@@ -135,17 +140,16 @@ def similar(
 
 
 def _index_to_search(index: Path | None, index_first: bool) -> Path:
-    """The index to search, made or brought up to date if the user wants it."""
+    """The index to search; made, or brought up to date, if the user wants that."""
     import retrieval
-    from retrieval import api
 
     folder = Path.cwd()
+    folders: list[Path] = []
     try:
-        where = api.locate(index)
-        folders = []
+        where = retrieval.find_index(index)
     except retrieval.IndexMissingError as missing:
         if index is not None:
-            raise  # whose photos should be in it is not ours to guess
+            raise  # the folder to index is not ours to guess
         where, folders = folder / ".retrieval", [folder]
         if not index_first:
             if not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -169,9 +173,9 @@ def _show(
     write_hits(hits, "paths" if nul else form, nul)
     if gallery is None and not show:
         return
-    from retrieval.output.gallery import Section, last_gallery, write_gallery
+    from retrieval.output.gallery import GallerySection, last_gallery, write_gallery
 
-    page = write_gallery(gallery or last_gallery(), [Section(query.terms, hits)])
+    page = write_gallery(gallery or last_gallery(), [GallerySection(query.terms, hits)])
     print_message(f"Gallery: {page}")
     if show:
         open_page(page)

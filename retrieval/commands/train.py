@@ -1,4 +1,4 @@
-"""`retrieval train` and `retrieval train-fusion`."""
+"""`retrieval train` and `retrieval train-fusion`: what is trained, and where it goes."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,9 +8,9 @@ import typer
 from retrieval.commands.options import (
     HeldOutOption,
     ImagesOption,
-    LearnOption,
     QuietOption,
     SkipBadOption,
+    TrainSplitOption,
 )
 from retrieval.output.terminal import print_message, print_result, progress_line
 
@@ -19,37 +19,52 @@ def train(
     dataset: Annotated[
         Path,
         typer.Argument(
-            metavar="DATASET", help="Captioned photos, in any format of `benchmark recall`."
+            metavar="DATASET", help="Captioned photos, in any format that `benchmark recall` reads."
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the new model.")],
     model: Annotated[
-        str, typer.Option(metavar="M", help="Where to start: mini, or a folder that this made.")
+        str,
+        typer.Option(
+            metavar="M", help="Model to start from: mini, or a folder made by this command."
+        ),
     ] = "mini",
     tune: Annotated[
         Literal["heads", "top", "all"],
-        typer.Option(help="What learns: a minute, an hour, or a GPU's work for 6,000 photos."),
+        typer.Option(
+            help="Which layers to train. For 6,000 photos, heads takes a minute, top an hour, and "
+            "all needs a GPU."
+        ),
     ] = "heads",
-    epochs: Annotated[int, typer.Option(min=1, help="At most so many times over all photos.")] = 16,
-    split: LearnOption = None,
+    epochs: Annotated[int, typer.Option(min=1, help="The most passes over all photos.")] = 16,
+    split: TrainSplitOption = None,
     held_out: HeldOutOption = None,
     images: ImagesOption = None,
     skip_bad: SkipBadOption = False,
     texts: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="More texts, a line each, whose meaning is to be kept."),
+        typer.Option(
+            metavar="FILE",
+            help="More texts, one a line, whose meaning the new model has to preserve.",
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Another hyper-parameter (repeatable)."),
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Set another hyper-parameter (repeatable)."
+        ),
     ] = None,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where it runs.")] = "auto",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        typer.Option(help="Where to train; auto uses a GPU if there is one."),
+    ] = "auto",
     seed: Annotated[int, typer.Option(help="The same seed gives the same model.")] = 0,
     quiet: QuietOption = False,
 ) -> None:
-    """Adapt the built-in model to captioned photos; then `retrieval index --model DIR`.
+    """Adapt the built-in model to captioned photos.
 
-    Run the same command again to go on after an interruption.
+    Use the new model with `retrieval index --model DIR`. After an interruption, run the same
+    command again to continue.
     """
     from retrieval.training.config import recipe_of
     from retrieval.training.mini import train
@@ -63,12 +78,14 @@ def train(
             log, progress,
         )  # fmt: skip
     except KeyboardInterrupt:
-        print_message("\nStopped. Run the same command again to go on after the last whole epoch.")
+        print_message(
+            "\nStopped. Run the same command again to continue after the last complete epoch."
+        )
         raise typer.Exit(130) from None
     before, after = (" / ".join(f"{r:.1f}" for r in rs) for rs in (done.before, done.after))
     print_result(
-        f"The model in {done.folder}: R@1 / R@5 / R@10 {after} on photos that were held out, "
-        f"{before} before training ({done.epochs} epochs)."
+        f"The model in {done.folder}: R@1 / R@5 / R@10 {after} on the held-out photos, {before} "
+        f"before training ({done.epochs} epochs)."
     )
     if done.curve:
         print_result(f"Curve: {done.curve}")
@@ -80,24 +97,32 @@ def train_fusion(
         Path,
         typer.Argument(
             metavar="DATASET",
-            help="Photos with two captions or more, in any format of `benchmark recall`.",
+            help="Photos with two captions or more, in any format that `benchmark recall` reads.",
         ),
     ],
-    model: Annotated[str, typer.Option(metavar="M", help="As `retrieval index --model`.")] = "auto",
+    model: Annotated[
+        str, typer.Option(metavar="M", help="As in `retrieval index --model`.")
+    ] = "auto",
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="Default: where searches look for it."),
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="File for the fusion. Default: where searches look for it.",
+        ),
     ] = None,
-    split: LearnOption = None,
+    split: TrainSplitOption = None,
     held_out: HeldOutOption = None,
     images: ImagesOption = None,
     skip_bad: SkipBadOption = False,
     seed: Annotated[int, typer.Option(help="The same seed gives the same fusion.")] = 0,
     quiet: QuietOption = False,
 ) -> None:
-    """Learn how to weigh photos against their captions, examples against words, and what matches.
+    """Train how photos are fused with captions and texts.
 
-    Takes minutes on a CPU. Then `retrieval fuse` brings an index to it.
+    That is how much a photo counts against its captions, and an example photo against words in a
+    query. The matching for `search --rerank match` is trained, too. This takes minutes on a CPU.
+    Then run `retrieval fuse` for each index of the model.
     """
     from retrieval.training.fusion_run import train_fusion
 
@@ -105,13 +130,13 @@ def train_fusion(
     log = (lambda _: None) if quiet else print_message
     done = train_fusion(dataset, model, out, split, held_out, images, skip_bad, seed, log, progress)
     print_result(
-        f"The fusion in {done.file}: R@1 {done.after:.1f} on photos that were held out, over "
-        f"right, swapped and missing captions; the plain mean {done.before:.1f}."
+        f"The fusion in {done.file}: R@1 {done.after:.1f} on the held-out photos, over right, "
+        f"swapped and missing captions; {done.before:.1f} by the plain mean."
     )
     before, after = done.reranked
     print_result(
-        f"Its matching beside it: R@1 and R@5 on average {before:.1f}, re-ranked by it {after:.1f}."
+        f"Its matching: mean of R@1 and R@5 {after:.1f} re-ranked by it, {before:.1f} without."
     )
     if done.curve:
         print_result(f"Curve: {done.curve}")
-    print_result("Bring an index to it: retrieval fuse --index DIR")
+    print_result("Use it: retrieval fuse --index DIR")

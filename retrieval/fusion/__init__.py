@@ -1,1 +1,1 @@
-"""Attention fusion: several embeddings become one, with learned weights."""
+"""Attention fusion: several embeddings become one, with trained weights."""

@@ -1,4 +1,7 @@
-"""The fusion of each model on disk: the user's own, else the one in the package, else the mean."""
+"""The fusion of each model on disk: the user's own, else the one in the package, else the mean.
+
+Reads and writes the weights; what they compute is `retrieval.fusion.attention`.
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -11,18 +14,23 @@ import numpy as np
 from indexes.arrays import Array
 from retrieval.errors import ModelError
 from retrieval.fusion.attention import Attention, Fusion
-from retrieval.fusion.weights_file import Arrays, length, read_arrays, shaped, write_arrays
+from retrieval.fusion.weights_file import (
+    Arrays,
+    check_shapes,
+    last_dimension,
+    read_arrays,
+    write_arrays,
+)
 
 _PACKAGED = Path(__file__).parents[1] / "weights"
 
 
-# On disk ---------------------------------------------------------------------------------------
-
-
 @lru_cache(maxsize=4)
 def load_fusion(fingerprint: str, dim: int) -> Fusion:
-    """What was trained for a model's weights: by the user, else shipped with the package, else the
-    mean. A file that cannot be read, or is for other weights, counts as none."""
+    """The fusion of a model's weights: the user's own, else the one in the package, else the mean.
+
+    A file that cannot be read, or is for other weights, counts as none.
+    """
     for file in fusion_files(fingerprint):
         try:
             fusion = read_fusion(file)
@@ -34,12 +42,12 @@ def load_fusion(fingerprint: str, dim: int) -> Fusion:
 
 
 def fusion_files(fingerprint: str) -> list[Path]:
-    """Where a fusion for a model may be, in the order of precedence."""
+    """The files that may hold the fusion of a model, in order of precedence."""
     return [user_fusion_file(fingerprint), *sorted(_PACKAGED.glob("*/fusion.safetensors"))]
 
 
 def user_fusion_file(fingerprint: str) -> Path:
-    """Where the user's own fusion for a model is kept."""
+    """The file of the user's own fusion for a model."""
     import platformdirs
 
     name = fingerprint if fingerprint.isalnum() else "unknown"
@@ -48,13 +56,13 @@ def user_fusion_file(fingerprint: str) -> Path:
 
 
 def read_fusion(file: Path) -> Fusion:
-    """The fusion in a file; raises ModelError where it holds none."""
+    """The fusion in a file; raises ModelError if it has none."""
     try:
         arrays, about = read_arrays(file)
         photo, query = (_network(arrays, role) for role in ("photo", "query"))
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"{file} holds no fusion ({error}). Make one with `retrieval train-fusion`."
+            f"{file} holds no fusion ({error}). Train one with `retrieval train-fusion`."
         ) from error
     return Fusion(f"attention-{_digest(arrays)}", photo, query, about)
 
@@ -62,7 +70,7 @@ def read_fusion(file: Path) -> Fusion:
 def save_fusion(fusion: Fusion, file: Path) -> Fusion:
     """Write a fusion as safetensors, in half precision; returns it as it is read back.
 
-    Written to a temporary name and renamed. Raises OSError.
+    Raises OSError.
     """
     arrays = {
         f"{role}.{part.name}": getattr(network, part.name)
@@ -76,16 +84,16 @@ def save_fusion(fusion: Fusion, file: Path) -> Fusion:
 
 
 def _network(arrays: Arrays, role: str) -> Attention:
-    """The weights of a role, each of the shape that it has to have; raises ValueError."""
-    start = f"{role}."
-    own = {k.removeprefix(start): a for k, a in arrays.items() if k.startswith(start)}
-    h, r, dim = (length(own, name) for name in ("score", "bias", "back"))
+    """The weights of a role; raises ValueError if one is missing or has the wrong shape."""
+    prefix = f"{role}."
+    parts = {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)}
+    h, r, dim = (last_dimension(parts, name) for name in ("score", "bias", "back"))
     shapes: dict[str, tuple[int, ...]] = {"centre": (), "spread": (), "cosine": (h,)}
     shapes |= {"beyond": (h,), "kind": (2, h), "score": (h,)}
     shapes |= {"look": (2, dim, r), "bias": (r,), "back": (r, dim)}
-    found = shaped(own, shapes)
-    if not found["spread"] > 0:
-        raise ValueError("a weight is not a number")
+    found = check_shapes(parts, shapes)
+    if not found["spread"] > 0:  # cosines are divided by it
+        raise ValueError("its spread is not above 0")
     return Attention(**found)
 
 

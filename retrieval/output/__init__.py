@@ -1,1 +1,1 @@
-"""Output: results as text, as a page, and what is printed to a terminal."""
+"""Output: results as text, as an HTML page, and printed to a terminal."""

@@ -1,15 +1,18 @@
-"""One self-contained HTML page of hits: thumbnails, scores and paths, no script, no network."""
+"""The gallery: hits as one self-contained HTML page of thumbnails, scores and paths.
+
+The page has no script and loads nothing.
+"""
 
 import base64
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from indexes.atomic_write import atomic_write
 from indexes.errors import StorageError
 from retrieval.errors import PhotoError, QueryError
-from retrieval.output.text import percentage
+from retrieval.output.table import percentage
 from retrieval.photos.decode import load_photo
 from retrieval.photos.files import printable
 from retrieval.query import Term
@@ -19,7 +22,7 @@ _THUMBNAIL = 320  # pixels, the longer side
 
 
 @dataclass(frozen=True)
-class Section:
+class GallerySection:
     """A query and its hits."""
 
     terms: Sequence[Term]
@@ -27,18 +30,20 @@ class Section:
 
 
 def write_gallery(
-    file: Path, sections: Sequence[Section], title: str = "Photos found", subtitle: str = ""
+    file: Path, sections: Sequence[GallerySection], title: str = "Photos found", subtitle: str = ""
 ) -> Path:
-    """Write the page under a temporary name and rename it; returns its absolute path.
+    """Write the page; returns its absolute path.
 
-    Raises StorageError where it cannot be written.
+    Raises QueryError if the name does not end in .html, StorageError if it cannot be written.
     """
     from importlib.resources import files
 
     import jinja2
 
     if file.suffix.lower() not in (".html", ".htm"):
-        raise QueryError(f"The gallery is a page: name it {printable(file)}.html, for example.")
+        raise QueryError(
+            f"The gallery is an HTML page. Name it {printable(file)}.html, for example."
+        )
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True)
     template = environment.from_string(
@@ -53,12 +58,10 @@ def write_gallery(
         ],
     )
     file = file.absolute()
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(page, "utf-8")
-        temporary.replace(file)
+        with atomic_write(file) as temporary:
+            temporary.write_text(page, "utf-8")
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise StorageError(
             f"The gallery {printable(file)} cannot be written ({error.strerror}). Name another "
             "file with --gallery."
@@ -67,7 +70,7 @@ def write_gallery(
 
 
 def last_gallery() -> Path:
-    """Where a gallery goes that was given no name: the user's cache folder."""
+    """The file of a gallery that the user gave no name, in the user's cache folder."""
     import platformdirs
 
     return platformdirs.user_cache_path("crossmodal-retrieval", ensure_exists=True) / "last.html"
@@ -101,7 +104,7 @@ def _hit(hit: Hit) -> dict[str, object]:
 
 
 def _thumbnail(path: Path) -> str | None:
-    """The photo as a data URL, or None where it cannot be read any more."""
+    """The photo as a data URL; None if it cannot be read."""
     try:
         image = load_photo(path, _THUMBNAIL)
     except PhotoError:

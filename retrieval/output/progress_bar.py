@@ -1,4 +1,7 @@
-"""The progress of an index run on a terminal."""
+"""The progress of an index run: a bar on a terminal, lines elsewhere.
+
+Other commands show `retrieval.output.terminal.progress_line`.
+"""
 
 import sys
 import time

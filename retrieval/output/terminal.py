@@ -1,8 +1,9 @@
 """What commands print: results to standard output, messages and progress to standard error.
 
-Shared by `cli.py` and the benchmarks; light, since every command starts with it.
+The commands and the benchmarks share it. It imports little, since every command starts with it.
 """
 
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -11,10 +12,10 @@ import typer
 
 
 def progress_line() -> Callable[[str, int, int], None]:
-    """A line that is written over on a terminal, a line every ten seconds elsewhere."""
+    """Progress as one line that is overwritten on a terminal, else a line every ten seconds."""
     last = time.monotonic()
 
-    def tell(what: str, done: int, total: int) -> None:
+    def show(what: str, done: int, total: int) -> None:
         nonlocal last
         terminal = sys.stderr.isatty()
         if time.monotonic() - last >= (0.2 if terminal else 10):
@@ -26,11 +27,11 @@ def progress_line() -> Callable[[str, int, int], None]:
             else:
                 print_message(line)
 
-    return tell
+    return show
 
 
 def print_result(text: str, err: bool = False) -> None:
-    """Print text that may hold names from files: nothing in it can steer the terminal."""
+    """Print text that may hold names of files: no character in it can control the terminal."""
     typer.echo(
         "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text),
         err=err,
@@ -40,3 +41,8 @@ def print_result(text: str, err: bool = False) -> None:
 def print_message(sentence: str) -> None:
     """Print a message about the work on standard error."""
     print_result(sentence, err=True)
+
+
+def terminal_width() -> int | None:
+    """The columns of the terminal on standard output; None if it is not a terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None

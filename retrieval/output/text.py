@@ -1,6 +1,6 @@
-"""Results as text: hits as a table, JSON, JSON lines, CSV or bare paths; runs and indexes in words.
+"""Results as text: hits as a table, JSON, JSON lines, CSV or paths; runs and indexes in words.
 
-Nothing is printed here and nothing is computed: values in, text out.
+Values in, text out: nothing is printed or computed here.
 """
 
 import csv
@@ -9,15 +9,15 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Literal
 
 from retrieval.indexing.options import Report
 from retrieval.indexing.status import Status
+from retrieval.output.table import as_table
 from retrieval.photos.files import printable
 from retrieval.query import Query
 from retrieval.ranking.relevance import LEVELS, WEAK, Level, calibrated_text
-from retrieval.search.hits import Hit
+from retrieval.search.hits import Explanation, Hit
 
 Format = Literal["table", "json", "jsonl", "csv", "paths"]
 
@@ -40,14 +40,17 @@ def as_row(hit: Hit) -> dict[str, Any]:
         "latitude": photo.latitude,
         "longitude": photo.longitude,
         "hash": photo.hash,
-        "why": None
-        if hit.why is None
-        else {
-            "photo_weight": _rounded(hit.why.photo),
-            "caption_weight": _rounded(None if hit.why.photo is None else 1 - hit.why.photo),
-            "terms": [_rounded(part) for part in hit.why.terms],
-            "together": _rounded(hit.why.together),
-        },
+        "why": None if hit.explanation is None else _explanation_row(hit.explanation),
+    }
+
+
+def _explanation_row(explanation: Explanation) -> dict[str, Any]:
+    weight = explanation.photo_weight
+    return {
+        "photo_weight": _rounded(weight),
+        "caption_weight": _rounded(None if weight is None else 1 - weight),
+        "terms": [_rounded(part) for part in explanation.terms],
+        "together": _rounded(explanation.joint),
     }
 
 
@@ -55,28 +58,36 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 6)
 
 
-def explanation(query: Query, hits: Sequence[Hit]) -> str:
-    """For each hit the weights of what is seen and what is said, each term's part, and how probably
-    it matches where it was re-ranked by that, in words."""
+def explain(query: Query, hits: Sequence[Hit]) -> str:
+    """How each hit's score was computed, a line each.
+
+    A line has each term's part, the weights of photo and captions and, for a hit that matching
+    re-ranked, its probability.
+    """
     lines = []
     for hit in hits:
-        if hit.why is None:
+        how = hit.explanation
+        if how is None:
             continue
-        seen = hit.why.photo
-        weights = "no caption" if seen is None else f"photo {seen:.2f}, caption {1 - seen:.2f}"
+        weights = "no caption"
+        if how.photo_weight is not None:
+            weights = f"photo {how.photo_weight:.2f}, caption {1 - how.photo_weight:.2f}"
         parts = [
             f"{'' if term.wanted else 'not '}{printable(term.value)} {part:+.3f}"
-            for term, part in zip(query.terms, hit.why.terms, strict=True)
+            for term, part in zip(query.terms, how.terms, strict=True)
         ]
-        if abs(hit.why.together) >= 0.0005:
-            parts.append(f"together {hit.why.together:+.3f}")
+        if abs(how.joint) >= 0.0005:
+            parts.append(f"together {how.joint:+.3f}")
         match = "" if hit.match is None else f"; match {100 * hit.match:.0f}%"
-        lines.append(f"{hit.rank:>4}  {hit.score:.3f} = {', '.join(parts)}  ({weights}{match})")
+        lines.append(f"{hit.rank:>5}  {hit.score:.3f} = {', '.join(parts)}  ({weights}{match})")
     return "\n".join(lines)
 
 
-def render(hits: Sequence[Hit], form: Format, nul: bool = False) -> bytes:
-    """The hits as bytes for standard output. nul: end paths with NUL, for `xargs -0`."""
+def render(hits: Sequence[Hit], form: Format, nul: bool = False, width: int | None = None) -> bytes:
+    """The hits as bytes for standard output.
+
+    nul: end paths with NUL, for `xargs -0`; width: fit a table to so many columns.
+    """
     if form == "paths":
         end = b"\0" if nul else b"\n"
         return b"".join(os.fsencode(hit.path) + end for hit in hits)
@@ -87,7 +98,7 @@ def render(hits: Sequence[Hit], form: Format, nul: bool = False) -> bytes:
         return "".join(json.dumps(row) + "\n" for row in rows).encode()
     if form == "csv":
         return _as_csv(rows)
-    return _as_table(hits).encode()
+    return as_table(hits, width).encode()
 
 
 def _as_csv(rows: Sequence[dict[str, Any]]) -> bytes:
@@ -102,50 +113,26 @@ def _as_csv(rows: Sequence[dict[str, Any]]) -> bytes:
     return os.fsencode(buffer.getvalue())
 
 
-def _as_table(hits: Sequence[Hit]) -> str:
-    if not hits:
-        return "No photo matches.\n"
-    lines = [
-        (
-            f"{hit.rank}",
-            f"{hit.score:.3f}",
-            percentage(hit),
-            _near(hit.path),
-            printable((hit.photo.taken or "")[:10]),
-        )
-        for hit in hits
-    ]
-    wide = max(len(path) for *_, path, _ in lines)
-    percent = "  {:>4}" if any(share for _, _, share, *_ in lines) else ""
-    return "".join(
-        f"{rank:>4}  {score:>6}{percent.format(share)}  {path:<{wide}}  {taken}".rstrip() + "\n"
-        for rank, score, share, path, taken in lines
-    )
-
-
-def percentage(hit: Hit) -> str:
-    """The relevance of a hit as '62%'; empty where it is not known."""
-    return "" if hit.relevance is None else f"{100 * hit.relevance:.0f}%"
-
-
 def verdict(query: Query, hits: Sequence[Hit], shown: Sequence[Hit], level: Level) -> list[str]:
-    """What a user should know of how well hits match and of those that `level` left out: sentences,
-    none where all is well."""
+    """Sentences about how well hits match and which `level` left out; none if all is well.
+
+    shown: the hits that are left.
+    """
     known = [hit.relevance for hit in hits if hit.relevance is not None]
     if hits and not known and level != "all":
         if calibrated_text(query) is None:
-            return ["Relevance is only known where one text is asked for: all hits are shown."]
-        if all(hit.why is not None and hit.why.photo is not None for hit in hits):
+            return ["Relevance is known only for queries of one text: all hits are shown."]
+        if all(h.explanation and h.explanation.photo_weight is not None for h in hits):
             return ["Relevance is not known for photos with captions: all hits are shown."]
         return [
             "Relevance was not fitted for the model of this index: all hits are shown. "
-            "`python -m retrieval.training.relevance --help` tells how to fit it."
+            "`python -m retrieval.training.relevance --help` shows how to fit it."
         ]
     sentences = []
     if known and len(known) == len(hits) and max(known) < WEAK:
         sentences.append(
-            f"No photo matches well: the best with {100 * max(known):.0f} %. Try other words, or "
-            "name an example photo with --image."
+            f"No photo matches well: the best has {100 * max(known):.0f} % relevance. Try other "
+            "words, or name an example photo with --image."
         )
     if len(shown) < len(hits):
         sentences.append(
@@ -155,24 +142,18 @@ def verdict(query: Query, hits: Sequence[Hit], shown: Sequence[Hit], level: Leve
     return sentences
 
 
-def _near(path: Path) -> str:
-    """A path as one would type it from here: relative below the working directory."""
-    here = Path.cwd()
-    return printable(path.relative_to(here) if path.is_relative_to(here) else path)
-
-
 def summary(report: Report) -> str:
     """What a run did, in a few lines."""
     counts = [("added", report.added), ("updated", report.updated), ("moved", report.moved),
               ("copied", report.copied), ("removed", report.removed),
               ("unchanged", report.unchanged), ("skipped", report.skipped),
               ("forgotten", report.pruned)]  # fmt: skip
-    told = ", ".join(f"{n} {what}" for what, n in counts if n) or "no photos found"
-    lines = [f"{told} in {report.seconds:.1f} s"]
+    done = ", ".join(f"{n} {what}" for what, n in counts if n) or "no photos found"
+    lines = [f"{done} in {report.seconds:.1f} s"]
     if report.encoded:
         lines[0] += f" ({report.photos_per_second:.0f} photos/s)"
     if report.captioned:
-        new = f", {report.fused} photos fused with new ones" if report.fused else ""
+        new = f", {report.fused} photos fused with new captions" if report.fused else ""
         lines.append(f"captions for {report.captioned} of them{new}")
     for path, reason in report.reasons[:5]:
         lines.append(f"  skipped {printable(path)}: {reason}")
@@ -187,11 +168,11 @@ def status_text(status: Status, all_skipped: bool) -> str:
     lines = [
         f"Index    {status.folder} ({status.bytes / 1e6:.1f} MB)",
         *(f"Folder   {printable(root)}" for root in status.roots),
-        *([f"Without  {', '.join(status.excluded)}"] if status.excluded else []),
+        *([f"Exclude  {', '.join(status.excluded)}"] if status.excluded else []),
         f"Model    {status.model.name} (weights {status.model.fingerprint}, "
         f"{status.model.dim} dimensions, fusion {status.model.fusion})",
-        f"Photos   {status.photos} in {status.files} files; {status.missing} gone from disk but "
-        "not forgotten",
+        f"Photos   {status.photos} in {status.files} files; {status.missing} missing from disk, "
+        "kept in the index",
         f"On disk  {status.new} new, {status.changed} changed, {status.gone} missing since the "
         "last run"
         + ("; run `retrieval index`" if status.new or status.changed or status.gone else ""),

@@ -1,9 +1,10 @@
-"""The bias of a ranking for every photo of an index, computed once and kept beside it.
+"""The bias against hubs of every photo in an index, computed once and stored next to its vectors.
 
-Indexing prepares it, so that searches need not.
+Indexing prepares it, so a search only reads it. What a bias is: `retrieval.ranking.hubness`.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,58 +14,94 @@ from indexes.index import Index
 from retrieval.encoders.base import Encoder
 from retrieval.ranking import methods
 from retrieval.ranking.methods import Ranking
-from retrieval.ranking.query_bank import bank, bank_version, load_bank
+from retrieval.ranking.query_bank import bank_embeddings, bank_version, load_bank
 
-_OWN_CAPTIONS = 10_000  # at most, in the bank that hubs are known by
-
-
-class _NoBankError(Exception):
-    """The bank's embeddings are not at hand, and it would take long to make them."""
+_MOST_CAPTIONS = 10_000  # of the index, in the bank that hubs are measured by
 
 
-def bias_for(
-    index: Index,
-    ranking: Ranking,
-    encoder: Callable[[], Encoder],
-    query: Floats,
-    needed: bool,
-    own: bool = True,
-) -> Biases | None:
-    """What a ranking takes off each photo's cosine for this query; None for nothing.
+@dataclass(frozen=True)
+class HubBias:
+    """What is subtracted from the cosine of each photo, None for nothing.
 
-    Indexing has prepared it, see `prepare_ranking`. Where it has not (an index from elsewhere, made
-    by a model that never ran here) and the ranking was not asked for by name, nothing is taken off.
-    own: whether the captions of the index join the bank of queries that hubs are known by.
+    ranking: the bias that orders the hits. generic: that of `nnn` measured by the generic queries
+    alone, without the captions of the index. Matching and relevance were fitted with this one.
     """
-    measure = ranking.bias
-    if measure is None:
+
+    ranking: Biases | None = None
+    generic: Biases | None = None
+
+
+class _BankMissingError(Exception):
+    """The embeddings of the bank are not stored, and encoding it takes too long for this search."""
+
+
+def ranking_bias(
+    index: Index, ranking: Ranking, query: Floats, encoder: Callable[[], Encoder] | None
+) -> Biases | None:
+    """What a ranking subtracts from the cosine of each photo for this query; None for nothing.
+
+    query: float32 [dim]. encoder: encodes the bank of queries if its embeddings are not stored.
+    Without one nothing is subtracted then, as for an index from another machine made by a model
+    that never ran here. Where photos have captions, these join the bank.
+    """
+    if ranking.bias is None:
         return None
-    own = own and index.catalogue.has_captions()
-
-    def rows() -> Floats:
-        kept = load_bank(index.model.fingerprint, index.model.dim)
-        if kept is None and not needed:
-            raise _NoBankError
-        generic = bank(encoder()) if kept is None else kept
-        if not own:
-            return generic
-        return np.concatenate(
-            [generic, index.catalogue.caption_embeddings(index.model.dim, _OWN_CAPTIONS)]
-        )
-
-    if ranking.dynamic:
-        (nearest,) = index.search(query, 1) or ((0, 0.0),)
-        if nearest[0] not in index.nearest_ids(rows()):
-            return None
-    name = f"{measure.__name__.replace('_', '-')}-{bank_version()}" + ("-own" if own else "")
+    captions = index.catalogue.has_captions()
     try:
-        return index.biases(name, lambda photos: measure(photos, rows()))
-    except _NoBankError:
+        if ranking.dynamic and not _nearest_is_hub(index, query, _bank(index, encoder, captions)):
+            return None
+        return _stored_bias(index, ranking.bias, encoder, captions)
+    except _BankMissingError:
         return None
+
+
+def generic_bias(index: Index, encoder: Callable[[], Encoder] | None) -> Biases | None:
+    """The bias of `nnn` by the generic queries alone; None if it cannot be had, see above."""
+    measure = methods.RANKINGS["nnn"].bias
+    assert measure is not None
+    try:
+        return _stored_bias(index, measure, encoder, captions=False)
+    except _BankMissingError:
+        return None
+
+
+def is_generic(index: Index, ranking: Ranking) -> bool:
+    """Whether the bias of a ranking is the generic one in this index."""
+    return ranking.bias is methods.RANKINGS["nnn"].bias and not index.catalogue.has_captions()
 
 
 def prepare_ranking(index: Index, encoder: Encoder) -> None:
     """Compute what `auto` and relevance need of every photo now, so that searches need not."""
-    for own in (False, True):
-        ranking = methods.RANKINGS["nnn"]
-        bias_for(index, ranking, lambda: encoder, np.empty(0, np.float32), needed=True, own=own)
+    generic_bias(index, lambda: encoder)
+    ranking_bias(index, methods.RANKINGS["nnn"], np.empty(0, np.float32), encoder=lambda: encoder)
+
+
+def _stored_bias(
+    index: Index,
+    measure: Callable[[Floats, Floats], Floats],
+    encoder: Callable[[], Encoder] | None,
+    captions: bool,
+) -> Biases:
+    # The name is that of a file, so it changes with all that the biases depend on.
+    name = f"{measure.__name__.replace('_', '-')}-{bank_version()}" + ("-own" if captions else "")
+    return index.biases(name, lambda photos: measure(photos, _bank(index, encoder, captions)))
+
+
+def _nearest_is_hub(index: Index, query: Floats, bank: Floats) -> bool:
+    """Whether the photo nearest to `query` is the nearest to a query of the bank, too."""
+    nearest = index.search(query, 1)
+    return bool(nearest) and nearest[0][0] in index.nearest_ids(bank)
+
+
+def _bank(index: Index, encoder: Callable[[], Encoder] | None, captions: bool) -> Floats:
+    """The embeddings of the bank, float32 [b, dim], unit rows."""
+    generic = load_bank(index.model.fingerprint, index.model.dim)
+    if generic is None:
+        if encoder is None:
+            raise _BankMissingError
+        generic = bank_embeddings(encoder())
+    if not captions:
+        return generic
+    return np.concatenate(
+        [generic, index.catalogue.caption_embeddings(index.model.dim, _MOST_CAPTIONS)]
+    )

@@ -1,7 +1,7 @@
-"""Biases against hubs, the photos that are near to nearly every text and so are found too often.
+"""Biases against hubs: photos that are near to almost every text and so are found too often.
 
-Pure functions of embeddings: what to take off each photo's cosine, measured against a bank of
-generic queries.
+Pure functions of embeddings. They compute what to subtract from each photo's cosine, measured by a
+bank of generic queries. Storing the biases of an index is `hub_bias`.
 """
 
 import numpy as np
@@ -20,8 +20,8 @@ def nnn_bias(
 ) -> Floats:
     """Nearest-neighbour normalisation: strength · the mean of a photo's k highest cosines.
 
-    photos: float32 [n, dim]; bank: float32 [b, dim], both unit rows. Returns float32 [n]. It
-    depends on nothing but the photo itself and the bank, so it can be kept.
+    photos: float32 [n, dim]; bank: float32 [b, dim]; both unit rows. Returns float32 [n]. A bias
+    depends on the photo itself and the bank alone, so it can be stored.
     Chowdhury et al., Nearest Neighbor Normalization Improves Multimodal Retrieval, EMNLP 2024.
     """
     k = min(k, len(bank))
@@ -38,7 +38,7 @@ def inverted_softmax_bias(
 ) -> Floats:
     """The inverted softmax as a bias: log Σ_b exp(sharpness · cosine) / sharpness.
 
-    Dividing exp(sharpness · s) by that sum orders photos as taking its logarithm off s does.
+    Dividing exp(sharpness · s) by the sum orders photos as subtracting this from s does.
     photos: float32 [n, dim]; bank: float32 [b, dim]. Returns float32 [n].
     Smith et al., Offline bilingual word vectors, ICLR 2017.
     """
@@ -52,7 +52,7 @@ def inverted_softmax_bias(
 
 
 def hubs(photos: Floats, bank: Floats) -> Bools:
-    """Which photos are the first hit of some query of the bank: bool [n].
+    """Which photos are the first hit of a query of the bank: bool [n].
 
     The activation set of QB-Norm: Bogolin et al., Cross Modal Retrieval with Querybank
     Normalisation, CVPR 2022.

@@ -1,6 +1,6 @@
-"""Hybrid search: the photos nearest to a query and those found by words, in one order.
+"""Hybrid search: the photos nearest to a query and those that full-text search finds, in one order.
 
-Both are read from an index; how their scores are joined is in `retrieval.ranking.lexical`.
+Both are read from an index. How their scores are combined is in `retrieval.ranking.lexical`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,68 +18,75 @@ from retrieval.ranking import lexical
 from retrieval.ranking.hubness import NNN_STRENGTH
 from retrieval.ranking.methods import Candidate
 
-CANDIDATES = 200  # of the nearest photos, and of those found by words, that are joined
+CANDIDATES = 200
+"""How many of the nearest photos, and of those that full-text search finds, are combined."""
 _CANDIDATES_BEFORE_FILTER = 10_000
-_NO_WORDS = (
-    "There is no full-text search here: the index was made by an older version (run `retrieval "
-    "index` once), or the SQLite of this Python was built without FTS5. Leave --ranking out."
+_NO_FULL_TEXT = (
+    "This index has no full-text search: it was made by an older version (run `retrieval index` "
+    "once), or the SQLite of this Python was built without FTS5. Leave --ranking out."
 )
 
 
 @dataclass(frozen=True)
 class LexicalHits:
-    """The photos that full-text search finds, by id, with their BM25, and how much say it has."""
+    """What full-text search finds. scores: BM25 by photo id; weight: of BM25 in the order."""
 
     scores: Mapping[int, float]
-    share: float
+    weight: float
 
 
-def lexical_hits(index: Index, query: Query, within: Filter, needed: bool) -> LexicalHits:
-    """What full-text search finds.
+def lexical_hits(index: Index, query: Query, chosen: Filter, required: bool) -> LexicalHits:
+    """The photos whose captions or names have words of the query.
 
-    needed: whether to raise QueryError where there is no full-text search.
+    required: whether to raise QueryError if the index has no full-text search.
     """
-    if needed and not index.catalogue.has_full_text_table():
-        raise QueryError(_NO_WORDS)
+    if required and not index.catalogue.has_full_text_table():
+        raise QueryError(_NO_FULL_TEXT)
     texts = [term.value for term in query.terms if term.wanted and term.kind == "text"]
-    most = CANDIDATES if within == Filter() else _CANDIDATES_BEFORE_FILTER
+    most = CANDIDATES if chosen == Filter() else _CANDIDATES_BEFORE_FILTER
     found = dict(index.catalogue.search_text(lexical.match_expression(texts), most))
     photos = index.present()
-    expression = lexical.match_expression(texts, every=True)
-    every = index.catalogue.search_text(expression, lexical.few(photos) + 1)
+    all_words = lexical.match_expression(texts, all_words=True)
+    matches = index.catalogue.search_text(all_words, lexical.rare_limit(photos) + 1)
     return LexicalHits(
-        {i: found[i] for i in index.filter_ids(list(found), within)[:CANDIDATES]},
-        lexical.share(len(every), photos),
+        {i: found[i] for i in index.filter_ids(list(found), chosen)[:CANDIDATES]},
+        lexical.lexical_weight(len(matches), photos),
     )
 
 
-def join(
+def combine(
     index: Index,
-    query: Query,
     vector: Floats,
     bias: Biases | None,
     nearest: Sequence[tuple[int, float]],
-    by_words: LexicalHits,
+    found: LexicalHits,
+    min_score: float | None = None,
 ) -> list[Candidate]:
-    """The nearest photos and those that words find, in one order."""
+    """The nearest photos and those of full-text search in one order, best first.
+
+    vector: the query, float32 [dim]; nearest: (photo id, cosine) each; min_score: the lowest
+    cosine to keep.
+    """
     cosines = dict(nearest)
-    others = [i for i in by_words.scores if i not in cosines]
+    others = [i for i in found.scores if i not in cosines]
     cosines.update(zip(others, index.cosines(vector, others).tolist(), strict=True))
-    if query.min_score is not None:
-        cosines = {i: score for i, score in cosines.items() if score >= query.min_score}
+    if min_score is not None:
+        cosines = {i: score for i, score in cosines.items() if score >= min_score}
     if not cosines:
         return []
     ids = np.array(list(cosines), np.int64)
     scores = np.array(list(cosines.values()), np.float32)
-    zero, usual = index.mean_cosine(vector), 0.0
+    zero, typical = index.mean_cosine(vector), 0.0
     if bias is not None:
-        mean = float(bias.values.mean())  # what the queries of the bank that fit a photo best give
-        usual = mean / NNN_STRENGTH - zero
+        # A photo's bias is NNN_STRENGTH times the cosine of the bank's queries that fit it best.
+        mean = float(bias.values.mean())
+        typical = mean / NNN_STRENGTH - zero
         scores, zero = scores - bias.of(ids), zero - mean
-    said = np.array([by_words.scores.get(i, 0.0) for i in cosines], np.float32)
-    fused = lexical.convex(scores, said, zero, usual, by_words.share)
-    unit = float(lexical.reach(scores, zero, usual)[0]) / (1 - by_words.share)
+    bm25 = np.array([found.scores.get(i, 0.0) for i in cosines], np.float32)
+    combined = lexical.convex_combination(scores, bm25, zero, typical, found.weight)
+    # Back to the units of a cosine, which re-ranking adds to.
+    unit = float(lexical.score_scale(scores, zero, typical)[0]) / (1 - found.weight)
     return [
-        Candidate(int(ids[i]), cosines[int(ids[i])], unit * float(fused[i]))
-        for i in np.lexsort((ids, -fused))
+        Candidate(int(ids[i]), cosines[int(ids[i])], unit * float(combined[i]))
+        for i in np.lexsort((ids, -combined))
     ]

@@ -1,12 +1,12 @@
 """Matching: the probability that a photo and a text belong together.
 
-Y = σ(scale · (s + g(F, I, T)) + offset), where s is what a ranking orders by, the cosine less the
-photo's bias (`retrieval.ranking.nnn_bias`), and g what a small network adds to it: a perceptron of
-the fused features F of the pair, and a low-rank product of the two. Untrained g is 0, so that Y is
-the calibrated score and re-ranking by it changes nothing.
+Y = σ(scale · (s + g(F, I, T)) + offset). s is the score that a ranking orders by: the cosine less
+the photo's bias (`retrieval.ranking.hubness.nnn_bias`). g is what a small network adds to it: a
+perceptron of the fused features F of the pair, and a low-rank product of both embeddings.
+Untrained, g is 0: Y is then the calibrated score, and re-ranking by it changes nothing.
 
-I is the embedding that is searched: of a captioned photo, that of both. `beside` is written once
-for numpy and torch arrays, so that a search needs no torch.
+I is the embedding that is searched; for a captioned photo it is that of photo and captions.
+`score_residual` is written once for numpy and torch arrays, so a search needs no torch.
 """
 
 from collections.abc import Mapping
@@ -20,17 +20,22 @@ from indexes.arrays import Floats
 from retrieval.errors import ModelError
 from retrieval.fusion.attention import Fusion, tanh
 from retrieval.fusion.store import fusion_files, load_fusion
-from retrieval.fusion.weights_file import length, read_arrays, shaped, write_arrays
+from retrieval.fusion.weights_file import (
+    check_shapes,
+    last_dimension,
+    read_arrays,
+    write_arrays,
+)
 
-_AT_ONCE = 4096  # pairs
+_PAIRS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
-class Network:
-    """Float32 arrays of numpy or torch; h and r are free.
+class MatchingNetwork:
+    """Float32 arrays of numpy or torch; h and r are free. The names are those of the file.
 
-    scale, offset: []; the perceptron of the fused features look: [dim, h], bias, out: [h]; the
-    product of photo and text left, right: [dim, r]. With `out` and `right` zero nothing is added.
+    scale, offset: []. The perceptron of the fused features has look: [dim, h], bias, out: [h]. The
+    product of photo and text has left, right: [dim, r]. With `out` and `right` zero, g is 0.
     """
 
     scale: Any
@@ -42,10 +47,12 @@ class Network:
     right: Any
 
 
-def beside(network: Network, fused: Any, photos: Any, texts: Any, drop: Any = lambda x: x) -> Any:
+def score_residual(
+    network: MatchingNetwork, fused: Any, photos: Any, texts: Any, drop: Any = lambda x: x
+) -> Any:
     """g: what is added to the score of each pair, [...], from unit rows [..., dim].
 
-    numpy or torch, differentiable in the latter. drop: what training does to hidden units.
+    numpy or torch, differentiable in torch. drop: dropout of hidden units, in training.
     """
     # Unit rows have elements of about 1 / √dim: the root brings them to the scale of tanh.
     root = float(photos.shape[-1]) ** 0.5
@@ -56,31 +63,31 @@ def beside(network: Network, fused: Any, photos: Any, texts: Any, drop: Any = la
 
 @dataclass(frozen=True)
 class Matching:
-    """A network, the fusion whose features it knows, and what it was trained on and gave."""
+    """A trained network, the fusion that computes its features, and a record of the training."""
 
-    network: Network
+    network: MatchingNetwork
     fusion: Fusion
     about: Mapping[str, Any] = field(default_factory=dict)
 
-    def added(self, photos: Floats, texts: Floats) -> Floats:
+    def residual(self, photos: Floats, texts: Floats) -> Floats:
         """What is added to the score of each pair, float32 [n], in the units of a cosine.
 
-        photos: float32 [n, dim] unit rows, as they are searched; texts: the same, or one row
-        [dim] for all.
+        photos: float32 [n, dim] unit rows, as they are searched; texts: the same, or one row [dim]
+        for all photos.
         """
         texts = np.broadcast_to(texts, photos.shape)
         found = np.empty(len(photos), np.float32)
-        for start in range(0, len(photos), _AT_ONCE):
-            part = slice(start, start + _AT_ONCE)
+        for start in range(0, len(photos), _PAIRS_AT_ONCE):
+            part = slice(start, start + _PAIRS_AT_ONCE)
             fused, _ = self.fusion.photos(photos[part], texts[part])
-            found[part] = beside(self.network, fused, photos[part], texts[part])
+            found[part] = score_residual(self.network, fused, photos[part], texts[part])
         return found
 
     def probability(self, scores: Floats) -> Floats:
-        """Y of pairs, float32 [n]: scores: the cosine less the photo's bias, and what was added.
+        """Y of pairs, float32 [n], from the cosine less the photo's bias plus the residual.
 
-        It is that of a pair of which it is as likely that it is a true one as that it is one of
-        the ten photos nearest to a text that it does not belong to.
+        The prior is even: a pair is as likely a true one as it is a text with one of the ten
+        nearest photos that it does not belong to.
         """
         t = self.network.scale * scores + self.network.offset
         p: Floats = (0.5 * (1 + np.tanh(0.5 * t))).astype(np.float32)  # without overflow
@@ -91,8 +98,11 @@ class Matching:
 
 
 def load_matching(fingerprint: str, dim: int) -> Matching | None:
-    """What was trained for a model's weights together with the fusion that they have now, by the
-    user or shipped; None where that is not there or cannot be read."""
+    """The matching of a model's weights: the user's own, else the one in the package.
+
+    None if there is none that was trained together with the fusion that the model has now. A file
+    that cannot be read counts as none.
+    """
     fusion = load_fusion(fingerprint, dim)
     for file in fusion_files(fingerprint):
         try:
@@ -107,33 +117,34 @@ def load_matching(fingerprint: str, dim: int) -> Matching | None:
 
 
 def matching_file(fusion: Path) -> Path:
-    """Where the matching lies that was trained together with the fusion in this file."""
+    """The file of the matching that was trained together with the fusion in this file."""
     return fusion.with_suffix(".matching.safetensors")
 
 
 def read_matching(file: Path, fusion: Fusion) -> Matching:
-    """The matching in a file; raises ModelError where it holds none."""
+    """The matching in a file; raises ModelError if it has none."""
     try:
         arrays, about = read_arrays(file)
-        h, r = length(arrays, "out"), length(arrays, "right")
-        dim = len(arrays["look"]) if length(arrays, "look") else 0
+        h, r = last_dimension(arrays, "out"), last_dimension(arrays, "right")
+        dim = len(arrays["look"]) if last_dimension(arrays, "look") else 0
         shapes: dict[str, tuple[int, ...]] = {"scale": (), "offset": (), "look": (dim, h)}
         shapes |= {"bias": (h,), "out": (h,), "left": (dim, r), "right": (dim, r)}
-        network = Network(**shaped(arrays, shapes))
+        network = MatchingNetwork(**check_shapes(arrays, shapes))
         if not network.scale > 0 or not r:
             raise ValueError("an array has the wrong shape")
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"{file} holds no matching ({error}). Make one with `retrieval train-fusion`."
+            f"{file} holds no matching ({error}). Train one with `retrieval train-fusion`."
         ) from error
     return Matching(network, fusion, about)
 
 
 def save_matching(matching: Matching, file: Path) -> Matching:
-    """Write it as safetensors, in half precision; returns it as it is read back.
+    """Write a matching as safetensors, in half precision; returns it as it is read back.
 
-    Written to a temporary name and renamed. Raises OSError.
+    Raises OSError.
     """
     network = matching.network
-    write_arrays(file, {f.name: getattr(network, f.name) for f in fields(Network)}, matching.about)
+    arrays = {part.name: getattr(network, part.name) for part in fields(MatchingNetwork)}
+    write_arrays(file, arrays, matching.about)
     return read_matching(file, matching.fusion)

@@ -1,9 +1,8 @@
-"""Ranking methods: orders of the photos for a query that are better than by plain cosine.
+"""Ranking methods: ways to order photos for a query that do better than the plain cosine.
 
-A method is a few pure functions of embeddings: a bias for each photo, measured against a bank of
-queries that has nothing to do with what is asked (`hubness`); a text put into several sentences; a
-query moved towards its first hits. How full-text search joins in is in `lexical` and `hybrid`;
-docs/ranking.md says when to use which.
+A method is a few pure functions of embeddings: a bias for each photo, measured by a bank of
+unrelated queries (`hubness`); a text put into several sentences; a query moved towards its first
+hits. Full-text search is in `lexical` and `hybrid`. docs/ranking.md says when to use which.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,12 +22,13 @@ TEMPLATES = ("{}", "a photo of {}", "a picture of {}")
 
 @dataclass(frozen=True)
 class Ranking:
-    """One way to order photos. What it leaves out is as in `plain`.
+    """One way to order photos. The defaults are those of `plain`.
 
-    summary: what it does and the paper it is from. bias: from the photos [n, dim] and a bank
-    [b, dim] to what is taken off each photo's cosine, [n]. dynamic: take it off only where a hub is
-    first. templates: sentences that a text is put into, their embeddings averaged. expansion: how
-    many first hits the query is moved towards. words: whether full-text search has a say.
+    summary: what it does, and its paper. bias: computes what is subtracted from each photo's
+    cosine, [n], from the photos [n, dim] and a bank [b, dim]. dynamic: subtract it only if the
+    first hit is a hub. templates: sentences that a text is put into; their embeddings are averaged.
+    expansion: how many first hits the query is moved towards. lexical: whether full-text search is
+    combined with the vectors.
     """
 
     name: str
@@ -37,13 +37,16 @@ class Ranking:
     dynamic: bool = False
     templates: tuple[str, ...] = ()
     expansion: int = 0
-    words: bool = False
+    lexical: bool = False
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A photo that was found, by its id: its cosine to the query, and what it is ordered by, in the
-    units of a cosine; match: the probability that it matches the words, where that was asked."""
+    """A photo that was found.
+
+    photo: its id; cosine: to the query; score: what it is ordered by, in the units of a cosine;
+    match: the probability that it matches the words, if it was re-ranked by matching.
+    """
 
     photo: int
     cosine: float
@@ -52,10 +55,11 @@ class Candidate:
 
 
 def expand(query: Floats, hits: Floats, strength: float = EXPANSION_STRENGTH) -> Floats:
-    """Move a query towards its first hits, each weighted by its cosine to a power (αQE).
+    """Move a query towards its first hits, each weighted by a power of its cosine (αQE).
 
-    query: float32 [dim]; hits: float32 [n, dim], both of length one. Returns float32 [dim], of
-    length one. Radenović et al., Fine-tuning CNN Image Retrieval with No Human Annotation, 2018.
+    query: float32 [dim]; hits: float32 [n, dim]; both of length one. Returns float32 [dim], of
+    length one.
+    Radenović et al., Fine-tuning CNN Image Retrieval with No Human Annotation, 2018.
     """
     weights = np.maximum(hits @ query, 0) ** np.float32(EXPANSION_POWER)
     total = weights.sum()
@@ -68,16 +72,16 @@ RANKINGS: Mapping[str, Ranking] = {
     ranking.name: ranking
     for ranking in (
         Ranking("plain", "by the cosine of query and photo"),
-        Ranking("nnn", "the cosine less a bias against hubs (NNN, 2024)", nnn_bias),
+        Ranking("nnn", "by the cosine less a bias against hubs (NNN, 2024)", nnn_bias),
         Ranking(
             "qbnorm",
-            "inverted softmax where a hub is first (QB-Norm, 2022)",
+            "by the inverted softmax if the first hit is a hub (QB-Norm, 2022)",
             inverted_softmax_bias,
             dynamic=True,
         ),
         Ranking(
             "templates",
-            "texts put into several sentences, averaged (CLIP, 2021)",
+            "texts put into several sentences, their embeddings averaged (CLIP, 2021)",
             templates=TEMPLATES,
         ),
         Ranking(
@@ -85,16 +89,21 @@ RANKINGS: Mapping[str, Ranking] = {
             "the query moved towards its first hits (αQE, 2018)",
             expansion=EXPANSION_HITS,
         ),
-        Ranking("hybrid", "nnn, and full-text search of captions and names", nnn_bias, words=True),
+        Ranking(
+            "hybrid",
+            "nnn combined with full-text search of captions and names",
+            nnn_bias,
+            lexical=True,
+        ),
     )
 }
 NAMES = ("auto", *RANKINGS)
 
 
 def ranking(name: str, captions: bool = False) -> Ranking:
-    """The ranking of this name. captions: whether the photos have captions, which decides `auto`.
+    """The ranking of this name; raises QueryError if there is none.
 
-    Raises QueryError for a name that is none.
+    captions: whether the photos have captions: `auto` is `hybrid` then, else `nnn`.
     """
     if name == "auto":
         name = "hybrid" if captions else "nnn"
@@ -109,9 +118,9 @@ def transform(
     """Photos and queries as rows whose inner products are the ranking's scores.
 
     photos: float32 [n, dim]; queries: float32 [m, dim]; bank: float32 [b, dim]; all unit rows.
-    Returns float32 [n, dim + 1] and [m, dim + 1]: the bias is one more dimension, which any
-    inner-product index serves. Templates and words are not embeddings' business: see
-    `templated` and `retrieval.ranking.lexical`.
+    Returns float32 [n, dim + 1] and [m, dim + 1]: the bias is one more dimension, so any
+    inner-product index can search it. Templates and full-text search do not work on embeddings:
+    see `templated` and `retrieval.ranking.lexical`.
     """
     if ranking.expansion:
         queries = np.stack(

@@ -1,17 +1,17 @@
-"""The bank of generic queries: what the rankings against hubs measure each photo by.
+"""The bank of generic queries, which the rankings against hubs measure each photo by.
 
-Its 1,000 sentences come from no data set (see retrieval/training/query_bank.py), so it shares
-nothing with what is searched or evaluated. Their embeddings are encoded once for each model: those
-of `mini` are shipped, others are kept in the user's cache folder.
+Its 1,000 sentences come from no data set (see retrieval/training/query_bank.py), so the bank shares
+nothing with what is searched or evaluated. They are encoded once for each model: the embeddings by
+`mini` are shipped, those by other models are stored in the user's cache folder.
 """
 
-import os
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from indexes.arrays import Array, Floats
+from indexes.atomic_write import atomic_write
 from retrieval.encoders.base import Encoder
 
 QUERIES = Path(__file__).parent / "generic_queries.txt"
@@ -21,41 +21,38 @@ _BATCH = 256
 
 @cache
 def generic_queries() -> tuple[str, ...]:
-    """The sentences, none twice."""
+    """The sentences, each once."""
     return tuple(QUERIES.read_text(encoding="utf-8").splitlines())
 
 
 def load_bank(fingerprint: str, dim: int) -> Floats | None:
-    """The bank's embeddings by the model of this fingerprint, float32 [1000, dim], if at hand."""
-    name = _name(fingerprint)
-    return _read(SHIPPED / name, dim) if (SHIPPED / name).exists() else _read(_kept() / name, dim)
+    """The stored embeddings of the bank by a model, float32 [1000, dim], unit rows; else None."""
+    name = _file_name(fingerprint)
+    folder = SHIPPED if (SHIPPED / name).exists() else _cache_folder()
+    return _read(folder / name, dim)
 
 
-def bank(encoder: Encoder) -> Floats:
-    """The bank's embeddings, float32 [1000, dim], unit rows; the first time they are encoded."""
+def bank_embeddings(encoder: Encoder) -> Floats:
+    """The embeddings of the bank, float32 [1000, dim], unit rows; encoded if not stored."""
     rows = load_bank(encoder.fingerprint, encoder.dim)
     if rows is None:
         try:
-            rows = write_bank(encoder, _kept())
+            rows = write_bank(encoder, _cache_folder())
         except OSError:  # a cache: a full or read-only disk only costs the time again
             rows = encode_all(encoder, generic_queries())
     return rows
 
 
 def write_bank(encoder: Encoder, folder: Path) -> Floats:
-    """Encode the bank and write it to `folder`, as float16 under the fingerprint's name."""
+    """Encode the bank and write it to `folder` as float16; returns it as it is read back."""
+    rows = encode_all(encoder, generic_queries()).astype(np.float16)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / _name(encoder.fingerprint)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.save(file, encode_all(encoder, generic_queries()).astype(np.float16))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    rows = _read(path, encoder.dim)
-    assert rows is not None
-    return rows
+    path = folder / _file_name(encoder.fingerprint)
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        np.save(file, rows)
+    written = _read(path, encoder.dim)
+    assert written is not None
+    return written
 
 
 def encode_all(encoder: Encoder, texts: tuple[str, ...]) -> Floats:
@@ -66,25 +63,25 @@ def encode_all(encoder: Encoder, texts: tuple[str, ...]) -> Floats:
 
 @cache
 def bank_version() -> str:
-    """A name that changes with the sentences, so that what was made by others is not used."""
+    """A hash of the sentences: files that were computed from other sentences are not used."""
     from blake3 import blake3
 
     return blake3(QUERIES.read_bytes()).hexdigest()[:16]
 
 
-def _name(fingerprint: str) -> str:
+def _file_name(fingerprint: str) -> str:
     safe = "".join(c for c in fingerprint if c.isalnum())
     return f"bank-{safe}-{bank_version()}.npy"
 
 
-def _kept() -> Path:
+def _cache_folder() -> Path:
     import platformdirs
 
     return platformdirs.user_cache_path("crossmodal-retrieval")
 
 
 def _read(path: Path, dim: int) -> Floats | None:
-    """A bank as unit rows; None where the file is missing or is not one (it is only a cache)."""
+    """A bank as unit rows; None if the file is missing or damaged (it is only a cache)."""
     try:
         with path.open("rb") as file:
             rows: Array = np.load(file, allow_pickle=False)

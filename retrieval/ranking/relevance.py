@@ -1,10 +1,10 @@
 """Relevance: from the score of a hit to the probability that the photo matches the words.
 
-The score is what the default ranking orders by, the cosine less the photo's bias against hubs
-(`retrieval.ranking.nnn_bias`), so that relevance falls with rank. It means something else in every
-model, for every length of query and every number of photos, so the three go through one small
-logistic model that was fitted on captioned photos (`retrieval.training.relevance`). A model without
-such a fit gets no percentage rather than a guessed one.
+The score is that of the default ranking, the cosine less the photo's bias against hubs
+(`retrieval.ranking.hubness.nnn_bias`), so relevance falls with rank. What a score means depends on
+the model, the length of the query and the number of photos: a small logistic model, fitted on
+captioned photos (`retrieval.training.relevance`), takes them into account. Models without such a
+fit get no percentage rather than a guessed one.
 """
 
 import json
@@ -18,20 +18,21 @@ import numpy as np
 import numpy.typing as npt
 
 from indexes.arrays import Doubles
+from indexes.atomic_write import atomic_write
 from indexes.index import GalleryStatistics
 from retrieval.query import Query
 
 Level = Literal["strict", "normal", "all"]
 
-# The lowest probability that a level shows; figures behind the choice: benchmarks/relevance.py.
+# The lowest probability that a level shows; benchmarks/relevance.py has the figures behind it.
 LEVELS: dict[Level, float] = {"strict": 0.3, "normal": 0.1, "all": 0.0}
 WEAK = 0.15
-"""If no hit reaches this, the answer is called 'No photo matches well'."""
+"""If no hit reaches this probability, the user is told that no photo matches well."""
 
 _PACKAGED = Path(__file__).parents[1] / "weights"
 _ARTICLES = frozenset(("a", "an", "the"))
 _FORMAT = 2
-_PRIOR = 20
+_PRIOR_PHOTOS = 20
 _NUMBERS = ("bias", "score", "size", "words", "usual")
 
 
@@ -42,14 +43,14 @@ class Calibration:
         t = bias + score · (s − m) + size · ln n + words · ln w
         m = (N · mean + 20 · usual) / (N + 20)
 
-    for a hit of score s for a text of w words (articles not counted) among n photos searched, in
-    an index of N photos whose mean score for that text is `mean`; `usual` is that mean in the data
-    of the fit, which few photos are drawn towards. This is Platt's scaling (Platt, 1999) with two
-    covariates. It assumes, as its fit does, that one query in two has its photo among those
-    searched.
+    for a hit of score s and a text of w words (articles not counted), among n photos searched in
+    an index of N photos whose mean score for that text is `mean`. `usual` is that mean in the data
+    of the fit; the mean of a small index is shrunk towards it. This is Platt's scaling (Platt,
+    1999) with two covariates. It assumes, as its fit does, that every second query has its photo
+    among those searched.
 
-    fingerprint: of the model's weights, the only ones that it is right for; about: what it was
-    fitted on.
+    fingerprint: of the model's weights, the only ones that the fit is valid for; about: what it
+    was fitted on.
     """
 
     fingerprint: str
@@ -71,7 +72,7 @@ class Calibration:
         """The probability that each photo matches, float64, in the shape the arguments share.
 
         scores: cosines less bias; mean: the mean of them over the index; held: photos in the index;
-        searched: those that the filters let through; words: as `count_words` counts them.
+        searched: photos that pass the filters; words: as `count_words` counts them.
         """
         t = (
             self.bias
@@ -84,39 +85,46 @@ class Calibration:
 
 
 def background(mean: npt.ArrayLike, held: npt.ArrayLike, usual: float) -> Doubles:
-    """What a photo that has nothing to do with a query scores: the index's mean score for it, drawn
-    towards the usual one as if by 20 photos more. float64, in the arguments' shape."""
+    """The score of a photo that has nothing to do with a query, float64, in the arguments' shape.
+
+    It is the mean score over the index, shrunk towards the usual one as by 20 photos more.
+    """
     photos = np.asarray(held, np.float64)
-    m: Doubles = (photos * np.asarray(mean, np.float64) + _PRIOR * usual) / (photos + _PRIOR)
+    m: Doubles = (photos * np.asarray(mean, np.float64) + _PRIOR_PHOTOS * usual) / (
+        photos + _PRIOR_PHOTOS
+    )
     return m
 
 
 def count_words(text: str) -> int:
-    """Words of a query, articles left out; at least 1."""
+    """The number of words of a query without articles; at least 1."""
     return max(1, sum(word not in _ARTICLES for word in re.findall(r"[^\W_]+", text.lower())))
 
 
 def calibrated_text(query: Query) -> str | None:
-    """The text whose hits can be given a percentage; None for a query of any other kind.
+    """The text of a query that relevance is calibrated for: one wanted text alone; else None.
 
-    Only one wanted text was calibrated: an example photo, a second text or anything unwanted moves
-    the query, and with it what a cosine means.
+    An example photo, a second text or an unwanted term moves the query, and the meaning of a
+    cosine with it.
     """
     (first, *more) = query.terms
     return first.value if first.kind == "text" and first.wanted and not more else None
 
 
 def relevances(
-    calibration: Calibration, scores: npt.ArrayLike, around: GalleryStatistics, text: str
+    calibration: Calibration, scores: npt.ArrayLike, gallery: GalleryStatistics, text: str
 ) -> list[float]:
-    """The probability that each hit matches `text`, from the hits' scores; around.mean: of them."""
+    """The probability that each hit matches `text`.
+
+    scores: of the hits, cosines less bias; gallery: its mean is of such scores, too.
+    """
     words = count_words(text)
-    p = calibration.probability(scores, around.mean, around.held, around.searched, words)
+    p = calibration.probability(scores, gallery.mean, gallery.held, gallery.searched, words)
     return [float(value) for value in p]
 
 
 def load_calibration(fingerprint: str) -> Calibration | None:
-    """What was fitted for these weights: shipped with the package, else by the user; or None.
+    """The fit for these weights: the one in the package, else the user's own, else None.
 
     A file that cannot be read, or is for other weights, counts as none.
     """
@@ -129,7 +137,7 @@ def load_calibration(fingerprint: str) -> Calibration | None:
 
 
 def user_calibration_file(fingerprint: str) -> Path:
-    """Where the user's own fit for a model is kept."""
+    """The file of the user's own fit for a model."""
     import platformdirs
 
     name = fingerprint if fingerprint.isalnum() else "unknown"
@@ -137,9 +145,11 @@ def user_calibration_file(fingerprint: str) -> Path:
 
 
 def save_calibration(calibration: Calibration, file: Path) -> None:
-    """Write it as JSON."""
+    """Write a fit as JSON; raises OSError."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"format": _FORMAT, **asdict(calibration)}, indent=2) + "\n")
+    text = json.dumps({"format": _FORMAT, **asdict(calibration)}, indent=2) + "\n"
+    with atomic_write(file) as temporary:
+        temporary.write_text(text, "utf-8")
 
 
 def _read(file: Path) -> Calibration | None:

@@ -1,7 +1,7 @@
-"""The first hits of a query in words, ordered anew by how well each photo and the words match.
+"""Re-ranking: the first hits of a query in words, ordered by how well photo and words match.
 
-Matching (`retrieval.ranking.matching`) adds to what the ranking ordered them by, so that all the
-rest of it, hubs and full-text search, keeps its say. Hits after the first stay where they are.
+Matching (`retrieval.ranking.matching`) adds to the score of the ranking, so hubs and full-text
+search still count. Hits beyond the first ones keep their places.
 """
 
 from collections.abc import Sequence
@@ -20,20 +20,23 @@ from retrieval.ranking.methods import Candidate
 
 Rerank = Literal["none", "match"]
 
-FIRST = 50
-"""How many hits are ordered anew."""
+RERANK_DEPTH = 50
+"""How many hits are re-ranked."""
 
 
 def matching_for(index: Index, query: Query, rerank: str) -> Matching | None:
-    """What re-ranks the hits of a query, None for nothing; raises QueryError where it cannot be
-    done, or there is no such way to re-rank."""
+    """The matching that re-ranks the hits of a query; None for no re-ranking.
+
+    Raises QueryError for an unknown `rerank`, a query with example photos, or a model that no
+    matching was trained for.
+    """
     if rerank == "none":
         return None
     if rerank != "match":
         raise QueryError(f"There is no re-ranking {rerank!r}. Choose 'match' or 'none'.")
     if not all(term.kind == "text" for term in query.terms if term.wanted):
         raise QueryError(
-            "Only queries in words are re-ranked by matching: leave --rerank out, or the example "
+            "Only queries in words are re-ranked by matching. Leave out --rerank or the example "
             "photo."
         )
     found = load_matching(index.model.fingerprint, index.model.dim)
@@ -49,18 +52,21 @@ def matching_for(index: Index, query: Query, rerank: str) -> Matching | None:
 def rerank(
     index: Index, matching: Matching, text: Floats, bias: Biases, found: Sequence[Candidate]
 ) -> list[Candidate]:
-    """The same photos, the first of them in a new order, all with their probability.
+    """The same photos, the first of them in a new order, each with its probability.
 
-    text: the query, float32 [dim], of length one; bias: what `nnn` takes off each photo's cosine.
+    text: the query, float32 [dim], of length one; bias: what `nnn` subtracts from each cosine.
     """
     if not found:
         return []
-    ids = [hit.photo for hit in found]
-    added = matching.added(index.catalogue.search_embeddings(ids, index.model.dim), text)
-    cosines = np.array([hit.cosine for hit in found], np.float32)
-    match = matching.probability(cosines - bias.of(np.array(ids, np.int64)) + added)
-    known = [
-        replace(hit, score=hit.score + more, match=p)
-        for hit, more, p in zip(found, added.tolist(), match.tolist(), strict=True)
+    ids = [candidate.photo for candidate in found]
+    residuals = matching.residual(index.catalogue.search_embeddings(ids, index.model.dim), text)
+    cosines = np.array([candidate.cosine for candidate in found], np.float32)
+    probabilities = matching.probability(cosines - bias.of(np.array(ids, np.int64)) + residuals)
+    scored = [
+        replace(candidate, score=candidate.score + residual, match=p)
+        for candidate, residual, p in zip(
+            found, residuals.tolist(), probabilities.tolist(), strict=True
+        )
     ]
-    return sorted(known[:FIRST], key=lambda hit: -hit.score) + known[FIRST:]
+    first = sorted(scored[:RERANK_DEPTH], key=lambda candidate: -candidate.score)
+    return first + scored[RERANK_DEPTH:]

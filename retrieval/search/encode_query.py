@@ -1,11 +1,12 @@
-"""A query's terms as one vector.
+"""The terms of a query as one vector.
 
-The encoder is loaded only for terms that need one: a photo that is in the index already has its
-embedding there.
+The encoder is loaded only for terms that need one: the embedding of a photo in the index is read
+from there.
 """
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,13 @@ from retrieval.photos.files import content_hash
 from retrieval.query import Term
 from retrieval.ranking import methods
 from retrieval.ranking.methods import Ranking
+from retrieval.search.state import Search
+
+
+def encode(search: Search) -> Search:
+    """The query as one vector."""
+    fused = encode_query(search.index, search.query.terms, search.encoder, search.ranking)
+    return replace(search, fused=fused, vector=fused.vector)
 
 
 def encode_query(
@@ -30,9 +38,9 @@ def encode_query(
     encoder: Callable[[], Encoder],
     ranking: Ranking = methods.RANKINGS["plain"],
 ) -> FusedQuery:
-    """The one vector that stands for all terms, and what each is in it.
+    """Terms as one vector, with the part of each in it.
 
-    ranking: whether texts are put into templates is up to it.
+    ranking: decides whether texts are put into templates.
     """
     rows = _term_rows(index, terms, encoder, ranking)
     kinds = [PHOTO if term.kind == "photo" else TEXT for term in terms]
@@ -44,7 +52,7 @@ def encode_query(
 def _term_rows(
     index: Index, terms: Sequence[Term], encoder: Callable[[], Encoder], ranking: Ranking
 ) -> Floats:
-    """One unit row a term, float32 [n, dim]."""
+    """The embedding of each term: unit rows, float32 [n, dim]."""
     rows = np.empty((len(terms), index.model.dim), np.float32)
     texts, photos = [], []
     for position, term in enumerate(terms):
@@ -63,13 +71,13 @@ def _term_rows(
         prepared = [model.prepare(_example(terms[i].value, model.image_size)) for i in photos]
         rows[photos] = model.encode_images(prepared)
     if texts:
-        said = [_as_unicode(terms[i].value) for i in texts]
-        rows[texts] = methods.templated(ranking, said, model.encode_texts)
+        values = [_as_unicode(terms[i].value) for i in texts]
+        rows[texts] = methods.templated(ranking, values, model.encode_texts)
     return rows
 
 
 def _as_unicode(text: str) -> str:
-    """Words as typed; bytes that were no UTF-8 (surrogates in Python) become question marks."""
+    """A text as typed; bytes that are not UTF-8 (surrogates in Python) become question marks."""
     return text.encode("utf-8", "replace").decode()
 
 
@@ -80,9 +88,9 @@ def _example(value: str, size: int) -> Image.Image:
 
 
 def indexed_photo(index: Index, value: str) -> int | None:
-    """The id of the photo that the index knows by this path or this content; None if unknown.
+    """The id of the photo that the index knows by this path or its content; None if unknown.
 
-    The path may be one on this machine, or as the index has it, relative to an indexed folder.
+    The path may be one on this machine, or one relative to an indexed folder.
     """
     if value == "-":
         return None
@@ -98,12 +106,12 @@ def indexed_photo(index: Index, value: str) -> int | None:
                 return file.photo_id
             if (state.st_size, state.st_mtime_ns) == (file.bytes, file.mtime_ns):
                 return file.photo_id
-    if path.is_file():  # anywhere else, it is known by its content
+    if path.is_file():  # a file elsewhere, or one that changed, may be known by its content
         try:
             with path.open("rb") as source:
                 digest = content_hash(source)
         except OSError:
-            return None  # told when it is to be decoded
+            return None  # the error is reported when the photo is decoded
         return index.catalogue.photo_ids([digest]).get(digest)
     if not path.is_absolute():
         for root in index.roots():

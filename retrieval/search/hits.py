@@ -1,28 +1,39 @@
-"""Hits: the photos that were found, where they are, and how their scores came about."""
+"""Hits: the photos that were found, where they are, and how their scores were computed."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 from indexes.catalogue import Photo
-from indexes.index import Index
-from retrieval.fusion.attention import FusedQuery
 from retrieval.photos.files import real_path
-from retrieval.ranking import relevance
-from retrieval.ranking.methods import Candidate
+from retrieval.ranking.relevance import LEVELS, Level
+from retrieval.search.state import Search
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """How a score was computed.
+
+    photo_weight: the weight α of the photo itself, the rest is that of its captions; None without
+    captions. terms: the part of each term in the score, in the order of the query; joint: what
+    belongs to no term alone. All parts sum to the score.
+    """
+
+    photo_weight: float | None
+    terms: tuple[float, ...]
+    joint: float
 
 
 @dataclass(frozen=True)
 class Hit:
     """A photo that was found.
 
-    score: the cosine of query and photo, which the order need not follow (see
-    `retrieval.ranking.methods`); relevance: the probability that the photo matches the query, 0 to
-    1, None where that is not known (see `retrieval.ranking.relevance`); match: the same by
-    `retrieval.ranking.matching`, where hits were re-ranked by it; path: where it is; copies: other
-    places with the same content; photo: what is known of it; why: how the score came about.
+    rank: from 1; score: the cosine of query and photo, which the order need not follow (see
+    `retrieval.ranking.methods`); path: where the photo is; copies: other files with the same
+    content; photo: what is known about it; relevance: the probability that the photo matches the
+    query, 0 to 1, None if unknown (see `retrieval.ranking.relevance`); explanation: how the score
+    was computed; match: the probability by `retrieval.ranking.matching`, for re-ranked hits.
     """
 
     rank: int
@@ -31,65 +42,62 @@ class Hit:
     copies: tuple[Path, ...]
     photo: Photo
     relevance: float | None = None
-    why: "Why | None" = None
+    explanation: Explanation | None = None
     match: float | None = None
 
 
-@dataclass(frozen=True)
-class Why:
-    """How a score came about. photo: the weight α of what is seen in the photo, the rest is that of
-    what is said of it; None where nothing is said. terms: each term's part of the score, in the
-    order of the query; together: what belongs to no term alone. All parts sum to the score."""
-
-    photo: float | None
-    terms: tuple[float, ...]
-    together: float
-
-
-def cut(hits: Sequence[Hit], level: relevance.Level) -> list[Hit]:
-    """The hits that a level shows; those whose relevance is not known all stay."""
-    lowest = relevance.LEVELS[level]
+def filter_by_relevance(hits: Sequence[Hit], level: Level) -> list[Hit]:
+    """The hits that a level shows: those above its lowest relevance, or of unknown relevance."""
+    lowest = LEVELS[level]
     return [hit for hit in hits if hit.relevance is None or hit.relevance >= lowest]
 
 
-def build_hits(
-    index: Index,
-    found: Sequence[Candidate],
-    fused: FusedQuery | None = None,
-    known: Mapping[int, float] = MappingProxyType({}),
-    seen: bool = False,
-) -> list[Hit]:
-    """What was found, with where it is.
-
-    fused: the query, where the scores are its cosines; known: relevances by photo id; seen: the
-    scores are to what is seen alone.
-    """
+def build_hits(search: Search) -> list[Hit]:
+    """The candidates of a search as hits."""
+    index = search.index
     roots = {root.id: root.path for root in index.roots()}
-    ids = [hit.photo for hit in found]
-    photos = index.catalogue.photos(ids)
-    shares = {} if seen else index.catalogue.photo_weights(ids)
-    why: dict[int, Why] = {}
-    if fused is not None and ids:
-        rows_of = index.catalogue.image_embeddings if seen else index.catalogue.search_embeddings
-        rows = rows_of(ids, index.model.dim)
-        parts, together = rows @ fused.parts.T, rows @ fused.together
-        for i, terms, rest in zip(ids, parts.tolist(), together.tolist(), strict=True):
-            why[i] = Why(shares.get(i), tuple(terms), rest)
+    photos = index.catalogue.photos([found.photo for found in search.candidates])
+    explanations = _explanations(search)
     hits: list[Hit] = []
-    for one in found:
-        if one.photo not in photos:
-            continue  # forgotten by another process since the search
-        photo, places = photos[one.photo]
+    for found in search.candidates:
+        if found.photo not in photos:
+            continue  # removed by another process since the search
+        photo, places = photos[found.photo]
         paths = [
             roots[root_id] / path
             for root_id, path in places
             if root_id in roots and real_path(roots[root_id], path) is not None
         ]
-        # A folder may be away while a copy of the photo is not. (exists: an error is a no)
+        # A folder may be away while a copy of the photo is not. (os.path: an error is a no)
         paths.sort(key=lambda path: not os.path.exists(path))  # noqa: PTH110
         if paths:
-            rank = len(hits) + 1
-            hit = Hit(rank, one.cosine, paths[0], tuple(paths[1:]), photo)
-            p, reason = known.get(one.photo), why.get(one.photo)
-            hits.append(replace(hit, relevance=p, why=reason, match=one.match))
+            hits.append(
+                Hit(
+                    len(hits) + 1,
+                    found.cosine,
+                    paths[0],
+                    tuple(paths[1:]),
+                    photo,
+                    search.relevance.get(found.photo),
+                    explanations.get(found.photo),
+                    found.match,
+                )
+            )
     return hits
+
+
+def _explanations(search: Search) -> dict[int, Explanation]:
+    """How each candidate's score was computed, by photo id; none for an expanded query."""
+    ids = [found.photo for found in search.candidates]
+    if search.ranking.expansion or not ids:
+        return {}
+    catalogue, dim = search.index.catalogue, search.index.model.dim
+    if search.by_appearance:
+        rows, weights = catalogue.image_embeddings(ids, dim), {}
+    else:
+        rows, weights = catalogue.search_embeddings(ids, dim), catalogue.photo_weights(ids)
+    parts, joint = rows @ search.fused.parts.T, rows @ search.fused.joint
+    return {
+        i: Explanation(weights.get(i), tuple(terms), rest)
+        for i, terms, rest in zip(ids, parts.tolist(), joint.tolist(), strict=True)
+    }

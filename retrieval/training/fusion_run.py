@@ -23,7 +23,7 @@ from retrieval.evaluation.fusion_cases import Asked, Captioned, Material
 from retrieval.fusion.attention import Fusion
 from retrieval.fusion.store import save_fusion, user_fusion_file
 from retrieval.ranking import matching
-from retrieval.ranking.query_bank import bank
+from retrieval.ranking.query_bank import bank_embeddings
 from retrieval.training.mini import train_and_held_out
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def train_fusion(
         match, recall = train_matching(
             encoder.fingerprint,
             saved,
-            bank(encoder),
+            bank_embeddings(encoder),
             *parts,
             seed=seed,
             after=lambda epoch, _: progress("epochs", epoch + 1, MatchingRecipe.epochs),

@@ -20,8 +20,8 @@ from indexes.lazy_imports import load_torch
 from retrieval.evaluation.fusion_cases import Captioned, make_case
 from retrieval.fusion.attention import Fusion
 from retrieval.ranking.hubness import nnn_bias
-from retrieval.ranking.matching import Matching, Network, beside
-from retrieval.ranking.reranking import FIRST
+from retrieval.ranking.matching import Matching, MatchingNetwork, score_residual
+from retrieval.ranking.reranking import RERANK_DEPTH
 from retrieval.training.fusion import Blur, match_noise
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def train_matching(
     noise = match_noise(learn, held, random)
     blur = Blur(learn.images, noise, random)
     network = _new(learn.images.shape[1], recipe)
-    learned = {f.name: getattr(network, f.name).requires_grad_() for f in fields(Network)}
+    learned = {f.name: getattr(network, f.name).requires_grad_() for f in fields(MatchingNetwork)}
     some = {"look": recipe.decay, "left": recipe.decay, "right": recipe.decay}
     optimiser = torch.optim.AdamW(
         [
@@ -93,7 +93,7 @@ def train_matching(
     for epoch in range(recipe.epochs):
         losses = []
         for batch in _batches(learn, fusion, bank, recipe, blur, random):
-            added = beside(
+            added = score_residual(
                 network,
                 batch.fused,
                 batch.photos,
@@ -179,9 +179,9 @@ def _batches(
         yield _Batch(*(torch.from_numpy(array) for array in arrays))
 
 
-def _new(dim: int, recipe: MatchingRecipe) -> Network:
+def _new(dim: int, recipe: MatchingRecipe) -> MatchingNetwork:
     """A network that adds nothing."""
-    return Network(
+    return MatchingNetwork(
         scale=torch.tensor(20.0),
         offset=torch.tensor(-1.0),
         look=torch.randn(dim, recipe.hidden) / dim**0.5,
@@ -192,11 +192,13 @@ def _new(dim: int, recipe: MatchingRecipe) -> Network:
     )
 
 
-def _in_cosines(network: Network) -> Network:
+def _in_cosines(network: MatchingNetwork) -> MatchingNetwork:
     """The same in numpy, what it adds not in logits but in cosines."""
-    found = {f.name: getattr(network, f.name).detach().numpy().copy() for f in fields(Network)}
+    found = {
+        f.name: getattr(network, f.name).detach().numpy().copy() for f in fields(MatchingNetwork)
+    }
     scale = max(float(found["scale"]), 1e-3)
-    return Network(
+    return MatchingNetwork(
         **{**found, "scale": np.float32(scale)}
         | {name: found[name] / np.float32(scale) for name in ("out", "right")}
     )
@@ -209,9 +211,9 @@ def _recall(matching: Matching, bank: Floats, held: Captioned) -> dict[float, fl
         case = make_case("clean" if name == "photo" else name, held, 100)
         photos = case.images if name == "photo" else case.attention(matching.fusion)
         scores = case.queries @ photos.T - nnn_bias(photos, bank)
-        first = np.argsort(-scores, axis=1, kind="stable")[:, :FIRST]
+        first = np.argsort(-scores, axis=1, kind="stable")[:, :RERANK_DEPTH]
         texts = np.repeat(case.queries, first.shape[1], 0)
-        added = matching.added(photos[first.ravel()], texts).reshape(first.shape)
+        added = matching.residual(photos[first.ravel()], texts).reshape(first.shape)
         base = np.take_along_axis(scores, first, 1)
         right = first == case.owners[:, None]
         for share in SHARES:

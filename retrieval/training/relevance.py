@@ -29,7 +29,7 @@ from retrieval.encoders.registry import load_encoder
 from retrieval.evaluation.relevance_metrics import Reliability, auc, draw_diagram, reliability
 from retrieval.evaluation.relevance_trials import KINDS, Encode, Hits, Material, ask, draw_trials
 from retrieval.ranking.hubness import nnn_bias
-from retrieval.ranking.query_bank import bank
+from retrieval.ranking.query_bank import bank_embeddings
 from retrieval.ranking.relevance import (
     WEAK,
     Calibration,
@@ -136,7 +136,7 @@ def material_of(captioned: CaptionedSet, encoder: Encoder, cache: EmbeddingCache
     """A captioned set as what is searched; raises DataSetError for a photo that cannot be read."""
     photos, wrong = cache.photos(captioned.photos)
     used = drop_unreadable(captioned, wrong, False, print)
-    bias = nnn_bias(photos.rows, bank(encoder))
+    bias = nnn_bias(photos.rows, bank_embeddings(encoder))
     return Material(photos.rows, bias, tuple(photo.captions for photo in used.photos))
 
 

@@ -1,0 +1,98 @@
+"""What a search knows: the one value that its steps pass along.
+
+`start` turns a query and its options into it; each later step returns it with more filled in.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from indexes.arrays import Floats
+from indexes.catalogue import Filter
+from indexes.index import Index
+from retrieval.encoders.base import Encoder
+from retrieval.errors import QueryError
+from retrieval.fusion.attention import FusedQuery
+from retrieval.query import Query
+from retrieval.ranking import methods, relevance, reranking
+from retrieval.ranking.hub_bias import HubBias
+from retrieval.ranking.matching import Matching
+from retrieval.ranking.methods import Candidate, Ranking
+from retrieval.ranking.relevance import Calibration
+from retrieval.search.options import SearchOptions
+
+_NOTHING = FusedQuery.of_row(np.empty(0, np.float32))
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search, as far as it has come.
+
+    From `start`: ranking, filter, matching (if it re-ranks) and calibration (if relevance is known
+    for the query and the model). Then, step by step: fused, the query with its terms' parts;
+    vector, float32 [dim], what is searched for, which is not `fused.vector` if the ranking expands
+    the query; bias; candidates, best first; lexical_scores, BM25 by photo id; relevance,
+    probabilities by photo id. excluded: the id of a photo that is left out.
+    encoder: gives the encoder; it is called only if a term or the ranking needs one.
+    """
+
+    index: Index
+    query: Query
+    options: SearchOptions
+    encoder: Callable[[], Encoder]
+    ranking: Ranking
+    filter: Filter
+    matching: Matching | None = None
+    calibration: Calibration | None = None
+    fused: FusedQuery = _NOTHING
+    vector: Floats = field(default_factory=lambda: _NOTHING.vector)
+    bias: HubBias = field(default_factory=HubBias)
+    candidates: tuple[Candidate, ...] = ()
+    excluded: int | None = None
+    lexical_scores: Mapping[int, float] = field(default_factory=dict)
+    relevance: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def by_appearance(self) -> bool:
+        """Whether no term is a text: photos are then compared by their image embeddings alone."""
+        return not any(term.kind == "text" for term in self.query.terms)
+
+    @property
+    def named_ranking(self) -> bool:
+        """Whether the user asked for the ranking by its name."""
+        return self.options.ranking != "auto"
+
+
+def start(
+    index: Index, query: Query, options: SearchOptions, encoder: Callable[[], Encoder]
+) -> Search:
+    """What is to be done; raises QueryError if it cannot be."""
+    matching = reranking.matching_for(index, query, options.rerank)
+    ranking = methods.ranking(options.ranking, index.catalogue.has_captions())
+    if any(term.kind == "photo" and term.wanted for term in query.terms):
+        ranking = methods.RANKINGS["plain"]  # biases are of texts, whose cosines are lower
+    calibration = None
+    # Relevance was fitted for the words alone, not for templates or an expanded query.
+    if relevance.calibrated_text(query) and not (ranking.templates or ranking.expansion):
+        calibration = relevance.load_calibration(index.model.fingerprint)
+    filtered = Filter(
+        tuple(_place(index, folder) for folder in query.within), query.after, query.before
+    )
+    return Search(index, query, options, encoder, ranking, filtered, matching, calibration)
+
+
+def _place(index: Index, folder: Path) -> tuple[int, str]:
+    """A folder of the index as (root id, path in it): from here, else from the indexed folder."""
+    located = index.locate(folder)
+    places = [] if located is None else [(located[0].id, located[1])]
+    if not folder.is_absolute():
+        places += [(root.id, folder.as_posix()) for root in index.roots()]
+    for place in places:
+        if index.catalogue.knows(*place):
+            return place
+    raise QueryError(
+        f"{folder} is not a part of this index, or has no photos in it. `retrieval info` lists the "
+        "indexed folders."
+    )
