@@ -80,12 +80,12 @@ def test_a_bad_file_is_tried_again_only_when_it_changed(
 ) -> None:
     (few / "later.png").write_bytes(b"no photo yet")
     index_with(run, few)
-    from retrieval.indexing import run as indexing
+    from retrieval.indexing import encode
 
     opened: list[str] = []
-    real = indexing.open_inside
+    real = encode.open_inside
     monkeypatch.setattr(
-        indexing, "open_inside", lambda root, path: (opened.append(path), real(root, path))[1]
+        encode, "open_inside", lambda root, path: (opened.append(path), real(root, path))[1]
     )
     assert run("index", few).out.startswith("4 unchanged, 1 skipped")
     assert opened == []
@@ -258,9 +258,9 @@ def test_names_with_quotes_and_line_breaks_work(run: Run, few: Path) -> None:
 
 
 def test_a_file_that_vanishes_mid_run_is_no_error(run: Run, few: Path, monkeypatch) -> None:
-    from retrieval.indexing import run as indexing
+    from retrieval.indexing import changes
 
-    real = indexing.walk
+    real = changes.walk
 
     def walk(*arguments):
         for found in list(real(*arguments)):
@@ -268,7 +268,7 @@ def test_a_file_that_vanishes_mid_run_is_no_error(run: Run, few: Path, monkeypat
                 (few / "coffee.png").unlink()
             yield found
 
-    monkeypatch.setattr("retrieval.indexing.run.walk", walk)
+    monkeypatch.setattr(changes, "walk", walk)
     assert index_with(run, few) == {}
     assert present(few) == {"chelsea.png", "rocket.jpg", "china.jpg"}
 
@@ -354,8 +354,7 @@ def test_a_camera_raw_file_is_indexed(run: Run, few: Path, originals: Path) -> N
 
 
 def test_without_rawpy_camera_raw_files_are_mentioned(run: Run, few: Path, monkeypatch) -> None:
-
-    monkeypatch.setattr("retrieval.indexing.run.has_rawpy", lambda: False)
+    monkeypatch.setattr("retrieval.indexing.changes.has_rawpy", lambda: False)
     (few / "IMG_1.dng").write_bytes(b"raw")
     result = run("index", few, "--model", "mini")
     assert result.out.startswith("4 added")
@@ -459,7 +458,7 @@ def test_a_disk_that_fails_for_a_moment_spoils_no_photo(run: Run, few: Path, mon
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patched:
-        patched.setattr("retrieval.indexing.run.open_inside", fail)
+        patched.setattr("retrieval.indexing.encode.open_inside", fail)
         skipped = index_with(run, few)
     assert set(skipped.values()) == {"cannot be read just now (Input/output error)"}
     assert run("index", few).out.startswith("4 added")
