@@ -384,33 +384,29 @@ def write_dng(path: Path, original: Path) -> None:
 
 @pytest.mark.slow
 def test_memory_stays_bounded_over_large_photos(tmp_path: Path) -> None:
-    """Many 48-megapixel photos take little more memory at the end than after the first few."""
-    folder = tmp_path / "large"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    small = Image.fromarray(rng.integers(0, 255, (60, 80, 3), np.uint8))
-    for number in range(24):
-        image = small.resize((8000, 6000)) if number == 0 else None
-        if image is not None:
-            image.save(folder / "0.jpg", quality=40)
-            data = (folder / "0.jpg").read_bytes()
-        else:
-            (folder / f"{number}.jpg").write_bytes(data + bytes([number]))
+    """Decoded photos of 36 MB take no more memory at the end than after the first few.
+
+    PNG, which is decoded in full size before it is made smaller.
+    """
+    Image.linear_gradient("L").resize((4000, 3000)).convert("RGB").save(tmp_path / "0.png")
+    data = (tmp_path / "0.png").read_bytes()
+    for number in range(1, 24):
+        (tmp_path / f"{number}.png").write_bytes(data + bytes([number]))
     code = (
         "import resource, sys, retrieval\n"
         "peaks = []\n"
         "used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
         "peak = lambda _: peaks.append(used())\n"
-        "from retrieval.indexing import run as indexing\n"
-        "indexing.BATCH_SIZE = 4\n"
-        "report = retrieval.index(sys.argv[1], model='mini', progress=peak)\n"
+        "options = retrieval.Options(batch_size=4, workers=2)\n"
+        "report = retrieval.index(sys.argv[1], model='mini', options=options, progress=peak)\n"
         "assert report.encoded == 24\n"
-        "print(peaks[2], peaks[-1])\n"
+        "print(len(peaks), peaks[2], peaks[-1])\n"  # at first 0, then 4 more at each
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(folder)], check=True, capture_output=True
+        [sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True
     )
-    early, late = map(int, done.stdout.split())
+    looks, early, late = map(int, done.stdout.split())
+    assert looks >= 7, "progress after every batch"
     assert late < early + 150, (early, late)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ def run(app: Callable[[], object]) -> None:
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115
     # typer converts arguments by pydantic, which would look for plugins in all that is installed.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    warnings.filterwarnings("ignore", module="PIL")  # bad photos are reported by their reasons
     try:
         app()
     except KeyboardInterrupt:
