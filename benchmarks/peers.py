@@ -6,9 +6,8 @@ leave all the rest out that an index needs: hashes, metadata, a catalogue.
 """
 
 import warnings
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +18,7 @@ from PIL import Image
 from indexes.arrays import Array
 from indexes.lazy_imports import load_torch
 from retrieval.encoders.base import Encoder
+from retrieval.photos.look_ahead import look_ahead
 
 
 @dataclass(frozen=True)
@@ -86,16 +86,12 @@ def embed(peer: Peer, encoder: Encoder, paths: Sequence[Path]) -> Array:
 
     rows: list[Array] = []
     batch: list[Array] = []
-    window: deque[Future[Array]] = deque()
-    todo = iter(paths)
-    with ThreadPoolExecutor(peer.threads) as pool:
-        for _ in paths:
-            while len(window) < 2 * peer.batch and (path := next(todo, None)) is not None:
-                window.append(pool.submit(read, path))
-            batch.append(window.popleft().result())
+    with closing(look_ahead(read, paths, peer.threads, 2 * peer.batch)) as photos:
+        for photo in photos:
+            batch.append(photo)
             if len(batch) == peer.batch:
                 rows.append(peer.encode(np.stack(batch)))
                 batch = []
-        if batch:
-            rows.append(peer.encode(np.stack(batch)))
+    if batch:
+        rows.append(peer.encode(np.stack(batch)))
     return np.concatenate(rows)

@@ -80,12 +80,12 @@ def test_a_bad_file_is_tried_again_only_when_it_changed(
 ) -> None:
     (few / "later.png").write_bytes(b"no photo yet")
     index_with(run, few)
-    from retrieval.indexing import run as indexing
+    from retrieval.indexing import encode
 
     opened: list[str] = []
-    real = indexing.open_inside
+    real = encode.open_inside
     monkeypatch.setattr(
-        indexing, "open_inside", lambda root, path: (opened.append(path), real(root, path))[1]
+        encode, "open_inside", lambda root, path: (opened.append(path), real(root, path))[1]
     )
     assert run("index", few).out.startswith("4 unchanged, 1 skipped")
     assert opened == []
@@ -258,9 +258,9 @@ def test_names_with_quotes_and_line_breaks_work(run: Run, few: Path) -> None:
 
 
 def test_a_file_that_vanishes_mid_run_is_no_error(run: Run, few: Path, monkeypatch) -> None:
-    from retrieval.indexing import run as indexing
+    from retrieval.indexing import changes
 
-    real = indexing.walk
+    real = changes.walk
 
     def walk(*arguments):
         for found in list(real(*arguments)):
@@ -268,7 +268,7 @@ def test_a_file_that_vanishes_mid_run_is_no_error(run: Run, few: Path, monkeypat
                 (few / "coffee.png").unlink()
             yield found
 
-    monkeypatch.setattr("retrieval.indexing.run.walk", walk)
+    monkeypatch.setattr(changes, "walk", walk)
     assert index_with(run, few) == {}
     assert present(few) == {"chelsea.png", "rocket.jpg", "china.jpg"}
 
@@ -354,8 +354,7 @@ def test_a_camera_raw_file_is_indexed(run: Run, few: Path, originals: Path) -> N
 
 
 def test_without_rawpy_camera_raw_files_are_mentioned(run: Run, few: Path, monkeypatch) -> None:
-
-    monkeypatch.setattr("retrieval.indexing.run.has_rawpy", lambda: False)
+    monkeypatch.setattr("retrieval.indexing.changes.has_rawpy", lambda: False)
     (few / "IMG_1.dng").write_bytes(b"raw")
     result = run("index", few, "--model", "mini")
     assert result.out.startswith("4 added")
@@ -385,33 +384,29 @@ def write_dng(path: Path, original: Path) -> None:
 
 @pytest.mark.slow
 def test_memory_stays_bounded_over_large_photos(tmp_path: Path) -> None:
-    """Many 48-megapixel photos take little more memory at the end than after the first few."""
-    folder = tmp_path / "large"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    small = Image.fromarray(rng.integers(0, 255, (60, 80, 3), np.uint8))
-    for number in range(24):
-        image = small.resize((8000, 6000)) if number == 0 else None
-        if image is not None:
-            image.save(folder / "0.jpg", quality=40)
-            data = (folder / "0.jpg").read_bytes()
-        else:
-            (folder / f"{number}.jpg").write_bytes(data + bytes([number]))
+    """Decoded photos of 36 MB take no more memory at the end than after the first few.
+
+    PNG, which is decoded in full size before it is made smaller.
+    """
+    Image.linear_gradient("L").resize((4000, 3000)).convert("RGB").save(tmp_path / "0.png")
+    data = (tmp_path / "0.png").read_bytes()
+    for number in range(1, 24):
+        (tmp_path / f"{number}.png").write_bytes(data + bytes([number]))
     code = (
         "import resource, sys, retrieval\n"
         "peaks = []\n"
         "used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
         "peak = lambda _: peaks.append(used())\n"
-        "from retrieval.indexing import run as indexing\n"
-        "indexing.BATCH_SIZE = 4\n"
-        "report = retrieval.index(sys.argv[1], model='mini', progress=peak)\n"
+        "options = retrieval.Options(batch_size=4, workers=2)\n"
+        "report = retrieval.index(sys.argv[1], model='mini', options=options, progress=peak)\n"
         "assert report.encoded == 24\n"
-        "print(peaks[2], peaks[-1])\n"
+        "print(len(peaks), peaks[2], peaks[-1])\n"  # at first 0, then 4 more at each
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(folder)], check=True, capture_output=True
+        [sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True
     )
-    early, late = map(int, done.stdout.split())
+    looks, early, late = map(int, done.stdout.split())
+    assert looks >= 7, "progress after every batch"
     assert late < early + 150, (early, late)
 
 
@@ -459,7 +454,7 @@ def test_a_disk_that_fails_for_a_moment_spoils_no_photo(run: Run, few: Path, mon
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patched:
-        patched.setattr("retrieval.indexing.run.open_inside", fail)
+        patched.setattr("retrieval.indexing.encode.open_inside", fail)
         skipped = index_with(run, few)
     assert set(skipped.values()) == {"cannot be read just now (Input/output error)"}
     assert run("index", few).out.startswith("4 added")

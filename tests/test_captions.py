@@ -106,7 +106,7 @@ def test_hostile_texts_are_bounded_and_bring_nothing_from_outside(
     (few / "captions.jsonl").write_text("\n".join([*map(json.dumps, rows), "{"]))
     report = retrieval.index(few, model="mini")
     assert captions(few) == {"chelsea.png": ["a [31mred cat", "second"]}
-    assert any("3 text(s)" in note for note in report.notes)
+    assert any("3 text file(s)" in note for note in report.notes)
     assert any("captions.jsonl" in note for note in report.notes)
 
 
@@ -314,6 +314,7 @@ def test_an_xmp_file_beside_a_photo_is_read(few: Path) -> None:
         b'<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><x>&b;</x>',
         "<!DOCTYPE x><x/>".encode("utf-16"),
         b"<x>",
+        b'<?xml version="1.0" encoding="no-such"?><x/>',
         b"\xff\xfe",
         b"<x>" + b" " * (1 << 20) + b"</x>",
     ],
@@ -345,7 +346,7 @@ def test_a_list_of_captions_from_elsewhere_is_named_once(run: Run, few: Path) ->
     told = run("index", few)
     assert "2 photos are called china.jpg" in told.out and captions(few) == {}
     listed.unlink()
-    assert "are not there now" in run("index", few).out
+    assert "is not there now" in run("index", few).out
     assert run("index", few, "--captions", "").code == 0
     assert "not there now" not in run("index", few).out
     assert "no file" in run("index", few, "--captions", listed).talk

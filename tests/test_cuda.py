@@ -355,7 +355,7 @@ def test_an_index_by_a_cards_decoder_finds_the_same(
 ) -> None:
     decode = Counting(NvjpegDecoder(device))
     if device == "cpu":
-        monkeypatch.setattr("retrieval.indexing.run.jpeg_decoder", lambda _: decode)
+        monkeypatch.setattr("retrieval.indexing.encode.jpeg_decoder", lambda _: decode)
     compute = Compute("torch", device)  # type: ignore[arg-type]
     scores = []
     for place, options in (("here", ON_CPU), ("there", compute)):

@@ -41,10 +41,9 @@ def test_twenty_kills_lose_nothing(originals: Path, tmp_path: Path) -> None:
     expected = {path.name for path in folder.iterdir()}
     code = (
         "import sys, retrieval\n"
-        "from retrieval.indexing import run as indexing\n"
-        "indexing.BATCH_SIZE = 4\n"
         "tell = lambda p: print(p.done, flush=True)\n"
-        "retrieval.index(sys.argv[1], model='mini', progress=tell)\n"
+        "options = retrieval.Options(batch_size=4)\n"
+        "retrieval.index(sys.argv[1], model='mini', options=options, progress=tell)\n"
     )
     chance = random.Random(0)
     started = time.monotonic()
@@ -85,12 +84,13 @@ def test_ctrl_c_keeps_what_was_done_and_says_so(originals: Path, tmp_path: Path)
     code = (
         "import signal, sys, cli\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs\n"
-        "from retrieval.indexing import run as indexing\n"
-        "real = indexing._Run._commit\n"
-        "def commit(self, batch):\n"
-        "    real(self, batch)\n"
+        "from retrieval.indexing import commit\n"
+        "real = commit.commit_batch\n"
+        "def commit_batch(*arguments):\n"
+        "    committed = real(*arguments)\n"
         "    print('committed', flush=True)\n"
-        "indexing._Run._commit = commit\n"
+        "    return committed\n"
+        "commit.commit_batch = commit_batch\n"
         "sys.argv = ['retrieval', 'index', sys.argv[1], '--model', 'mini', '--batch-size', '2']\n"
         "cli.main()\n"
     )

@@ -1,1 +1,1 @@
-"""What is written about photos: beside them, in lists, and inside the photo files."""
+"""Captions of photos: read from files beside them, from lists, and from the photo files."""

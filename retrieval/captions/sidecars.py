@@ -1,78 +1,82 @@
-"""Captions that lie beside photos: found and read when a folder is indexed.
+"""Captions of the photos in a folder, read from text files when the folder is indexed.
 
-Looked for are `photo.txt` and `photo.xmp`, or `photo.jpg.txt` and `photo.jpg.xmp`, beside a photo,
-and lists of captions (`captions.jsonl` and CSV) in its folder or one above, up to the indexed
-folder; above that only where the indexed folder is the usual `images` of a data set. Lists from
-anywhere else are named by the user. What a file says is not believed: sizes are bounded, links are
-not followed out of the folder, and control characters are dropped.
+A photo `photo.jpg` may have `photo.txt`, `photo.xmp`, `photo.jpg.txt` and `photo.jpg.xmp` in its
+folder. Lists of captions (`captions.jsonl`, CSV) are looked for in its folder and those above, up
+to the indexed folder, and one above that if the indexed folder is the `images` of a data set; lists
+elsewhere are named by the user. No file is trusted: sizes are bounded, links are not followed out
+of the folder, and control characters are dropped. Captions inside photo files: see `metadata`.
 """
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from indexes.fulltext import Caption
 from retrieval.captions.formats import LONGEST_CAPTION, Problem, Row, read_rows
 from retrieval.captions.locate import find_photos
-from retrieval.captions.metadata import LARGEST, xmp_texts
+from retrieval.captions.metadata import MAX_XMP, xmp_texts
 from retrieval.errors import DataSetError, PhotoError
 from retrieval.photos.files import open_inside, real_path
 
 LISTS = ("captions.jsonl", "metadata.jsonl", "captions.csv", "captions.txt")
-_IMAGES = ("images", "Images")  # whose captions usually lie in the folder above
-_MOST = 50  # captions of a photo that are kept
-_LONGEST_SIDECAR = 1 << 16  # bytes
+_IMAGES = ("images", "Images")  # data sets have their captions in the folder above these
+_MAX_CAPTIONS = 50  # of one photo
+_MAX_SIDECAR = 1 << 16  # bytes
 
 
 @dataclass
-class Found:
-    """The captions of photos, and sentences on what could not be read."""
+class ReadCaptions:
+    """The captions of photos, and sentences about files that could not be read."""
 
     captions: list[Caption] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
-def read_captions(root: Path, photos: Iterable[str], lists: Sequence[Path] = ()) -> Found:
-    """What is said of `photos`, paths in an indexed folder, in their order.
+def read_captions(root: Path, photos: Iterable[str], lists: Sequence[Path] = ()) -> ReadCaptions:
+    """The captions of `photos`, paths in an indexed folder, in their order.
 
     root: the folder, without links; lists: more files of captions, which name photos by their path
     in the folder or by their name alone. Never raises for what is wrong with a file.
     """
-    found = Found()
-    wanted = dict.fromkeys(photos)
-    folders: defaultdict[str, list[str]] = defaultdict(list)
-    for path in wanted:
-        folders[path.rpartition("/")[0]].append(path)
-    said: defaultdict[str, list[Caption]] = defaultdict(list)
-    bad: list[str] = []
-    for folder, inside in folders.items():
-        for caption in _sidecars(root, folder, inside, bad):
-            said[caption.path].append(caption)
-    for file, origin in _lists(root, folders):
-        for path, caption in _listed(file, origin, root, wanted, found.notes):
-            said[path].append(caption)
+    result = ReadCaptions()
+    paths = dict.fromkeys(photos)
+    by_folder: defaultdict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        by_folder[path.rpartition("/")[0]].append(path)
+    captions: defaultdict[str, list[Caption]] = defaultdict(list)
+    unreadable: list[str] = []
+    for folder, inside in by_folder.items():
+        for caption in _read_sidecars(root, folder, inside, unreadable):
+            captions[caption.path].append(caption)
+    for file, origin in _find_lists(root, by_folder):
+        for caption in _read_found_list(file, origin, root, paths, result.notes):
+            captions[caption.path].append(caption)
     for file in lists:
-        for path, caption in _named(file, wanted, found.notes):
-            said[path].append(caption)
-    for path in wanted:
-        unique = {caption.text: caption for caption in reversed(said.get(path, ()))}
-        found.captions += list(reversed(unique.values()))[:_MOST]
-    if bad:
-        found.notes.append(
-            f"{len(bad)} text(s) beside photos could not be read as captions, the first {bad[0]}."
+        for caption in _read_named_list(file, paths, result.notes):
+            captions[caption.path].append(caption)
+    for path in paths:
+        unique = {caption.text: caption for caption in reversed(captions.get(path, ()))}
+        result.captions += list(reversed(unique.values()))[:_MAX_CAPTIONS]
+    if unreadable:
+        result.notes.append(
+            f"{len(unreadable)} text file(s) could not be read as captions, the first "
+            f"{unreadable[0]}."
         )
-    return found
+    return result
 
 
 def clean(text: str) -> str:
-    """A caption as one line of printable characters, cut where it is too long."""
+    """A caption as one line of printable characters, cut at the longest length."""
     words = "".join(c if c.isprintable() else " " for c in text[:LONGEST_CAPTION]).split()
     return " ".join(words)
 
 
-def _sidecars(root: Path, folder: str, photos: Sequence[str], bad: list[str]) -> Iterator[Caption]:
+def _read_sidecars(
+    root: Path, folder: str, photos: Sequence[str], unreadable: list[str]
+) -> Iterator[Caption]:
+    """The captions in text and XMP files of one folder; `unreadable` gets those that are bad."""
     try:
         with os.scandir(root / folder if folder else root) as entries:
             names = {e.name for e in entries if e.name.endswith((".txt", ".xmp")) and e.is_file()}
@@ -83,30 +87,33 @@ def _sidecars(root: Path, folder: str, photos: Sequence[str], bad: list[str]) ->
     for path in photos:
         name = path.rpartition("/")[2]
         stem = name.rpartition(".")[0]
-        for text in dict.fromkeys(
-            f"{of}{kind}" for kind in (".txt", ".xmp") for of in (name, stem)
+        for sidecar in dict.fromkeys(
+            f"{start}{suffix}" for suffix in (".txt", ".xmp") for start in (name, stem)
         ):
-            if text not in names or (text in LISTS and name.rpartition(".")[0] == "captions"):
+            if sidecar not in names or (sidecar in LISTS and stem == "captions"):
                 continue
-            origin = f"{folder}/{text}" if folder else text
+            origin = f"{folder}/{sidecar}" if folder else sidecar
             try:
-                most = LARGEST if text.endswith(".xmp") else _LONGEST_SIDECAR
-                with open_inside(root, origin) as file:
-                    data = file.read(most + 1)
-                if len(data) > most:
-                    raise PhotoError(f"longer than {most:,} bytes")
-                if text.endswith(".xmp"):
-                    lines = xmp_texts(data)
-                else:
-                    lines = data.decode("utf-8-sig").splitlines()
+                texts = _read_sidecar(root, origin)
             except (OSError, PhotoError, ValueError) as error:
-                bad.append(f"{origin!r} ({error})")
+                unreadable.append(f"{origin!r} ({error})")
                 continue
-            yield from (Caption(path, origin, line) for line in map(clean, lines) if line)
+            yield from (Caption(path, origin, text) for text in map(clean, texts) if text)
 
 
-def _lists(root: Path, folders: Iterable[str]) -> Iterator[tuple[Path, str]]:
-    """The lists of captions that may speak of photos in these folders, with their names here."""
+def _read_sidecar(root: Path, path: str) -> list[str]:
+    """The texts in a sidecar; raises OSError, PhotoError or ValueError."""
+    is_xmp = path.endswith(".xmp")
+    limit = MAX_XMP if is_xmp else _MAX_SIDECAR
+    with open_inside(root, path) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise PhotoError(f"longer than {limit:,} bytes")
+    return xmp_texts(data) if is_xmp else data.decode("utf-8-sig").splitlines()
+
+
+def _find_lists(root: Path, folders: Iterable[str]) -> Iterator[tuple[Path, str]]:
+    """The lists of captions that may name photos in these folders, each with its origin."""
     within: dict[str, None] = {"": None}
     for folder in folders:
         while folder:
@@ -115,7 +122,7 @@ def _lists(root: Path, folders: Iterable[str]) -> Iterator[tuple[Path, str]]:
     for folder in within:
         for name in LISTS:
             origin = f"{folder}/{name}" if folder else name
-            # Following links may lead out of the folder, and reading a pipe would never end.
+            # A link may lead out of the folder, and reading a pipe would never end.
             if _is_file(root / origin) and real_path(root, origin) is not None:
                 yield root / origin, origin
     if root.name in _IMAGES:
@@ -125,9 +132,10 @@ def _lists(root: Path, folders: Iterable[str]) -> Iterator[tuple[Path, str]]:
                 yield above, f"../{name}"
 
 
-def _listed(
-    file: Path, origin: str, root: Path, wanted: dict[str, None], notes: list[str]
-) -> Iterator[tuple[str, Caption]]:
+def _read_found_list(
+    file: Path, origin: str, root: Path, photos: Container[str], notes: list[str]
+) -> Iterator[Caption]:
+    """The captions of a list in or above the indexed folder, which names photos by their paths."""
     problems: list[Problem] = []
     try:
         rows: list[Row] = []
@@ -136,52 +144,55 @@ def _listed(
                 rows.append(row)
             else:
                 problems.append(row)
-        place, short = find_photos(file, rows, None)
+        folder, by_name = find_photos(file, rows, None)
     except (DataSetError, OSError) as error:
         notes.append(f"No captions were taken from {file}: {error}")
         return
     if problems:
         first = problems[0]
-        notes.append(
-            f"{len(problems)} entry(s) of {file} gave no caption, the first {first.where}: "
-            f"{first.what}."
-        )
+        notes.append(_bad_entries(file, len(problems), f"{first.where}: {first.what}"))
     for row in rows:
-        path = place / (row.image.rpartition("/")[2] if short else row.image)
-        if not path.is_relative_to(root):
+        photo = folder / (row.image.rpartition("/")[2] if by_name else row.image)
+        if not photo.is_relative_to(root):
             continue
-        inside = path.relative_to(root).as_posix()
-        if inside in wanted:
-            yield from ((inside, Caption(inside, origin, t)) for t in map(clean, row.captions) if t)
+        path = photo.relative_to(root).as_posix()
+        if path in photos:
+            yield from (Caption(path, origin, text) for text in map(clean, row.captions) if text)
 
 
-def _named(file: Path, wanted: dict[str, None], notes: list[str]) -> Iterator[tuple[str, Caption]]:
-    """The captions of a list that lies anywhere: photos are known by path or, if only one has it,
-    by name."""
-    names: defaultdict[str, list[str]] = defaultdict(list)
-    for path in wanted:
-        names[path.rpartition("/")[2]].append(path)
-    wrong, first = 0, ""
+def _read_named_list(file: Path, photos: Collection[str], notes: list[str]) -> Iterator[Caption]:
+    """The captions of a list that the user named, wherever it is.
+
+    It names photos by their paths in the indexed folder, or by names that only one photo has.
+    """
+    by_name: defaultdict[str, list[str]] = defaultdict(list)
+    for path in photos:
+        by_name[path.rpartition("/")[2]].append(path)
+    bad, first = 0, ""
     try:
         for row in read_rows(file):
             if not isinstance(row, Row):
-                wrong, first = wrong + 1, first or f"{row.where}: {row.what}"
+                bad, first = bad + 1, first or f"{row.where}: {row.what}"
                 continue
-            found = [row.image] if row.image in wanted else names[row.image.rpartition("/")[2]]
+            found = [row.image] if row.image in photos else by_name[row.image.rpartition("/")[2]]
             if len(found) > 1:
-                wrong += 1
+                bad += 1
                 first = first or f"{len(found)} photos are called {row.image}"
             elif found:
                 for text in filter(None, map(clean, row.captions)):
-                    yield found[0], Caption(found[0], str(file), text)
+                    yield Caption(found[0], str(file), text)
     except (DataSetError, OSError) as error:
         notes.append(f"No captions were taken from {file}: {error}")
-    if wrong:
-        notes.append(f"{wrong} entry(s) of {file} gave no caption, the first {first}.")
+    if bad:
+        notes.append(_bad_entries(file, bad, first))
+
+
+def _bad_entries(file: Path, count: int, first: str) -> str:
+    return f"{count} bad entry(s) in {file} were skipped, the first {first}."
 
 
 def _is_file(path: Path) -> bool:
-    """Whether there is such a file; False where that may not be looked at."""
+    """Whether there is such a file; False if the system does not let us look."""
     try:
         return path.is_file()
     except OSError:

@@ -5,6 +5,7 @@ Exit codes: 1 for an error, 2 for wrong usage, 130 if it was interrupted.
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ def run(app: Callable[[], object]) -> None:
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115
     # typer uses pydantic, which would look for plugins in every installed package.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    warnings.filterwarnings("ignore", module="PIL")  # bad photos are reported by their reasons
     try:
         app()
     except KeyboardInterrupt:

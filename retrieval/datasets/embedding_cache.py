@@ -1,18 +1,15 @@
-"""Embeddings of captioned photos, kept between runs so that a second benchmark or training takes
-seconds.
+"""Embeddings of captioned photos, cached so that a second benchmark or training takes seconds.
 
-There is one index for each model's weights in the user's cache folder: photos are known in it by
-their content, as in any index, and captions by their text in a database beside it. The folder can
-be deleted at any time.
+The user's cache folder has an index for each model's weights, in which photos are known by their
+content, as in any index, and a database of captions, known by their text. The folder can be deleted
+at any time. It is not searched.
 """
 
 import os
 import sqlite3
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,16 +30,17 @@ from retrieval.errors import DataSetError, PhotoError
 from retrieval.fusion.attention import MEAN
 from retrieval.photos.decode import default_max_megapixels, open_photo
 from retrieval.photos.files import content_hash, reading
+from retrieval.photos.look_ahead import look_ahead
 
 Progress = Callable[[str, int, int], None]
 
-_PHOTOS, _TEXTS = 32, 256  # encoded at once
+_PHOTO_BATCH, _TEXT_BATCH = 32, 256
 _SQL_VARIABLES = 30_000
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """float32 [n, dim] unit rows, and how many of them were encoded just now."""
+    """Embeddings, float32 [n, dim], unit rows; fresh: how many were encoded in this run."""
 
     rows: Floats
     fresh: int
@@ -50,14 +48,16 @@ class Embedded:
 
 @dataclass(frozen=True)
 class _Read:
+    """A photo file that was read: new (`photo`, `prepared`), known by its hash, or bad."""
+
     hash: str
     photo: Photo | None = None
     prepared: Array | None = None
-    wrong: str | None = None
+    reason: str | None = None
 
 
 class EmbeddingCache:
-    """The kept embeddings of one encoder, open for reading and adding."""
+    """The cached embeddings of one encoder, open for reading and adding."""
 
     def __init__(self, index: Index, encoder: Encoder, progress: Progress) -> None:
         self._index, self._encoder, self._progress = index, encoder, progress
@@ -66,12 +66,12 @@ class EmbeddingCache:
     def photos(self, photos: Sequence[CaptionedPhoto]) -> tuple[Embedded, dict[int, str]]:
         """The embeddings of the photos that can be used, in order.
 
-        The second value says what is wrong with the others, by their positions.
+        The second value has the reasons against the others, by their positions.
         """
         catalogue = self._index.catalogue
         known = catalogue.hashes()
         hashes: list[str] = []
-        wrong: dict[int, str] = {}
+        reasons: dict[int, str] = {}
         batch: dict[str, _Read] = {}
         fresh = 0
 
@@ -84,25 +84,30 @@ class EmbeddingCache:
                 fresh += len(batch)
                 batch.clear()
 
-        limit = default_max_megapixels(os.cpu_count() or 1)
-        for i, read in enumerate(_ahead(lambda photo: self._read(photo, known, limit), photos)):
-            if read.wrong is not None:
-                wrong[i] = read.wrong
-                continue
-            hashes.append(read.hash)
-            if read.photo is not None:
-                batch.setdefault(read.hash, read)
-            if len(batch) == _PHOTOS:
-                commit()
-                known.update(hashes)
-            self._progress("photos", i + 1, len(photos))
+        workers = os.cpu_count() or 1
+        limit = default_max_megapixels(workers)
+        reads = look_ahead(
+            lambda photo: self._read(photo, known, limit), photos, workers, 2 * _PHOTO_BATCH
+        )
+        with closing(reads):
+            for i, read in enumerate(reads):
+                if read.reason is not None:
+                    reasons[i] = read.reason
+                    continue
+                hashes.append(read.hash)
+                if read.photo is not None:
+                    batch.setdefault(read.hash, read)
+                if len(batch) == _PHOTO_BATCH:
+                    commit()
+                    known.update(hashes)
+                self._progress("photos", i + 1, len(photos))
         commit()
         ids = catalogue.photo_ids(set(hashes))
-        places, rows = catalogue.all_search_embeddings(self._index.model.dim)
-        return Embedded(rows[np.searchsorted(places, [ids[h] for h in hashes])], fresh), wrong
+        row_ids, rows = catalogue.all_search_embeddings(self._index.model.dim)
+        return Embedded(rows[np.searchsorted(row_ids, [ids[h] for h in hashes])], fresh), reasons
 
     def _read(self, photo: CaptionedPhoto, known: set[str], limit: float) -> _Read:
-        """One photo (in a thread): its hash, and prepared unless it is known."""
+        """Read one photo (in a thread), and decode it unless it is known."""
         try:
             with reading(), photo.open() as file:
                 digest = content_hash(file)
@@ -110,11 +115,11 @@ class EmbeddingCache:
                     return _Read(digest)
                 size, decode = self._encoder.image_size, jpeg_decoder(self._encoder)
                 pixels, facts = open_photo(file, photo.path, limit, size, decode)
-            return _Read(digest, Photo(hash=digest, **facts), self._encoder.prepare(pixels))
+            return _Read(digest, Photo(hash=digest, **asdict(facts)), self._encoder.prepare(pixels))
         except FileNotFoundError:
-            return _Read("", wrong="it is gone")
+            return _Read("", reason="it is gone")
         except PhotoError as error:
-            return _Read("", wrong=str(error))
+            return _Read("", reason=str(error))
 
     def texts(self, texts: Sequence[str]) -> Embedded:
         """The embeddings of texts, in order."""
@@ -122,8 +127,8 @@ class EmbeddingCache:
         with _database(self._texts) as db:
             found = self._find(db, list(keys.values()))
             missing = [text for text, key in keys.items() if key not in found]
-            for start in range(0, len(missing), _TEXTS):
-                part = missing[start : start + _TEXTS]
+            for start in range(0, len(missing), _TEXT_BATCH):
+                part = missing[start : start + _TEXT_BATCH]
                 rows = self._encoder.encode_texts(part).astype("<f4")
                 found.update((keys[text], row) for text, row in zip(part, rows, strict=True))
                 with db:
@@ -149,37 +154,38 @@ class EmbeddingCache:
 
 
 def drop_unreadable(
-    captioned: CaptionedSet, wrong: Mapping[int, str], skip_bad: bool, log: Callable[[str], None]
+    captioned: CaptionedSet, reasons: Mapping[int, str], skip_bad: bool, log: Callable[[str], None]
 ) -> CaptionedSet:
-    """The set without the photos that cannot be read, `wrong` as `EmbeddingCache.photos` tells it.
+    """The set without the photos that cannot be read.
 
-    Raises DataSetError unless they are to be skipped.
+    reasons: as `EmbeddingCache.photos` returns them. Raises DataSetError if there are any and
+    `skip_bad` is False, or if no photo is left.
     """
-    if not wrong:
+    if not reasons:
         return captioned
-    place, why = next(iter(wrong.items()))
-    first = f"{captioned.photos[place].name}: {why}"
-    if not skip_bad or len(wrong) == len(captioned.photos):
+    position, reason = next(iter(reasons.items()))
+    first = f"{captioned.photos[position].name}: {reason}"
+    if not skip_bad or len(reasons) == len(captioned.photos):
         raise DataSetError(
-            f"{len(wrong)} of the {len(captioned.photos):,} photos of {captioned.name} cannot be "
-            f"read, the first {first}. Put them right, or add --skip-bad to go on without them."
+            f"{len(reasons)} of the {len(captioned.photos):,} photos of {captioned.name} cannot be "
+            f"read, the first {first}. Repair or remove them, or add --skip-bad to leave them out."
         )
-    log(f"Left out {len(wrong)} photos that cannot be read, the first {first}.")
-    kept = tuple(photo for i, photo in enumerate(captioned.photos) if i not in wrong)
-    return replace(captioned, photos=kept)
+    log(f"Left out {len(reasons)} photos that cannot be read, the first {first}.")
+    readable = tuple(photo for i, photo in enumerate(captioned.photos) if i not in reasons)
+    return replace(captioned, photos=readable)
 
 
 @contextmanager
 def open_embedding_cache(
     encoder: Encoder, progress: Progress, rebuild: bool = False
 ) -> Iterator[EmbeddingCache]:
-    """Open what is kept for an encoder's weights. rebuild: forget it first.
+    """Open the cache for an encoder's weights. rebuild: empty it first.
 
-    Raises IndexBusyError while another benchmark uses it.
+    Raises IndexBusyError while another process uses it.
     """
     import platformdirs
 
-    # Another version may read photos in another way.
+    # Another version of this package may decode photos differently.
     name = f"{encoder.fingerprint}-{__version__}"
     folder = platformdirs.user_cache_path("crossmodal-retrieval") / "benchmarks" / name
     if rebuild and is_index(folder):
@@ -187,8 +193,8 @@ def open_embedding_cache(
         (folder / "texts.db").unlink(missing_ok=True)
     with lock(folder):
         if not is_index(folder):
-            made = IndexModel(encoder.name, encoder.fingerprint, encoder.dim, MEAN)
-            Index.create(folder, made).close()
+            model = IndexModel(encoder.name, encoder.fingerprint, encoder.dim, MEAN)
+            Index.create(folder, model).close()
         with Index.open(folder, writable=True) as index:
             yield EmbeddingCache(index, encoder, progress)
 
@@ -204,23 +210,6 @@ def _database(file: Path) -> Iterator[sqlite3.Connection]:
             db.close()
     except sqlite3.Error as error:
         raise StorageError(
-            f"The kept embeddings {file} cannot be used ({error}). Make room, or delete that file, "
-            "and run the same command again."
+            f"The cached embeddings in {file} cannot be used ({error}). Free some disk space, or "
+            "delete that file, and run the same command again."
         ) from error
-
-
-def _ahead(
-    read: Callable[[CaptionedPhoto], _Read], photos: Sequence[CaptionedPhoto]
-) -> Iterator[_Read]:
-    """Photos in order, read by threads in a bounded window ahead."""
-    window: deque[Future[_Read]] = deque()
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        try:
-            for photo in photos:
-                window.append(pool.submit(read, photo))
-                if len(window) > 2 * _PHOTOS:
-                    yield window.popleft().result()
-            while window:
-                yield window.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)

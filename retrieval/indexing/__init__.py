@@ -1,1 +1,1 @@
-"""Indexing: a folder of photos becomes an index, and stays in line with it."""
+"""The index journey: from folders of photos to an index, and back up to date after changes."""

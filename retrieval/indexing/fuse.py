@@ -1,7 +1,7 @@
-"""Photos of an index fused with what is said of them.
+"""Fuse the photos of an index with their captions.
 
-Changes an index, whose lock the caller holds. A caption that changed is embedded again, the photo
-is not; another fusion needs neither.
+Writes to an index whose lock the caller holds. Changed captions are embedded again, their photos
+are not; a change of the fusion needs no encoder at all.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from retrieval.encoders.base import Encoder
 from retrieval.fusion.attention import Fusion, normalise
 from retrieval.fusion.store import load_fusion
 
-_AT_ONCE = 64  # photos whose captions are embedded and committed together
+_BATCH = 64  # photos whose captions are embedded and committed together
 
 
 def fuse_index(
@@ -25,24 +25,22 @@ def fuse_index(
 ) -> int:
     """Bring all photos in line with their captions and with the fusion of the index's model.
 
-    Returns how many photos' captions were embedded.
-
-    encoder: called only if a caption has to be embedded. progress: photos whose captions are
-    embedded, of how many.
+    encoder: called only if a caption has to be embedded; progress: called with the number of
+    photos whose captions are embedded, and of how many. Returns that number.
     """
     catalogue = index.catalogue
     before = catalogue.digests()
-    said = catalogue.texts()
-    digests = {i: _digest(texts) for i, texts in said.items()}
-    gone = [i for i in before if i not in digests]
-    if gone:
-        # Of a photo that is away for now, what was said stays.
-        away = set(catalogue.absent().tolist())
-        catalogue.drop_caption_embeddings([i for i in gone if i not in away])
+    captions = catalogue.texts()
+    digests = {i: _digest(texts) for i, texts in captions.items()}
+    without = [i for i in before if i not in digests]
+    if without:
+        # A photo whose file is missing may come back, and keeps its captions.
+        absent = set(catalogue.absent().tolist())
+        catalogue.drop_caption_embeddings([i for i in without if i not in absent])
     changed = [i for i, digest in digests.items() if before.get(i) != digest]
-    for start in range(0, len(changed), _AT_ONCE):
-        part = changed[start : start + _AT_ONCE]
-        rows = _embed(encoder(), [said[i] for i in part])
+    for start in range(0, len(changed), _BATCH):
+        part = changed[start : start + _BATCH]
+        rows = _embed(encoder(), [captions[i] for i in part])
         catalogue.put_caption_embeddings(part, [digests[i] for i in part], rows)
         progress(start + len(part), len(changed))
     fuse_photos(index, load_fusion(index.model.fingerprint, index.model.dim))
@@ -50,7 +48,7 @@ def fuse_index(
 
 
 def fuse_photos(index: Index, fusion: Fusion) -> int:
-    """Fuse by `fusion` what is not fused by it yet, without any encoder; returns how many."""
+    """Fuse the photos that `fusion` has not fused yet, without an encoder; returns how many."""
     catalogue, count, last = index.catalogue, 0, 0
     same = index.model.fusion == fusion.name
     with catalogue.transaction():
@@ -65,10 +63,10 @@ def fuse_photos(index: Index, fusion: Fusion) -> int:
     return count
 
 
-def _embed(encoder: Encoder, said: Sequence[Sequence[str]]) -> Floats:
+def _embed(encoder: Encoder, captions: Sequence[Sequence[str]]) -> Floats:
     """The normalised mean of the embeddings of each photo's captions, float32 [n, dim]."""
-    rows = encoder.encode_texts([text for texts in said for text in texts])
-    ends = np.cumsum([len(texts) for texts in said])[:-1]
+    rows = encoder.encode_texts([text for texts in captions for text in texts])
+    ends = np.cumsum([len(texts) for texts in captions])[:-1]
     return normalise(np.stack([part.mean(0) for part in np.split(rows, ends)]))
 
 

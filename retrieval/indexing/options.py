@@ -1,4 +1,4 @@
-"""What an index run is asked to do, what it reports while it goes on, and what it did."""
+"""The options of an index run, its progress and its report. No work is done here."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,11 +8,15 @@ from typing import Literal
 from retrieval.encoders.engine import Compute
 
 
-@dataclass
+@dataclass(frozen=True)
 class Report:
-    """What a run did. Counts are of files, but for `encoded`, `pruned` and `fused` (photos).
-    `captioned` are the files that a caption was found for, `fused` the photos whose captions are
-    new or others than before."""
+    """What a run did, in numbers of files, except for `encoded`, `pruned` and `fused`: of photos.
+
+    added, updated, moved, copied, unchanged: photo files; removed: files that are no longer there;
+    skipped: bad files; captioned: files that have captions; fused: photos whose captions are new or
+    changed. reasons: the bad files that this run read, as (path, reason); notes: sentences on what
+    was left out.
+    """
 
     added: int = 0
     updated: int = 0
@@ -26,19 +30,19 @@ class Report:
     captioned: int = 0
     fused: int = 0
     seconds: float = 0.0
-    reasons: list[tuple[str, str]] = field(default_factory=list)  # (path, reason), new ones
-    notes: list[str] = field(default_factory=list)  # sentences on what was left out
+    reasons: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def photos_per_second(self) -> float:
-        """Photos that were encoded, by the time of the whole run."""
+        """Encoded photos per second of the whole run."""
         return self.encoded / self.seconds if self.seconds > 0 else 0.0
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: files (or photos whose captions are read) done of `total`, of which
-    `skipped`."""
+    """How far a run is: `done` of `total` files, `skipped` of them bad; or, if `what` is captions,
+    photos whose captions were embedded."""
 
     done: int
     total: int
@@ -50,11 +54,12 @@ class Progress:
 class Options:
     """How to index.
 
-    exclude: shell patterns, None for those of the last run; workers: decoding threads, None for
-    one a core; max_megapixels: larger photos are skipped, None to choose by free memory; prune:
-    forget photos that are gone; rebuild: encode all again, needed to change the model; compute: by
-    which engine and device; batch_size: photos that are encoded and committed together; captions:
-    files that name photos and say what is in them, None for those of the last run.
+    exclude: shell patterns of files to leave out, None for those of the last run; workers: decoding
+    threads, None for one a core; max_megapixels: larger photos are skipped, None to choose by free
+    memory; prune: forget photos that are gone; rebuild: encode all photos again, as a change of
+    model needs; compute: engine and device; batch_size: photos that are encoded and committed
+    together, None to choose by the device; captions: files with captions of photos, None for those
+    of the last run.
     """
 
     exclude: Sequence[str] | None = None

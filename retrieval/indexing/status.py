@@ -1,20 +1,23 @@
-"""What an index holds, and how the folders differ from it now. Reads only, encodes nothing."""
+"""What an index holds, and how its folders differ from it now.
+
+Nothing is written and no file is opened: names, sizes and times are compared.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from indexes.catalogue import IndexModel
 from indexes.index import Index
-from retrieval.photos.walk import Walk, has_rawpy, is_below, walk
+from retrieval.photos.walk import LeftOut, has_rawpy, is_below, walk
 
 
 @dataclass(frozen=True)
 class Status:
-    """The answer of `status`.
+    """What an index holds.
 
-    photos, files, missing, skipped: as catalogued (missing: photos gone from disk but not
-    forgotten); reasons: (path, reason) of the skipped files; new, changed, gone: files on disk
-    since the last run, None where not looked.
+    photos, files, missing, skipped: as in the catalogue (missing: photos that are no longer on
+    disk, but not forgotten); reasons: the skipped files as (path, reason); new, changed, gone:
+    files on disk since the last run, None if the folders were not walked.
     """
 
     folder: Path
@@ -33,9 +36,9 @@ class Status:
 
 
 def status(index: Index, look: bool = True) -> Status:
-    """Describe an index. look: whether to walk its folders for what is new, changed or gone."""
+    """Describe an index. look: whether to walk its folders for new, changed and missing files."""
     roots = index.roots()
-    places = {root.id: root.path for root in roots}
+    folders = {root.id: root.path for root in roots}
     new = changed = gone = 0
     exclude = index.excluded()
     for root in roots if look else ():
@@ -43,20 +46,20 @@ def status(index: Index, look: bool = True) -> Status:
         if not root.path.is_dir():
             gone += len(known)
             continue
-        met = Walk()
-        for found in walk(root.path, "", exclude, has_rawpy(), met):
+        left_out = LeftOut()
+        for found in walk(root.path, "", exclude, has_rawpy(), left_out):
             file = known.pop(found.path, None)
             if file is None:
                 new += 1
             elif (file.bytes, file.mtime_ns) != (found.bytes, found.mtime_ns):
                 changed += 1
-        gone += sum(not any(is_below(p, f) for f in met.unreadable) for p in known)
+        gone += sum(not any(is_below(p, f) for f in left_out.unreadable) for p in known)
     return Status(
         folder=index.folder,
         model=index.model,
-        roots=tuple(places.values()),
+        roots=tuple(folders.values()),
         bytes=index.size_bytes(),
-        reasons=tuple((places[i] / p, r) for i, p, r in index.catalogue.skipped() if i in places),
+        reasons=tuple((folders[i] / p, r) for i, p, r in index.catalogue.skipped() if i in folders),
         excluded=tuple(exclude),
         new=new if look else None,
         changed=changed if look else None,

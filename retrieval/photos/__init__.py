@@ -1,1 +1,1 @@
-"""Photo files: found in folders, opened, decoded, and what their EXIF says."""
+"""Photo files: find them in folders, open and decode them, read their EXIF."""

@@ -1,52 +1,33 @@
 """Decode one photo file: upright RGB pixels of its first frame, at the scale that a model needs.
 
 Every file is hostile until read: sizes are checked before pixels are decoded, and every failure
-becomes a PhotoError with a short reason.
+becomes a PhotoError with a short reason. Which formats are read is decided in `open_image`.
 """
 
 import io
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import pi_heif
-from PIL import (  # noqa: F401
-    AvifImagePlugin,
-    ExifTags,
-    Image,
-    ImageOps,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-    WebPImagePlugin,
-)
+from PIL import Image, ImageOps
 
 from retrieval.errors import PhotoError
-from retrieval.photos.exif import read_facts
+from retrieval.photos.exif import PhotoFacts, read_facts
 from retrieval.photos.files import TOO_LARGE, printable, reading
-from retrieval.photos.walk import RAW_SUFFIXES
+from retrieval.photos.open_image import open_image
+from retrieval.photos.walk import is_raw
 
-Image.preinit()  # JPEG, PNG, GIF and BMP; the others register when imported, above
-pi_heif.register_heif_opener()
-# Pillow's own limit knows nothing of this machine's memory; `_check_size` below is stricter and
-# runs before any pixel is decoded.
-Image.MAX_IMAGE_PIXELS = None
-warnings.filterwarnings("ignore", module="PIL")
-
-# Pillow reads far more, some of it dangerous (EPS starts Ghostscript) or decoded before its size is
-# known (ICO, ICNS).
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "HEIF", "AVIF")
 DecodeJpeg = Callable[[bytes, int], Image.Image | None]
-"""A JPEG file's bytes to RGB, made so many times smaller; None where it cannot."""
-_MOST_METADATA = 1 << 20  # bytes beside the pixels of a JPEG file that is not odd
-_BYTES_PER_PIXEL = 16  # decoded, converted and turned at once, at worst
+"""Decodes the bytes of a JPEG file to RGB, each side divided by the number; None if it cannot."""
+_MAX_METADATA = 1 << 20  # bytes of a JPEG file that are not pixels; more is unusual
+_BYTES_PER_PIXEL = 16  # at worst: decoded, converted and turned copies at the same time
 _MEMORY_SHARE = 0.3
 _SMALLEST_LIMIT, _LARGEST_LIMIT = 20, 500  # megapixels
 
 
 def default_max_megapixels(workers: int) -> float:
-    """The largest photo that `workers` threads can decode at once in a share of free memory."""
-    import psutil  # not for searches
+    """The largest photo that each of `workers` threads can decode at once in free memory."""
+    import psutil  # searches do not need it
 
     available = psutil.virtual_memory().available
     fits = available * _MEMORY_SHARE / max(workers, 1) / _BYTES_PER_PIXEL / 1e6
@@ -59,25 +40,36 @@ def open_photo(
     max_megapixels: float,
     target: int,
     decode: DecodeJpeg | None = None,
-) -> tuple[Image.Image, dict[str, Any]]:
-    """Decode a photo for a model that looks at `target` × `target` pixels, or for a thumbnail.
+) -> tuple[Image.Image, PhotoFacts]:
+    """Open and decode a photo, or the preview in a camera's raw file, as `decode_image` does.
 
-    Returns the first frame, upright, in RGB and at least twice `target` wide and high if the file
-    is (JPEG is decoded at a smaller scale: several times faster, and the same after resizing), and
-    its metadata: the fields of `Photo` but for the hash. decode: is tried first on plain JPEG files
-    that are whole. Raises PhotoError; FileNotFoundError where the file vanished.
+    name: of the file; its ending marks a raw file. Raises PhotoError; FileNotFoundError if the
+    file vanished.
     """
     with reading():
-        if name.rpartition(".")[2].lower() in RAW_SUFFIXES:
-            file = _raw_preview(file)
-        if not file.read(1):
-            raise PhotoError("empty")
-        file.seek(0)
-        with Image.open(file, formats=FORMATS) as image:
-            _check_size(image, max_megapixels)
-            facts = read_facts(image)
-            upright = ImageOps.exif_transpose(_pixels(image, file, 2 * target, decode))
-            return _to_rgb(upright, 2 * target), facts
+        source = raw_preview(file) if is_raw(name) else file
+        with open_image(source) as image:
+            return decode_image(image, source, max_megapixels, target, decode)
+
+
+def decode_image(
+    image: Image.Image,
+    file: BinaryIO,
+    max_megapixels: float,
+    target: int,
+    decode: DecodeJpeg | None = None,
+) -> tuple[Image.Image, PhotoFacts]:
+    """Decode an image that was opened from `file`, for a model that takes `target` pixels a side.
+
+    Returns the first frame, upright, in RGB, at least twice `target` wide and high if the file is
+    (JPEG is decoded at a smaller scale: several times faster, and the same after resizing), and
+    its facts. decode: tried first, on plain JPEG files that are whole. Raises PhotoError if the
+    image is too large, and whatever Pillow raises.
+    """
+    check_size(image, max_megapixels)
+    facts = read_facts(image)
+    upright = ImageOps.exif_transpose(_pixels(image, file, 2 * target, decode))
+    return _to_rgb(upright, 2 * target), facts
 
 
 def load_photo(path: Path | str, target: int, max_megapixels: float | None = None) -> Image.Image:
@@ -101,13 +93,25 @@ def photo_from_bytes(data: bytes, target: int) -> Image.Image:
         raise PhotoError(f"Standard input cannot be used as a photo: {error}.") from error
 
 
+def check_size(image: Image.Image, max_megapixels: float) -> None:
+    """Raise PhotoError for an image without pixels, or with more than the limit."""
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise PhotoError("it has no pixels")
+    if width * height > max_megapixels * 1e6:
+        raise PhotoError(
+            f"{TOO_LARGE}: {width} × {height} pixels, over the limit of {max_megapixels:.3g} "
+            "megapixels (raise it with --max-megapixels)"
+        )
+
+
 def _pixels(
     image: Image.Image, file: BinaryIO, enough: int, decode: DecodeJpeg | None
 ) -> Image.Image:
     """An open image with its pixels, at least `enough` wide and high if it has as many.
 
-    `decode` is for photos that are made smaller: only then do all decoders give nearly the same. It
-    has the scales that JPEG itself can be decoded at.
+    `decode` gets only photos that shrink: decoders differ at full size, hardly after it. It has the
+    scales of JPEG itself: 1/2, 1/4 and 1/8.
     """
     shrink = max(s for s in (1, 2, 4, 8) if s == 1 or s * enough <= min(image.size))
     if decode is not None and shrink > 1 and (data := _plain_jpeg(image, file)):
@@ -121,51 +125,40 @@ def _pixels(
 
 
 def _plain_jpeg(image: Image.Image, file: BinaryIO) -> bytes | None:
-    """The bytes of a file that every decoder of JPEG agrees on, and that is whole; else None."""
-    usual = image.format == "JPEG" and image.mode in ("RGB", "L")
-    if not usual or image.info.get("adobe_transform") == 0:
+    """The bytes of a whole JPEG file that every decoder reads in the same way; else None."""
+    plain = image.format == "JPEG" and image.mode in ("RGB", "L")
+    if not plain or image.info.get("adobe_transform") == 0:
         return None
-    most = 3 * image.width * image.height + _MOST_METADATA
+    limit = 3 * image.width * image.height + _MAX_METADATA
     file.seek(0)
-    data = file.read(most + 1)
-    return data if len(data) <= most and _has_end(data) else None
+    data = file.read(limit + 1)
+    return data if len(data) <= limit and _has_end(data) else None
 
 
 def _has_end(jpeg: bytes) -> bool:
-    """Whether the end is marked behind the pixels; metadata may hold whole photos of their own."""
+    """Whether an end marker follows the pixels; one in the metadata may end a thumbnail there."""
     at = 2
     while jpeg[at : at + 1] == b"\xff" and jpeg[at + 1 : at + 2] != b"\xda":
         at += 2 + int.from_bytes(jpeg[at + 2 : at + 4])
     return jpeg.find(b"\xff\xd9", at) > 0
 
 
-def _check_size(image: Image.Image, max_megapixels: float) -> None:
-    width, height = image.size
-    if width < 1 or height < 1:
-        raise PhotoError("it has no pixels")
-    if width * height > max_megapixels * 1e6:
-        raise PhotoError(
-            f"{TOO_LARGE}: {width} × {height} pixels, over the limit of {max_megapixels:.3g} "
-            "megapixels (raise it with --max-megapixels)"
-        )
-
-
 def _to_rgb(image: Image.Image, enough: int) -> Image.Image:
-    """Any mode to RGB: deep greys scaled instead of clipped, transparency over white."""
+    """Convert any mode to RGB: deep greys are scaled, not clipped; transparency becomes white."""
     shorter = min(image.size)
     if shorter > 2 * enough and image.mode in ("L", "RGB", "CMYK"):
         image = image.reduce(shorter // enough)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _deep_to_grey(image).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        seen = image.convert("RGBA")
-        white = Image.new("RGBA", seen.size, "white")
-        return Image.alpha_composite(white, seen).convert("RGB")
+        transparent = image.convert("RGBA")
+        white = Image.new("RGBA", transparent.size, "white")
+        return Image.alpha_composite(white, transparent).convert("RGB")
     return image.convert("RGB")
 
 
 def _deep_to_grey(image: Image.Image) -> Image.Image:
-    """16-bit, 32-bit or float greys to 8 bits; what is not 16-bit is scaled by its own range."""
+    """16-bit, 32-bit or float greys to 8 bits; values beyond 16 bits are scaled by their range."""
     import numpy as np
 
     values = np.asarray(image).astype(np.float32)
@@ -177,8 +170,11 @@ def _deep_to_grey(image: Image.Image) -> Image.Image:
     return Image.fromarray(scaled.round().astype(np.uint8), "L")
 
 
-def _raw_preview(file: BinaryIO) -> BinaryIO:
-    """The JPEG that a camera put inside its raw file, or else the developed picture."""
+def raw_preview(file: BinaryIO) -> BinaryIO:
+    """The JPEG preview in a camera's raw file, or else the developed photo as BMP.
+
+    Raises PhotoError.
+    """
     try:
         import rawpy
     except ImportError as error:

@@ -1,55 +1,65 @@
-"""What a photo's EXIF says: when and where it was taken, by which camera, and which side is up.
+"""What a photo's header and EXIF say: its size, when and where it was taken, and by which camera.
 
 What is missing or makes no sense is None; a broken EXIF block never makes a photo unreadable.
+Titles and descriptions are captions: `retrieval.captions.metadata` reads them.
 """
 
 import math
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
-from PIL import (  # noqa: F401
-    AvifImagePlugin,
-    ExifTags,
-    Image,
-    ImageOps,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-    WebPImagePlugin,
-)
+from PIL import ExifTags, Image
 
-# What the file says of itself ------------------------------------------------------------------
+_LONGEST_NAME = 80  # characters of a maker's or a camera's name
+_TURNED = (5, 6, 7, 8)  # values of Orientation that swap width and height
 
 
-def read_facts(image: Image.Image) -> dict[str, Any]:
-    """The fields of `Photo` but for the hash; what is missing or makes no sense is None."""
-    width, height = image.size
-    facts: dict[str, Any] = {"format": image.format or "", "taken": None, "camera": None}
-    facts.update(latitude=None, longitude=None)
+@dataclass(frozen=True)
+class PhotoFacts:
+    """What is known of a photo besides its pixels and its hash.
+
+    width, height: in pixels, upright; format: as Pillow names it; taken: local time in ISO 8601,
+    without a time zone; latitude, longitude: in degrees, both or neither.
+    """
+
+    width: int
+    height: int
+    format: str
+    taken: str | None = None
+    camera: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+
+
+def read_facts(image: Image.Image) -> PhotoFacts:
+    """The facts of an image that was opened, and perhaps not decoded."""
+    facts = PhotoFacts(*image.size, format=image.format or "")
     try:
         exif = image.getexif()
-        if exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8):
-            width, height = height, width
+        if exif.get(ExifTags.Base.Orientation) in _TURNED:
+            facts = replace(facts, width=image.height, height=image.width)
         details = exif.get_ifd(ExifTags.IFD.Exif)
-        place = exif.get_ifd(ExifTags.IFD.GPSInfo)
-        facts["taken"] = _taken(
+        gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
+        taken = (
             details.get(ExifTags.Base.DateTimeOriginal)
             or details.get(ExifTags.Base.DateTimeDigitized)
             or exif.get(ExifTags.Base.DateTime)
         )
-        facts["camera"] = _camera(exif.get(ExifTags.Base.Make), exif.get(ExifTags.Base.Model))
-        latitude = _degrees(place.get(2), place.get(1), 90.0)
-        longitude = _degrees(place.get(4), place.get(3), 180.0)
+        facts = replace(facts, taken=_taken(taken))
+        make, model = exif.get(ExifTags.Base.Make), exif.get(ExifTags.Base.Model)
+        facts = replace(facts, camera=_camera(make, model))
+        latitude = _degrees(gps.get(2), gps.get(1), 90.0)
+        longitude = _degrees(gps.get(4), gps.get(3), 180.0)
         if latitude is not None and longitude is not None:
-            facts.update(latitude=latitude, longitude=longitude)
+            facts = replace(facts, latitude=latitude, longitude=longitude)
     except Exception:  # noqa: S110 - EXIF is an extra; a photo with a broken one is a photo
         pass
-    facts.update(width=width, height=height)
     return facts
 
 
 def _taken(value: object) -> str | None:
     """EXIF's 'YYYY:MM:DD HH:MM:SS' as ISO 8601, without a time zone, as cameras write it."""
-    from datetime import datetime
-
     if not isinstance(value, str):
         return None
     try:
@@ -60,8 +70,11 @@ def _taken(value: object) -> str | None:
 
 
 def _camera(make: object, model: object) -> str | None:
+    """Maker and model in one name; many models' names begin with their maker's."""
     texts = [
-        "".join(c for c in str(v) if c.isprintable()).strip()[:80] if isinstance(v, str) else ""
+        "".join(c for c in str(v) if c.isprintable()).strip()[:_LONGEST_NAME]
+        if isinstance(v, str)
+        else ""
         for v in (make, model)
     ]
     if texts[0] and texts[1].lower().startswith(texts[0].lower()):
@@ -69,12 +82,12 @@ def _camera(make: object, model: object) -> str | None:
     return " ".join(t for t in texts if t) or None
 
 
-def _degrees(parts: Any, side: object, most: float) -> float | None:
+def _degrees(parts: Any, side: object, limit: float) -> float | None:
     """Degrees, minutes and seconds to decimal degrees, negative to the south and west."""
     if not parts or len(parts) != 3:
         return None
     degrees, minutes, seconds = (float(part) for part in parts)
     value = degrees + minutes / 60 + seconds / 3600
-    if not math.isfinite(value) or not 0 <= value <= most:
+    if not math.isfinite(value) or not 0 <= value <= limit:
         return None
     return round(-value if str(side).strip("\0 ").upper() in ("S", "W") else value, 6)

@@ -1,7 +1,7 @@
-"""Photo files on disk: opened only inside their folder, hashed, their names made printable.
+"""Photo files on disk: open them inside their folder only, hash them, print their names.
 
-Nothing is decoded here. Whatever the system or a decoder raises becomes a PhotoError with a short
-reason.
+Nothing is decoded here, but whatever the system or a decoder raises is turned into a PhotoError
+with a short reason.
 """
 
 import os
@@ -12,26 +12,18 @@ from pathlib import Path
 from typing import BinaryIO
 
 from blake3 import blake3
-from PIL import (  # noqa: F401
-    AvifImagePlugin,
-    ExifTags,
-    Image,
-    ImageOps,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-    WebPImagePlugin,
-)
+from PIL import UnidentifiedImageError
 
 from retrieval.errors import PhotoError
 
-# Reasons that can pass without the file changing: the index looks for them.
+# Reasons that may no longer hold though the file is the same: indexing looks for them.
 NO_PERMISSION = "no permission to read it"
 UNREADABLE = "cannot be read just now"
 TOO_LARGE = "too large"
 
 
 def content_hash(file: BinaryIO) -> str:
-    """BLAKE3 of a file's bytes (hex), read in pieces."""
+    """BLAKE3 of a file's bytes (hex), read in pieces; the file is left at its start."""
     digest = blake3()
     file.seek(0)
     while piece := file.read(1 << 20):
@@ -56,22 +48,30 @@ def reading() -> Iterator[None]:
     except MemoryError as error:
         raise PhotoError(f"{TOO_LARGE} for the memory of this machine") from error
     except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the system's, not a decoder's
+        if (
+            isinstance(error, OSError) and error.errno is not None
+        ):  # from the system, not from a decoder
             raise PhotoError(f"{UNREADABLE} ({error.strerror})") from error
         text = printable(" ".join(str(error).split())[:100])
-        what = "truncated" if "truncated" in text.lower() else "damaged"
-        raise PhotoError(f"{what} ({text})" if text else what) from error
+        reason = "truncated" if "truncated" in text.lower() else "damaged"
+        raise PhotoError(f"{reason} ({text})" if text else reason) from error
 
 
 def real_path(root: Path, path: str) -> Path | None:
-    """Where `path` in `root` (itself without links) really is; None if that is outside."""
-    real, place = os.path.realpath(root / path), str(root)
-    inside = real == place or real.startswith(place.rstrip(os.sep) + os.sep)
+    """`path` in `root` with all links followed; None if that leads outside of `root`.
+
+    root: a path without links.
+    """
+    real, folder = os.path.realpath(root / path), str(root)
+    inside = real == folder or real.startswith(folder.rstrip(os.sep) + os.sep)
     return Path(real) if inside else None
 
 
 def open_inside(root: Path, path: str) -> BinaryIO:
-    """Open the regular file `path` in `root`, and nothing that a link puts outside of it."""
+    """Open the regular file `path` in `root`, which no link may lead out of.
+
+    Raises PhotoError and OSError.
+    """
     real = real_path(root, path)
     if real is None:
         raise PhotoError("a link leads outside the indexed folder")

@@ -1,7 +1,7 @@
-"""Walk folders and find the files that may be photos, by the ending of their names.
+"""Walk folders and find the files that may be photos, by the endings of their names.
 
-Only names and sizes are looked at. Symbolic links are not followed: they may lead outside the
-indexed folder or around in circles; the folder they point to can be indexed by its own name.
+No file is opened. Symbolic links are not followed: they may lead outside the indexed folder or in
+circles; the folder that a link points to can be indexed by its own path.
 """
 
 import os
@@ -19,14 +19,14 @@ RAW_SUFFIXES = frozenset(
     "3fr arw cr2 cr3 crw dcr dng erf iiq kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf "
     "srw x3f".split()
 )
-# Folders that systems and NAS boxes keep for themselves: copies, thumbnails and rubbish.
+# Folders of operating systems and NAS boxes: copies, thumbnails and deleted files.
 _SYSTEM_FOLDERS = frozenset(
     ("@eadir", "#recycle", "$recycle.bin", "system volume information", "__macosx", "lost+found")
 )
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundFile:
     """A file that may be a photo: its path in the root, bytes, and time of change in ns."""
 
     path: str
@@ -35,20 +35,22 @@ class Found:
 
 
 @dataclass
-class Walk:
-    """What a walk met besides photos. Filled while `walk` is being iterated."""
+class LeftOut:
+    """What a walk left out. `walk` fills it while it is iterated."""
 
     unreadable: list[str] = field(default_factory=list)  # folders, as paths in the root
     links: int = 0
-    raw: int = 0
+    raw: int = 0  # camera raw files
 
 
-def walk(root: Path, under: str, exclude: Sequence[str], raw: bool, met: Walk) -> Iterator[Found]:
+def walk(
+    root: Path, under: str, exclude: Sequence[str], raw: bool, left_out: LeftOut
+) -> Iterator[FoundFile]:
     """Every file below `root`/`under` whose name ends like a photo's, in order of path.
 
     exclude: shell patterns, matched against the path in the root and against each name.
-    raw: whether files of cameras' own formats count as photos; else they are counted in `met`.
-    Hidden files and folders, systems' own folders and links are left out.
+    raw: whether camera raw files are wanted; if not, they are counted in `left_out`.
+    Hidden files and folders, folders of the system and links are left out.
     """
     pending = [under]
     while pending:
@@ -57,7 +59,7 @@ def walk(root: Path, under: str, exclude: Sequence[str], raw: bool, met: Walk) -
             with os.scandir(root / folder if folder else root) as entries:
                 listed = sorted(entries, key=lambda entry: entry.name)
         except OSError:
-            met.unreadable.append(folder)
+            left_out.unreadable.append(folder)
             continue
         inner = []
         for entry in listed:
@@ -66,20 +68,19 @@ def walk(root: Path, under: str, exclude: Sequence[str], raw: bool, met: Walk) -
                 continue
             try:
                 if entry.is_symlink():
-                    met.links += 1
+                    left_out.links += 1
                 elif entry.is_dir():
                     if entry.name.lower() not in _SYSTEM_FOLDERS:
                         inner.append(path)
                 elif entry.is_file():
-                    suffix = entry.name.rpartition(".")[2].lower()
-                    if suffix in RAW_SUFFIXES and not raw:
-                        met.raw += 1
-                    elif suffix in PHOTO_SUFFIXES or suffix in RAW_SUFFIXES:
+                    if is_raw(entry.name) and not raw:
+                        left_out.raw += 1
+                    elif is_raw(entry.name) or _suffix(entry.name) in PHOTO_SUFFIXES:
                         state = entry.stat()
                         if stat.S_ISREG(state.st_mode):
-                            yield Found(path, state.st_size, state.st_mtime_ns)
+                            yield FoundFile(path, state.st_size, state.st_mtime_ns)
             except OSError:
-                continue  # vanished between the listing and the look
+                continue  # it vanished after the folder was listed
         pending.extend(reversed(inner))
 
 
@@ -92,6 +93,15 @@ def is_below(path: str, folder: str) -> bool:
     return not folder or path == folder or path.startswith(f"{folder}/")
 
 
+def is_raw(name: str) -> bool:
+    """Whether a file is of a camera's own format, by the ending of its name."""
+    return _suffix(name) in RAW_SUFFIXES
+
+
 def has_rawpy() -> bool:
     """Whether camera raw files can be read (the optional group `raw`)."""
     return find_spec("rawpy") is not None
+
+
+def _suffix(name: str) -> str:
+    return name.rpartition(".")[2].lower()

@@ -1,0 +1,65 @@
+"""Compare the captions that photos have now with those in the catalogue.
+
+Captions come from files beside photos, from lists, and from the photo files themselves. Nothing is
+written or embedded here; `fuse` embeds the captions.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from indexes.catalogue import Catalogue
+from indexes.fulltext import Caption
+from indexes.index import Root
+from retrieval.captions.sidecars import read_captions
+from retrieval.indexing.commit import Place
+
+
+@dataclass(frozen=True)
+class CaptionChanges:
+    """The files of a root whose captions changed, by path, with all their captions as they are now.
+
+    captioned: how many files that were looked at have captions, changed or not.
+    """
+
+    root: Root
+    changed: dict[str, tuple[Caption, ...]]
+    captioned: int
+    notes: tuple[str, ...]
+
+
+def find_caption_changes(
+    catalogue: Catalogue,
+    root: Root,
+    under: str,
+    missing: Collection[str],
+    lists: Sequence[Path],
+    embedded: Mapping[Place, Sequence[Caption]],
+) -> CaptionChanges:
+    """Read the captions of the photos below `under` and compare them with the catalogue.
+
+    missing: paths of files that are no longer there; lists: files of captions that the user named;
+    embedded: the captions inside the files that this run read.
+    """
+    files = catalogue.files(root.id, under)
+    paths = [p for p, file in files.items() if file.photo_id and p not in missing]
+    read = read_captions(root.path, paths, lists)
+    now, before = _by_path(read.captions), _by_path(catalogue.captions(root.id))
+    for path in paths:
+        inside = embedded.get((root.id, path))
+        if inside is None:  # not read in this run: the file is as it was
+            inside = [caption for caption in before.get(path, ()) if caption.origin == path]
+        if inside:
+            now[path] = [*now.get(path, ()), *inside]
+    changed = {
+        path: tuple(now.get(path, ())) for path in paths if now.get(path) != before.get(path)
+    }
+    return CaptionChanges(root, changed, len(now), tuple(read.notes))
+
+
+def _by_path(captions: Iterable[Caption]) -> dict[str, list[Caption]]:
+    by_path: defaultdict[str, list[Caption]] = defaultdict(list)
+    for caption in captions:
+        by_path[caption.path].append(caption)
+    return dict(by_path)

@@ -1,0 +1,88 @@
+"""Open a photo file with Pillow's readers of the allowed formats, and with no other.
+
+Only the header is read; `decode` reads the pixels. Pillow's registry of formats, its limit on
+pixels and its warnings belong to the process that imports this package, and are not touched.
+"""
+
+import struct
+from collections.abc import Callable
+from typing import BinaryIO, cast
+
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+from PIL.ImageFile import ImageFile
+
+from retrieval.errors import PhotoError
+
+_PREFIX = 16  # bytes that tell the format
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
+_AVIF_BRANDS = (b"avif", b"avis")
+_CONTAINER_BRANDS = (b"mif1", b"msf1")  # of HEIF and of AVIF
+_TIFF = (b"MM\0*", b"II*\0", b"MM*\0", b"II\0*", b"MM\0+", b"II+\0")  # also mistaken and BigTIFF
+_DIB_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # their lengths
+
+
+def open_image(file: BinaryIO) -> ImageFile:
+    """The image in a file, from its start, with its size and metadata and without its pixels.
+
+    The format is told from the content. Pillow reads many more formats, some of them dangerous
+    (EPS starts Ghostscript) or decoded before their size is known (ICO, ICNS). A JPEG file of
+    several pictures has the format MPO, and is read as its first. Raises PhotoError for an empty
+    file, UnidentifiedImageError where no reader takes it, and whatever a reader raises.
+    """
+    file.seek(0)
+    prefix = file.read(_PREFIX)
+    if not prefix:
+        raise PhotoError("empty")
+    for matches, read in _READERS:
+        if matches(prefix):
+            file.seek(0)
+            try:
+                return read(file)
+            except (SyntaxError, IndexError, TypeError, struct.error):
+                continue  # what Pillow's readers raise for a file of another format
+    raise UnidentifiedImageError("no image of an allowed format")
+
+
+def _starts(*signatures: bytes) -> Callable[[bytes], bool]:
+    return lambda prefix: prefix.startswith(signatures)
+
+
+def _is_webp(prefix: bytes) -> bool:
+    form, chunk = prefix[8:12], prefix[12:16]
+    return prefix[:4] == b"RIFF" and form == b"WEBP" and chunk in (b"VP8 ", b"VP8X", b"VP8L")
+
+
+def _is_dib(prefix: bytes) -> bool:
+    return int.from_bytes(prefix[:4], "little") in _DIB_HEADERS
+
+
+def _has_brand(*brands: bytes) -> Callable[[bytes], bool]:
+    return lambda prefix: prefix[4:8] == b"ftyp" and prefix[8:12] in brands
+
+
+def _read_heif(file: BinaryIO) -> ImageFile:
+    from pi_heif.as_plugin import HeifImageFile  # takes a while, and most folders have no HEIF
+
+    return cast(ImageFile, HeifImageFile(file))
+
+
+_READERS: tuple[tuple[Callable[[bytes], bool], Callable[[BinaryIO], ImageFile]], ...] = (
+    (_starts(b"\xff\xd8\xff"), JpegImagePlugin.jpeg_factory),
+    (_starts(b"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
+    (_is_webp, WebPImagePlugin.WebPImageFile),
+    (_starts(b"GIF87a", b"GIF89a"), GifImagePlugin.GifImageFile),
+    (_starts(*_TIFF), TiffImagePlugin.TiffImageFile),
+    (_starts(b"BM"), BmpImagePlugin.BmpImageFile),
+    (_is_dib, BmpImagePlugin.DibImageFile),
+    (_has_brand(*_HEIF_BRANDS, *_CONTAINER_BRANDS), _read_heif),
+    (_has_brand(*_AVIF_BRANDS, *_CONTAINER_BRANDS), AvifImagePlugin.AvifImageFile),
+)
