@@ -22,18 +22,21 @@ from retrieval.evaluation.bootstrap import Difference, Measured, compare, summar
 from retrieval.evaluation.fusion_cases import (
     ALPHAS,
     CASES,
-    Asked,
-    Captioned,
     best_alpha,
     make_case,
     recall_at,
+)
+from retrieval.evaluation.fusion_data import (
+    CaptionedEmbeddings,
+    ComposedEmbeddings,
+    embed_captioned,
+    embed_composed,
 )
 from retrieval.evaluation.metrics import Ranks, inner_products, rank
 from retrieval.fusion.attention import Fusion, compose, normalise
 from retrieval.fusion.store import load_fusion
 from retrieval.ranking.matching import load_matching
 from retrieval.ranking.query_bank import bank_embeddings
-from retrieval.training.fusion_run import asked_of, captioned_of
 
 SEEDS = (0, 1, 2)
 SHOWN = ("R@1", "R@5", "R@10")
@@ -72,8 +75,8 @@ class _Embedded:
     """A set as embeddings, and composed queries of it, by seed."""
 
     images: Floats
-    captioned: Captioned
-    composed: Sequence[Asked]
+    captioned: CaptionedEmbeddings
+    composed: Sequence[ComposedEmbeddings]
 
 
 def measure(
@@ -101,8 +104,8 @@ def measure(
         embedded, used = {}, captioned
         for name, some in (("measured", captioned), ("val", val)):
             if some is not None:
-                images, parts, there = captioned_of(some, cache, skip_bad, log)
-                asked = [asked_of(there, cache, seed, 1) for seed in SEEDS]
+                images, parts, there = embed_captioned(some, cache, skip_bad, log)
+                asked = [embed_composed(there, cache, seed, 1) for seed in SEEDS]
                 embedded[name] = _Embedded(images, parts, asked)
                 used = there if name == "measured" else used
     here = embedded["measured"]
@@ -153,7 +156,9 @@ def _alphas(embedded: _Embedded) -> dict[str, float]:
     return {**found, "slerp": ALPHAS[int(np.argmax(scores))]}
 
 
-def _photos(name: str, captioned: Captioned, fusion: Fusion, alpha: float) -> dict[str, Method]:
+def _photos(
+    name: str, captioned: CaptionedEmbeddings, fusion: Fusion, alpha: float
+) -> dict[str, Method]:
     ranks: dict[str, list[Ranks]] = {}
     without: dict[str, list[float]] = {}
     for seed in SEEDS:
@@ -168,8 +173,8 @@ def _photos(name: str, captioned: Captioned, fusion: Fusion, alpha: float) -> di
         for method, gallery in galleries.items():
             found = _ranks(case.queries, gallery, case.owners)
             ranks.setdefault(method, []).append(found)
-            if not case.has.all():
-                asked = ~case.has[case.owners]
+            if not case.has_caption.all():
+                asked = ~case.has_caption[case.owners]
                 right = found.values["R@1"][asked]
                 without.setdefault(method, []).append(float(right.mean()))
     return _methods(ranks, "fixed_alpha", without)

@@ -13,7 +13,8 @@ import numpy as np
 
 from indexes.arrays import Doubles, Floats, Ints
 from retrieval.evaluation.bootstrap import Difference, Measured, compare, summarise
-from retrieval.evaluation.fusion_cases import CASES, Captioned, make_case
+from retrieval.evaluation.fusion_cases import CASES, make_case
+from retrieval.evaluation.fusion_data import CaptionedEmbeddings
 from retrieval.evaluation.metrics import Ranks
 from retrieval.ranking.hubness import nnn_bias
 from retrieval.ranking.matching import Matching
@@ -39,7 +40,7 @@ class Matched:
 
 
 def measure(
-    matching: Matching, bank: Floats, captioned: Captioned, seeds: Sequence[int]
+    matching: Matching, bank: Floats, captioned: CaptionedEmbeddings, seeds: Sequence[int]
 ) -> dict[str, Matched]:
     """Each case over all seeds together; intervals are over photos.
 

@@ -1,8 +1,8 @@
 """How right the relevance of hits is, on captioned photos that had no part in its fit.
 
-The model is fitted by `retrieval.training.relevance`, which also says how hits are judged. Do not
-give it the photos of the fit: that command measures on the other half of theirs itself. Run it as
-`retrieval benchmark relevance` or `python -m benchmarks.relevance`.
+`retrieval.training.relevance` fits it, and measures on the other half of the photos of the fit; do
+not use those photos here. `retrieval.evaluation.relevance_trials` says how hits are judged. Run it
+as `retrieval benchmark relevance` or `python -m benchmarks.relevance`.
 """
 
 from collections.abc import Callable
@@ -14,17 +14,17 @@ from retrieval.datasets.captioned import CaptionedSet
 from retrieval.datasets.embedding_cache import Progress, open_embedding_cache
 from retrieval.encoders.registry import load_encoder
 from retrieval.errors import ModelError
-from retrieval.evaluation.relevance_metrics import draw_diagram
-from retrieval.evaluation.relevance_trials import ask, draw_trials
-from retrieval.ranking.relevance import load_calibration
-from retrieval.training.relevance import (
+from retrieval.evaluation.relevance import (
     QUERIES,
     TEST_SIZES,
     as_text,
-    material_of,
-    measure,
+    embed_relevance_data,
+    measure_calibration,
     sentence_encoder,
 )
+from retrieval.evaluation.relevance_metrics import draw_diagram
+from retrieval.evaluation.relevance_trials import draw_trials, run_trials
+from retrieval.ranking.relevance import load_calibration
 
 __all__ = ["as_text", "draw_diagram", "measure_set"]
 
@@ -36,22 +36,24 @@ def measure_set(
     log: Callable[[str], None] = lambda _: None,
     progress: Progress = lambda *_: None,
 ) -> dict[str, Any]:
-    """Searches of galleries of several sizes, of which half have an answer, as `measure` tells.
+    """Search galleries of several sizes, half of the queries with a match in the gallery.
 
-    Raises RetrievalError, where no relevance was fitted for the model for instance.
+    Returns the results of `measure_calibration`. Raises RetrievalError, for instance if relevance
+    was not fitted to the model.
     """
     encoder = load_encoder(model, log)
     calibration = load_calibration(encoder.fingerprint)
     if calibration is None:
         raise ModelError(
-            f"Relevance was not fitted for model {encoder.name}. "
-            "`python -m retrieval.training.relevance --help` tells how to fit it."
+            f"Relevance was not fitted to model {encoder.name}. To fit it, see "
+            "`python -m retrieval.training.relevance --help`."
         )
     with open_embedding_cache(encoder, progress) as cache:
-        material = material_of(captioned, encoder, cache)
-    rows = np.arange(len(material.photos))
-    trials = draw_trials(material, rows, rows[:0], TEST_SIZES, QUERIES, seed)
-    return measure(calibration, ask(material, trials, encoder.encode_texts, sentence_encoder()))
+        data = embed_relevance_data(captioned, encoder, cache)
+    rows = np.arange(len(data.photos))
+    trials = draw_trials(data, rows, rows[:0], TEST_SIZES, QUERIES, seed)
+    hits = run_trials(data, trials, encoder.encode_texts, sentence_encoder())
+    return measure_calibration(calibration, hits)
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     texts, images, owners = captioned(50, 3)
     scores = images @ texts.T
     whole = ranked(scores, np.arange(50), owners)
-    monkeypatch.setattr("retrieval.evaluation._BLOCK", 7 * len(texts))
+    monkeypatch.setattr("retrieval.evaluation.metrics._BLOCK", 7 * len(texts))
     assert (ranked(scores, np.arange(50), owners).ranks == whole.ranks).all()
 
 

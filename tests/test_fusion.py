@@ -173,46 +173,54 @@ def test_composed_queries_ask_for_what_the_example_is_not() -> None:
 
 def test_a_trained_fusion_distrusts_captions_that_do_not_fit() -> None:
     """Photos and texts that mean the same are near each other; a third of the texts is swapped."""
-    from retrieval.evaluation.fusion_cases import Asked, Captioned, Material, make_case, recall_at
-    from retrieval.training.fusion import FusionRecipe, train_fusion
+    from retrieval.evaluation.fusion_cases import make_case, recall_at
+    from retrieval.evaluation.fusion_data import (
+        CaptionedEmbeddings,
+        ComposedEmbeddings,
+        FusionData,
+    )
+    from retrieval.training.fusion import FusionRecipe, fit_fusion
 
-    def material(seed: int, n: int) -> Material:
+    def data(seed: int, n: int) -> FusionData:
         random = np.random.default_rng(seed)
         meaning = random.normal(size=(n, 24))
         images = normalise(meaning + random.normal(size=meaning.shape))
         captions = normalise(np.repeat(meaning, 3, 0) + 0.7 * random.normal(size=(3 * n, 24)))
         examples, targets = random.permutation(n)[:100], random.permutation(n)[:100]
-        asked = Asked(examples, targets, normalise(meaning[targets] - 0.3 * meaning[examples]))
+        composed = ComposedEmbeddings(
+            examples, targets, normalise(meaning[targets] - 0.3 * meaning[examples])
+        )
         owners = np.repeat(np.arange(n), 3)
-        return Material(Captioned.of(images, captions, owners), images, asked)
+        captioned = CaptionedEmbeddings.from_owners(images, captions, owners)
+        return FusionData(captioned, images, composed)
 
-    held = material(1, 200)
+    held_out = data(1, 200)
     recipe = FusionRecipe(epochs=8, batch=100)
-    trained, log = train_fusion("abc", material(0, 400), held, recipe, seed=3)
-    case = make_case("swapped_30", held.captioned, 5)
+    trained, epochs = fit_fusion("abc", data(0, 400), held_out, recipe, seed=3)
+    case = make_case("swapped_30", held_out.captioned, 5)
 
     def found(gallery: np.ndarray) -> float:
         return recall_at(1, case.queries, gallery, case.owners)
 
     best_fixed = max(found(case.fixed(a / 10)) for a in range(11))
     assert found(case.attention(trained)) > best_fixed + 2
-    assert log[0].epoch == -1
+    assert epochs[0].epoch == -1
     assert trained.about["fingerprint"] == "abc"
-    again, _ = train_fusion("abc", material(0, 400), held, recipe, seed=3)
+    again, _ = fit_fusion("abc", data(0, 400), held_out, recipe, seed=3)
     assert trained.photo is not None and again.photo is not None
     np.testing.assert_array_equal(trained.photo.back, again.photo.back)
 
 
-def test_noise_brings_what_was_learned_by_heart_down_to_what_was_not() -> None:
-    from retrieval.evaluation.fusion_cases import Captioned
-    from retrieval.training.fusion import match_noise
+def test_noise_makes_training_photos_as_hard_to_find_as_held_out_ones() -> None:
+    from retrieval.evaluation.fusion_data import CaptionedEmbeddings
+    from retrieval.training.noise import match_noise
 
-    def captioned(seed: int, error: float) -> Captioned:
+    def captioned(seed: int, error: float) -> CaptionedEmbeddings:
         random = np.random.default_rng(seed)
         meaning = random.normal(size=(300, 16))
         images = normalise(meaning + error * random.normal(size=meaning.shape))
         captions = normalise(np.repeat(meaning, 2, 0) + random.normal(size=(600, 16)))
-        return Captioned.of(images, captions, np.repeat(np.arange(300), 2))
+        return CaptionedEmbeddings.from_owners(images, captions, np.repeat(np.arange(300), 2))
 
     random = np.random.default_rng(0)
     assert match_noise(captioned(1, 0.2), captioned(2, 1.0), random) > 0.3
@@ -360,7 +368,7 @@ def test_the_benchmark_and_the_training_of_a_small_set(
         assert found["difference"]["R@5"]["value"] == pytest.approx(change, abs=0.01)
     out = tmp_path / "own.safetensors"
     trained = run("train-fusion", folder, "--model", "mini", "--out", out, "--quiet")
-    assert trained.code == 1 and "photos to learn from" in trained.talk  # 18 are too few
+    assert trained.code == 1 and "photos to train on" in trained.talk  # 18 are too few
 
 
 def test_a_fusion_is_trained_from_the_command_line(run: Run, tmp_path: Path) -> None:
@@ -368,7 +376,7 @@ def test_a_fusion_is_trained_from_the_command_line(run: Run, tmp_path: Path) -> 
     ask = ("train-fusion", shared("coco_cc"), "--model", "mini", "--out", out)
     trained = run(*ask)
     assert trained.code == 0 and f"The fusion in {out}" in trained.out
-    assert "learning from 39 photos, measured on 111 others" in trained.talk
+    assert "training on 39 photos, measuring on 111 others" in trained.talk
     made = store.read_fusion(out)
     with retrieval.open(_indexed(tmp_path)) as photos:
         assert made.about["fingerprint"] == photos.status(look=False).model.fingerprint

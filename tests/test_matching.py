@@ -161,10 +161,10 @@ def test_auc_counts_pairs_and_its_error_is_that_of_photos() -> None:
 def test_a_trained_matching_tells_near_misses_better_than_the_cosine() -> None:
     """Half of the dimensions say nothing of what a text means, which no cosine knows."""
     from benchmarks.matching import measure
-    from retrieval.evaluation.fusion_cases import Captioned
-    from retrieval.training.matching import MatchingRecipe, train_matching
+    from retrieval.evaluation.fusion_data import CaptionedEmbeddings
+    from retrieval.training.matching import MatchingRecipe, fit_matching
 
-    def captioned(seed: int, n: int) -> Captioned:
+    def captioned(seed: int, n: int) -> CaptionedEmbeddings:
         random = np.random.default_rng(seed)
         meaning = random.normal(size=(n, 12))
 
@@ -173,20 +173,24 @@ def test_a_trained_matching_tells_near_misses_better_than_the_cosine() -> None:
             return normalise(np.hstack([rows, 1.2 * random.normal(size=rows.shape)]))
 
         owners = np.repeat(np.arange(n), 3)
-        return Captioned.of(seen(meaning, 0.3), seen(meaning[owners], 0.3), owners)
+        return CaptionedEmbeddings.from_owners(
+            seen(meaning, 0.3), seen(meaning[owners], 0.3), owners
+        )
 
-    held, bank = captioned(1, 150), unit(2, 50, 24)
+    held_out, bank = captioned(1, 150), unit(2, 50, 24)
     recipe = MatchingRecipe(epochs=15, batch=200, rate=1e-2, decay=0.1)
-    learn = captioned(0, 600)
-    trained, recall = train_matching("abc", Fusion(), bank, learn, held, recipe, seed=3)
+    training = captioned(0, 600)
+    trained, recall = fit_matching("abc", Fusion(), bank, training, held_out, recipe, seed=3)
     assert trained.about["share"] > 0
     assert max(recall.values()) > recall[0.0] + 2
-    found = measure(trained, bank, held, (0,))["photo_only"]
+    found = measure(trained, bank, held_out, (0,))["photo_only"]
     assert found.above.low > 0.02  # 95% sure that its AUC is higher than that of the cosine
     assert found.auc["match"].value > found.auc["ranking"].value + 0.02
     assert found.gain["R@1"].value > 0
     once, again = (
-        train_matching("abc", Fusion(), bank, held, held, replace(recipe, epochs=2), seed=3)[0]
+        fit_matching("abc", Fusion(), bank, held_out, held_out, replace(recipe, epochs=2), seed=3)[
+            0
+        ]
         for _ in range(2)
     )
     assert once.network.left.any()

@@ -16,15 +16,16 @@ from indexes import vectors
 from indexes.catalogue import Filter
 from indexes.index import Index
 from retrieval.encoders.mini.encoder import MiniEncoder
+from retrieval.evaluation.relevance import measure_calibration
 from retrieval.evaluation.relevance_metrics import auc, draw_diagram, reliability
 from retrieval.evaluation.relevance_trials import (
-    Hits,
-    Material,
-    ask,
-    concepts,
+    RelevanceData,
+    TrialHits,
     draw_trials,
+    load_concepts,
     match_probability,
     mentions,
+    run_trials,
 )
 from retrieval.ranking.relevance import (
     LEVELS,
@@ -36,7 +37,7 @@ from retrieval.ranking.relevance import (
     save_calibration,
     user_calibration_file,
 )
-from retrieval.training.relevance import fit, measure
+from retrieval.training.relevance import fit
 from tests.conftest import Run
 
 CALIBRATION = Calibration("0" * 16, -2.0, 14.0, -0.4, -0.9, 0.0)
@@ -78,7 +79,7 @@ def test_words_are_counted_without_articles() -> None:
 def test_the_fit_finds_the_model_that_made_the_outcomes() -> None:
     chance = np.random.default_rng(0)
     m = 60_000
-    plain = Hits(
+    plain = TrialHits(
         query=np.arange(m) // 100,
         score=chance.normal(0.2, 0.1, m),
         mean=chance.normal(0, 0.02, m),
@@ -91,12 +92,12 @@ def test_the_fit_finds_the_model_that_made_the_outcomes() -> None:
         kind=np.full(m, "thing"),
     )
     p = CALIBRATION.probability(plain.score, plain.mean, plain.size, plain.size, plain.words)
-    hits = Hits(**{**vars(plain), "match": (chance.random(m) < p).astype(float)})
+    hits = TrialHits(**{**vars(plain), "match": (chance.random(m) < p).astype(float)})
     found = fit(hits, "f", {})
     assert found.score == pytest.approx(14, abs=0.6)
     assert found.size == pytest.approx(-0.4, abs=0.05)
     assert found.words == pytest.approx(-0.9, abs=0.08)
-    assert measure(found, hits)["all hits"].ece < 0.01
+    assert measure_calibration(found, hits)["all hits"].ece < 0.01
 
 
 # Measures ------------------------------------------------------------------------------------
@@ -156,7 +157,7 @@ def test_the_judge_of_captions_agrees_with_the_pairs_judged_by_eye() -> None:
 
 
 def test_things_are_mentioned_by_any_of_their_words() -> None:
-    wanted = concepts()
+    wanted = load_concepts()
     names = list(wanted)
     table = mentions([["Two puppies."], ["A man by a stop sign"], ["a doghouse"]], wanted)
     assert table[0, names.index("dog")] and not table[2, names.index("dog")]
@@ -171,9 +172,9 @@ def test_half_of_the_queries_have_their_photo_and_the_rest_do_not() -> None:
     )
     chance = np.random.default_rng(0)
     photos = chance.normal(size=(60, 8)).astype(np.float32)
-    material = Material(photos, np.zeros(60, np.float32), captions)
-    trials = draw_trials(material, np.arange(60), np.arange(0), (20, 500), 60, seed=0)
-    table, names = mentions(captions, concepts()), list(concepts())
+    data = RelevanceData(photos, np.zeros(60, np.float32), captions)
+    trials = draw_trials(data, np.arange(60), np.arange(0), (20, 500), 60, seed=0)
+    table, names = mentions(captions, load_concepts()), list(load_concepts())
     assert {len(t.gallery) for t in trials} == {20}, "there are too few photos for 500"
     for trial in trials:
         assert len(set(trial.gallery)) == 20
@@ -181,8 +182,8 @@ def test_half_of_the_queries_have_their_photo_and_the_rest_do_not() -> None:
             assert (trial.target in trial.gallery) == trial.answerable
             assert trial.text in captions[trial.target]
         else:
-            assert all(names[i] in trial.text for i in trial.things)
-            assert table[trial.gallery][:, list(trial.things)].all(1).any() == trial.answerable
+            assert all(names[i] in trial.text for i in trial.concepts)
+            assert table[trial.gallery][:, list(trial.concepts)].all(1).any() == trial.answerable
     shares = [t.answerable for t in trials if t.kind == "caption"]
     assert np.mean(shares) == 0.5
 
@@ -191,9 +192,9 @@ def test_asking_keeps_the_first_hits_and_how_surely_they_match() -> None:
     encoder = MiniEncoder()
     captions = (("a black cat",), ("a dog on a beach",), ("a plate of pasta",)) * 8
     photos = encoder.encode_texts([c for (c,) in captions])
-    material = Material(photos, np.zeros(24, np.float32), captions)
-    trials = draw_trials(material, np.arange(24), np.arange(0), (12,), 12, seed=0)
-    hits = ask(material, trials, encoder.encode_texts, encoder.encode_sentences)
+    data = RelevanceData(photos, np.zeros(24, np.float32), captions)
+    trials = draw_trials(data, np.arange(24), np.arange(0), (12,), 12, seed=0)
+    hits = run_trials(data, trials, encoder.encode_texts, encoder.encode_sentences)
     best = hits.where((hits.rank == 0) & (hits.kind == "caption") & hits.answerable)
     assert len(best.score) and np.all(best.match > 0.9), "its twins match a caption as well"
     assert np.all(hits.match[hits.described] == 1)

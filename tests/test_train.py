@@ -16,6 +16,7 @@ from retrieval.training import losses, model_soup
 from retrieval.training.config import Recipe
 from retrieval.training.dual_encoder import DualEncoder
 from retrieval.training.mini import train
+from retrieval.training.options import TrainOptions
 from tests.conftest import Run, shared
 
 QUICK = Recipe(blocks=0, layers=0, epochs=2, views=1, captions=1)
@@ -35,11 +36,11 @@ def test_the_module_that_learns_computes_what_the_encoder_computes(
     files = [originals / "chelsea.png", originals / "coffee.png"]
     prepared = [encoder.prepare(Image.open(file).convert("RGB")) for file in files]
     with torch.inference_mode():
-        rows = dual.texts(dual.tokens(texts)).numpy()
-        concepts = dual.concepts(dual.class_sentences())
+        rows = dual.embed_texts(dual.tokenize(texts)).numpy()
+        classes = dual.embed_classes(dual.class_sentences())
         photos = torch.from_numpy(np.stack(prepared))
-        whole = dual.photos(photos, 0, concepts).numpy()
-        cut = dual.photos(dual.begin(photos, 15), 15, concepts).numpy()
+        whole = dual.embed_photos(photos, 0, classes).numpy()
+        cut = dual.embed_photos(dual.frozen_features(photos, 15), 15, classes).numpy()
     assert (rows * encoder.encode_texts(texts)).sum(1).min() > 0.999
     assert (whole * encoder.encode_images(prepared)).sum(1).min() > 0.999
     np.testing.assert_allclose(cut, whole, atol=1e-4)
@@ -61,8 +62,8 @@ def test_pairs_that_fit_have_the_lower_loss() -> None:
     eye = torch.eye(8)
     assert losses.contrastive(rows, rows, eye, scale) < losses.contrastive(rows, other, eye, scale)
     assert losses.sigmoid(rows, rows, scale, bias) < losses.sigmoid(rows, other, scale, bias)
-    assert losses.kept_nearness(rows, rows).item() == pytest.approx(0, abs=1e-5)
-    assert losses.kept_nearness(other, rows).item() > 0.1
+    assert losses.similarity_preservation(rows, rows).item() == pytest.approx(0, abs=1e-5)
+    assert losses.similarity_preservation(other, rows).item() > 0.1
 
 
 @pytest.fixture
@@ -114,10 +115,14 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(
         if what == "Epoch 2":
             raise KeyboardInterrupt
 
-    train(data, tmp_path / "whole", recipe=QUICK, images=images)
+    whole_run, stopped_run = (
+        TrainOptions(dataset=data, out=tmp_path / name, recipe=QUICK, images=images)
+        for name in ("whole", "stopped")
+    )
+    train(whole_run)
     with pytest.raises(KeyboardInterrupt):
-        train(data, tmp_path / "stopped", recipe=QUICK, images=images, progress=stop)
-    train(data, tmp_path / "stopped", recipe=QUICK, images=images)
+        train(stopped_run, progress=stop)
+    train(stopped_run)
     names = ("whole", "stopped")
     whole, stopped = (
         torch.load(tmp_path / name / "training" / "checkpoint.pt", weights_only=True)
@@ -139,7 +144,7 @@ def test_the_mean_of_two_runs_is_a_model(
         model.state_dict()[name].mul_(factor)
         model.write(out)
     one, two = (DualEncoder.read(out).state_dict() for out in runs)
-    mean = model_soup.mean(runs).state_dict()
+    mean = model_soup.average_models(runs).state_dict()
     assert not torch.equal(one[name], two[name])
     torch.testing.assert_close(mean[name], (one[name] + two[name]) / 2)
     (tmp_path / "set").mkdir()
@@ -150,7 +155,7 @@ def test_the_mean_of_two_runs_is_a_model(
     assert DualEncoder.read(tmp_path / "mean").bits == 8
     with pytest.raises(SystemExit):
         model_soup.main(ask)
-    assert "holds a model already" in capsys.readouterr().err
+    assert "already holds a model" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="nowhere"):
         model_soup.main([*ask[:2], str(tmp_path / "nowhere"), "--out", str(tmp_path / "other")])
 

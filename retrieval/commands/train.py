@@ -68,15 +68,25 @@ def train(
     """
     from retrieval.training.config import recipe_of
     from retrieval.training.mini import train
+    from retrieval.training.options import TrainOptions
 
     progress = (lambda *_: None) if quiet else progress_line()
-    recipe = recipe_of(tune, epochs, settings or [])
+    options = TrainOptions(
+        dataset=dataset,
+        out=out,
+        model=model,
+        recipe=recipe_of(tune, epochs, settings or []),
+        split=split,
+        held_out=held_out,
+        images=images,
+        skip_bad=skip_bad,
+        texts=texts,
+        device=device,
+        seed=seed,
+    )
     log = (lambda _: None) if quiet else print_message
     try:
-        done = train(
-            dataset, out, model, recipe, split, held_out, images, skip_bad, texts, device, seed,
-            log, progress,
-        )  # fmt: skip
+        done = train(options, log, progress)
     except KeyboardInterrupt:
         print_message(
             "\nStopped. Run the same command again to continue after the last complete epoch."
@@ -125,10 +135,21 @@ def train_fusion(
     Then run `retrieval fuse` for each index of the model.
     """
     from retrieval.training.fusion_run import train_fusion
+    from retrieval.training.options import FusionTrainOptions
 
     progress = (lambda *_: None) if quiet else progress_line()
     log = (lambda _: None) if quiet else print_message
-    done = train_fusion(dataset, model, out, split, held_out, images, skip_bad, seed, log, progress)
+    options = FusionTrainOptions(
+        dataset=dataset,
+        model=model,
+        out=out,
+        split=split,
+        held_out=held_out,
+        images=images,
+        skip_bad=skip_bad,
+        seed=seed,
+    )
+    done = train_fusion(options, log, progress)
     print_result(
         f"The fusion in {done.file}: R@1 {done.after:.1f} on the held-out photos, over right, "
         f"swapped and missing captions; {done.before:.1f} by the plain mean."

@@ -1,1 +1,1 @@
-"""Evaluation: what is measured of rankings, fusions and relevance, and how sure it is."""
+"""Evaluation: measuring rankings, fusions and relevance, with confidence intervals."""

@@ -1,7 +1,7 @@
-"""Bootstrap intervals of what was measured, and of differences between two runs.
+"""Bootstrap confidence intervals of measures, and of differences between two runs.
 
-Resampled are photos, each with all its queries, since the captions of one photo are not independent
-of each other.
+The bootstrap resamples photos, each with all its queries, since the captions of one photo are not
+independent of each other. The measures themselves are in `metrics`.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Measured:
-    """A measure and its bootstrap interval; all in percent but for the median rank."""
+    """A measure and its bootstrap interval, in percent (the median rank is a rank)."""
 
     value: float
     low: float
@@ -26,7 +26,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much a second run is above a first, its interval, and a two-sided p-value."""
+    """How much a second run is above a first, with its interval and a two-sided p-value."""
 
     value: float
     low: float
@@ -41,13 +41,13 @@ def summarise(ranks: Ranks, draws: int = DRAWS, seed: int = 0) -> dict[str, Meas
     """The mean of every measure (the median of ranks), each with a 95% interval.
 
     The interval is from `draws` resamples of the photos, each with all its queries; the gallery
-    stays as it is.
+    is not resampled.
     """
-    found = _resampled(ranks, draws, seed)
-    tails = _tails(np.stack(list(found.values())))
+    samples = _resampled(ranks, draws, seed)
+    tails = _tails(np.stack(list(samples.values())))
     return {
         name: Measured(_overall(name, ranks), float(low), float(high))
-        for name, low, high in zip(found, *tails, strict=True)
+        for name, low, high in zip(samples, *tails, strict=True)
     }
 
 
@@ -56,20 +56,20 @@ def compare(
 ) -> dict[str, Difference]:
     """How much `second` is above `first` over the same queries, by a paired bootstrap.
 
-    p: twice the smaller share of resamples in which the difference is not above, or not below 0.
-    Raises ValueError where the queries are not the same.
+    p: twice the smaller of two shares of resamples, those where the difference is not above 0 and
+    those where it is not below 0. Raises ValueError if the queries are not the same.
     """
     if not np.array_equal(first.owners, second.owners):
         raise ValueError("the two runs are not over the same queries")
     before, after = _resampled(first, draws, seed), _resampled(second, draws, seed)
-    found = {}
+    differences = {}
     for name in METRICS:
-        steps = after[name] - before[name]
-        low, high = _tails(steps)
-        p = min(1.0, 2 * min(float((steps <= 0).mean()), float((steps >= 0).mean())))
+        samples = after[name] - before[name]
+        low, high = _tails(samples)
+        p = min(1.0, 2 * min(float((samples <= 0).mean()), float((samples >= 0).mean())))
         value = _overall(name, second) - _overall(name, first)
-        found[name] = Difference(value, float(low), float(high), max(p, 1 / draws))
-    return found
+        differences[name] = Difference(value, float(low), float(high), max(p, 1 / draws))
+    return differences
 
 
 def _overall(name: str, ranks: Ranks) -> float:
@@ -88,17 +88,17 @@ def _resampled(ranks: Ranks, draws: int, seed: int) -> dict[str, Doubles]:
     sizes = np.bincount(group).astype(np.float64)
     times = _times_drawn(len(photos), draws, seed)  # [draws, photos]
     queries = times @ sizes
-    found = {
+    samples = {
         name: (times @ np.bincount(group, values)) / queries
         for name, values in ranks.values.items()
         if name != "MedR"
     }
-    found["MedR"] = _medians(ranks.ranks[:, 0], group, times)
-    return {name: found[name] for name in METRICS}
+    samples["MedR"] = _medians(ranks.ranks[:, 0], group, times)
+    return {name: samples[name] for name in METRICS}
 
 
 def _times_drawn(photos: int, draws: int, seed: int) -> Doubles:
-    """How often each photo is drawn when as many are drawn as there are, [draws, photos]."""
+    """How often each photo is drawn in each resample, float64 [draws, photos]."""
     random = np.random.default_rng(seed)
     times = np.empty((draws, photos))
     for draw in times:
@@ -107,7 +107,7 @@ def _times_drawn(photos: int, draws: int, seed: int) -> Doubles:
 
 
 def _medians(first: Ints, group: Ints, times: Doubles) -> Doubles:
-    """The median first rank where query i counts times[draw, group[i]] times, [draws]."""
+    """The median first rank if query i counts times[draw, group[i]] times, float64 [draws]."""
     steps, level = np.unique(first, return_inverse=True)
     medians = np.empty(len(times))
     for i, draw in enumerate(times):

@@ -1,8 +1,8 @@
-"""How well rankings find what is right: recall@k as CLIP papers count it, and its companions.
+"""Retrieval metrics: recall@k as CLIP papers count it, MRR, mAP, nDCG and the median rank.
 
-A query's items are right if they have the query's owner: a caption and a photo fit if both belong
-to that photo. All that is measured follows from the ranks of the right items, and ties count
-against the model: a wrong item of the same score comes first.
+An item is right for a query if both have the same owner, the photo that they belong to. Every
+metric follows from the ranks of the right items. Ties count against the model: a wrong item with
+the same score comes first. Confidence intervals are in `bootstrap`.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,16 +15,16 @@ from indexes.arrays import Doubles, Floats, Ints
 
 Scores = Callable[[slice], Floats]
 
-_BLOCK = 1 << 22  # scores held at once
+_BLOCK = 1 << 22  # scores in memory at once
 _NEVER = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Where the right items of each query are, counted from 1.
+    """The ranks of the right items of each query, from 1.
 
-    ranks: int64 [queries, most], ascending, the largest integer where a query has fewer than
-    `most` right items; owners: int64 [queries], the photo that each query belongs to.
+    ranks: int64 [queries, most], ascending, padded with the largest integer for queries with fewer
+    than `most` right items; owners: int64 [queries], the photo that each query belongs to.
     """
 
     ranks: Ints
@@ -32,7 +32,7 @@ class Ranks:
 
     @cached_property
     def values(self) -> dict[str, Doubles]:
-        """Every measure of METRICS for each query, float64 [queries]."""
+        """Every metric of METRICS for each query, float64 [queries]."""
         return {name: metric(self.ranks) for name, metric in METRICS.items()}
 
 
@@ -42,9 +42,9 @@ class Ranks:
 def rank(scores: Scores, query_owners: Ints, gallery_owners: Ints) -> Ranks:
     """The ranks of the right items of each query.
 
-    scores: gives float32 [block, gallery] for a slice of the queries. Memory is that of a few
-    blocks of 4 million scores. Raises ValueError where a query has no right item, or a score is
-    not a number.
+    scores: returns float32 [block, gallery] for a slice of the queries. Needs the memory of a few
+    blocks of 4 million scores. Raises ValueError if a query has no right item or a score is not a
+    number.
     """
     query_owners, gallery_owners = np.asarray(query_owners), np.asarray(gallery_owners)
     order = np.argsort(gallery_owners, kind="stable")
@@ -63,7 +63,7 @@ def rank(scores: Scores, query_owners: Ints, gallery_owners: Ints) -> Ranks:
         there = places < count[part, None]  # [block, most]
         right = order[np.where(there, first[part, None] + places, first[part, None])]
         found = np.where(there, np.take_along_axis(block, right, 1), np.float32(np.nan))
-        found = -np.sort(-found, axis=1)  # best first; what is not there last
+        found = -np.sort(-found, axis=1)  # best first, padding last
         for place in places:
             here = there[:, place]
             bar = found[here, place, None]
@@ -80,10 +80,10 @@ def _count_from(block: Floats, bar: Floats) -> Ints:
 
 
 def inner_products(queries: Floats, gallery: Floats) -> Scores:
-    """Scores by inner product, the same for equal rows of the gallery.
+    """Scores by inner product, identical for equal rows of the gallery.
 
-    Matrix products round a row's sum by its place in the matrix, so without this care the second
-    of two equal photos could come out ahead of the first, and a tie would not be seen as one.
+    A matrix product may round equal rows differently, depending on their position. The second of
+    two equal photos could then score above the first, and the tie would be missed.
     """
     whole = np.ascontiguousarray(gallery, np.float32)
     as_bytes = whole.view(np.dtype((np.void, whole.itemsize * whole.shape[1])))[:, 0]
@@ -94,7 +94,7 @@ def inner_products(queries: Floats, gallery: Floats) -> Scores:
     return lambda part: (queries[part] @ whole.T)[:, same_as]
 
 
-# Measures of one query -------------------------------------------------------------------------
+# Metrics of one query --------------------------------------------------------------------------
 
 
 def recall(k: int) -> Callable[[Ints], Doubles]:
@@ -113,9 +113,9 @@ def first_rank(ranks: Ints) -> Doubles:
 
 
 def average_precision(k: int) -> Callable[[Ints], Doubles]:
-    """100 × the mean over all right items of the precision at each, 0 for one beyond rank k.
+    """100 × the mean over all right items of the precision at each, 0 for those beyond rank k.
 
-    As trec_eval's map_cut: divided by the number of right items, even if that is above k.
+    As trec_eval's map_cut: divided by the number of right items, even if it exceeds k.
     """
 
     def measure(ranks: Ints) -> Doubles:

@@ -1,4 +1,7 @@
-"""How right probabilities are: calibration error, Brier score, AUC, and the reliability diagram."""
+"""The quality of probabilities: calibration error, Brier score, AUC and the reliability diagram.
+
+Nothing here knows of searches or of captions; `relevance` applies it to the hits of trials.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,12 @@ BINS = 10
 
 @dataclass(frozen=True)
 class Reliability:
-    """What probabilities promised and what came. Bins are of equal width over 0 to 1.
+    """Probabilities compared with outcomes, in bins of equal width over 0 to 1.
 
     ece: expected calibration error, Σ_bins share · |mean probability − share of matches| (Naeini
     et al., 2015); low, high: its bootstrap 95 % interval over queries; brier: mean (p − y)²;
-    promised, came, count: for each bin the mean probability, the share of matches and the hits.
+    promised, came, count: for each bin the mean probability, the share of matches, and the number
+    of hits.
     """
 
     hits: int
@@ -35,22 +39,22 @@ class Reliability:
 
 
 def reliability(probability: Doubles, match: Doubles, query: Ints, seed: int = 0) -> Reliability:
-    """Compare probabilities with outcomes, float64 [m] in 0..1; query: int64 [m], who asked.
+    """Compare probabilities with outcomes, float64 [m] in 0..1; query: int64 [m], of each hit.
 
-    Outcomes may be probabilities themselves, where they were estimated. Whole queries are drawn
-    anew in the bootstrap (1,000 times), since the hits of one query are not independent.
+    Estimated outcomes may be probabilities themselves. The bootstrap resamples whole queries (1,000
+    times), since the hits of one query are not independent. Raises ValueError for no hits.
     """
     if not len(probability):
         raise ValueError("there are no hits to measure")
     which = np.minimum((probability * BINS).astype(np.int64), BINS - 1)
     _, number = np.unique(query, return_inverse=True)
     queries = int(number.max()) + 1
-    table = np.zeros((queries, 3, BINS))  # sums for each query: count, promised, came
+    table = np.zeros((queries, 3, BINS))  # sums by query: count, promised, came
     for layer, values in enumerate((np.ones_like(probability), probability, match)):
         np.add.at(table[:, layer], (number, which), values)
-    chance = np.random.default_rng(seed)
+    random = np.random.default_rng(seed)
     flat, even = table.reshape(queries, -1), np.full(queries, 1 / queries)
-    draws = [_ece((chance.multinomial(queries, even) @ flat).reshape(3, BINS)) for _ in range(1000)]
+    draws = [_ece((random.multinomial(queries, even) @ flat).reshape(3, BINS)) for _ in range(1000)]
     low, high = np.percentile(draws, (2.5, 97.5))
     count, promised, came = table.sum(0)
     full = np.maximum(count, 1)
@@ -70,15 +74,15 @@ def reliability(probability: Doubles, match: Doubles, query: Ints, seed: int = 0
 
 
 def _ece(sums: Array) -> float:
-    """sums: [3, bins]: hits, promised matches and matches in each bin."""
+    """From the hits, the expected matches and the matches in each bin, sums: [3, bins]."""
     return float(np.abs(sums[1] - sums[2]).sum() / sums[0].sum())
 
 
 def auc(value: Doubles, positive: Doubles) -> float:
     """How often a positive has the higher value than a negative, ties half.
 
-    positive: 0..1, the share of each element that is positive (a weight where it was estimated).
-    Returns nan where there are no positives or no negatives.
+    positive: 0..1, the share of each element that is positive (estimated outcomes are weights).
+    Returns nan without positives or without negatives.
     """
     order = np.argsort(value, kind="stable")
     value, positive = value[order], positive[order].astype(np.float64)
@@ -91,7 +95,7 @@ def auc(value: Doubles, positive: Doubles) -> float:
 
 
 def draw_diagram(file: Path, named: dict[str, Reliability]) -> None:
-    """The reliability diagram of each, side by side, as PNG, SVG or PDF by the file's name."""
+    """Write the reliability diagrams side by side, as PNG, SVG or PDF by the file's suffix."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,8 +1,8 @@
-"""What the photo side of a training run learns from: augmented views of the photos.
+"""Augmented views of photos, the input of a training run's photo side.
 
-Where the first blocks of the tower are frozen, a few views of every photo go through them once and
-are kept in a file; where all of it learns, every epoch makes its views anew. Every view depends on
-nothing but the seed, its number and the photo's place, so that a run can be made again.
+If the first blocks of the tower are frozen, a few views of every photo pass through them once and
+are stored in a file; if all blocks are trained, every epoch has new views. A view depends only on
+the seed, its number and the photo's position, so a run is reproducible.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 
 from indexes.arrays import Array, Ints
+from indexes.atomic_write import atomic_write
 from indexes.errors import RetrievalError
 from indexes.lazy_imports import load_torch
 from retrieval.encoders.mini.encoder import squash
+from retrieval.training.captioned_images import LoadImage
 from retrieval.training.config import Recipe
 from retrieval.training.dual_encoder import DualEncoder
-from retrieval.training.examples import Opener, Progress
+from retrieval.training.options import Progress
 
 if TYPE_CHECKING:
     import torch
@@ -34,147 +36,144 @@ else:
 
 
 class Views(Protocol):
-    """Inputs of the part of the tower that learns."""
+    """Inputs of the trained part of the photo tower."""
 
     def batch(self, epoch: int, chosen: Ints) -> Tensor:
-        """One view of each chosen photo, another one every epoch."""
+        """One view of each chosen photo, a different one every epoch."""
         ...
 
 
 def augmented(
-    photo: Image.Image, size: int, recipe: Recipe, chance: np.random.Generator
+    photo: Image.Image, size: int, recipe: Recipe, random: np.random.Generator
 ) -> Image.Image:
-    """A random crop, mirrored or not, with other colours, and now and then one change more."""
+    """A random crop, perhaps mirrored, with jittered colours and sometimes one more distortion."""
     width, height = photo.size
-    share, shape = chance.uniform(recipe.crop, 1.0), np.exp(chance.uniform(-0.25, 0.25))
+    share, shape = random.uniform(recipe.crop, 1.0), np.exp(random.uniform(-0.25, 0.25))
     w = min(width, width * float(np.sqrt(share * shape)))
     h = min(height, height * float(np.sqrt(share / shape)))
-    left, above = chance.uniform(0, width - w), chance.uniform(0, height - h)
+    left, above = random.uniform(0, width - w), random.uniform(0, height - h)
     box = (left, above, left + w, above + h)
     photo = photo.resize((size, size), Image.Resampling.BICUBIC, box, reducing_gap=2.0)
-    if chance.random() < 0.5:
+    if random.random() < 0.5:
         photo = ImageOps.mirror(photo)
     for change in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-        photo = change(photo).enhance(chance.uniform(1 - recipe.colour, 1 + recipe.colour))
-    return _distorted(photo, chance) if chance.random() < recipe.distort else photo
+        photo = change(photo).enhance(random.uniform(1 - recipe.colour, 1 + recipe.colour))
+    return _distorted(photo, random) if random.random() < recipe.distort else photo
 
 
-def _distorted(photo: Image.Image, chance: np.random.Generator) -> Image.Image:
-    """One of RandAugment's changes (Cubuk et al., 2020) that leave a caption true."""
-    kind = int(chance.integers(6))
+def _distorted(photo: Image.Image, random: np.random.Generator) -> Image.Image:
+    """One of RandAugment's distortions (Cubuk et al., 2020), of those that leave a caption true."""
+    kind = int(random.integers(6))
     if kind == 0:
         return ImageOps.autocontrast(photo)
     if kind == 1:
         return ImageOps.equalize(photo)
     if kind == 2:
-        return ImageOps.posterize(photo, int(chance.integers(4, 7)))
+        return ImageOps.posterize(photo, int(random.integers(4, 7)))
     if kind == 3:
         return ImageOps.grayscale(photo).convert("RGB")
     if kind == 4:
-        return ImageEnhance.Sharpness(photo).enhance(chance.uniform(0.1, 1.9))
+        return ImageEnhance.Sharpness(photo).enhance(random.uniform(0.1, 1.9))
     return photo.rotate(
-        chance.uniform(-15, 15), Image.Resampling.BILINEAR, fillcolor=(124, 116, 104)
+        random.uniform(-15, 15), Image.Resampling.BILINEAR, fillcolor=(124, 116, 104)
     )
 
 
-class _Pixels:
-    """Photos decoded by a few threads: uint8 [n, size, size, 3]."""
+class _Loader:
+    """Decodes photos in a few threads: uint8 [n, size, size, 3]."""
 
-    def __init__(self, photos: Sequence[Opener], size: int, recipe: Recipe, seed: int) -> None:
+    def __init__(self, photos: Sequence[LoadImage], size: int, recipe: Recipe, seed: int) -> None:
         self.photos, self.size, self.recipe, self.seed = photos, size, recipe, seed
         self.threads = ThreadPoolExecutor(4)
-        self.loader = ThreadPoolExecutor(1)
+        self.background = ThreadPoolExecutor(1)
 
     def load(self, view: int, chosen: Ints) -> NDArray[np.uint8]:
-        """View 0 is the whole photo; the others are augmented."""
+        """View 0 is the photo without augmentation."""
 
         def one(number: int) -> NDArray[np.uint8]:
             photo = self.photos[number]()
             if view == 0:
                 return np.asarray(squash(photo, self.size))
-            chance = np.random.default_rng((self.seed, view, number))
-            return np.asarray(augmented(photo, self.size, self.recipe, chance))
+            random = np.random.default_rng((self.seed, view, number))
+            return np.asarray(augmented(photo, self.size, self.recipe, random))
 
         return np.stack(list(self.threads.map(one, chosen.tolist())))
 
-    def ahead(self, view: int, chosen: Ints) -> Future[NDArray[np.uint8]]:
-        """`load`, in the background."""
-        return self.loader.submit(self.load, view, chosen)
+    def start(self, view: int, chosen: Ints) -> Future[NDArray[np.uint8]]:
+        """Call `load` in the background."""
+        return self.background.submit(self.load, view, chosen)
 
 
-class KeptViews:
-    """Views that went through the frozen blocks once, in a file: float16 [views, n, h, w, c]."""
+class StoredViews:
+    """Views after the frozen blocks, from a file: float16 [views, n, h, w, c]."""
 
-    def __init__(self, kept: NDArray[np.float16], device: str) -> None:
-        self.kept, self.device = kept, device
+    def __init__(self, stored: NDArray[np.float16], device: str) -> None:
+        self.stored, self.device = stored, device
 
     def batch(self, epoch: int, chosen: Ints) -> Tensor:
-        # Another view of every photo each epoch; all of them once in as many epochs.
-        view = (epoch + chosen) % len(self.kept)
-        rows = self.kept[view, chosen]
+        # After as many epochs as there are views, every view of a photo was used once.
+        view = (epoch + chosen) % len(self.stored)
+        rows = self.stored[view, chosen]
         return torch.from_numpy(rows).to(self.device, non_blocking=True).float()
 
 
 class FreshViews:
-    """Views made anew every epoch, decoded while the model works on the batch before."""
+    """New views every epoch, decoded while the model works on the previous batch."""
 
-    def __init__(self, pixels: _Pixels, device: str) -> None:
-        self.pixels, self.device = pixels, device
+    def __init__(self, loader: _Loader, device: str) -> None:
+        self.loader, self.device = loader, device
         self.waiting: dict[tuple[int, bytes], Future[NDArray[np.uint8]]] = {}
 
     def expect(self, epoch: int, chosen: Ints) -> None:
-        """Begin to load a batch that will be asked for."""
-        self.waiting[epoch, chosen.tobytes()] = self.pixels.ahead(epoch + 1, chosen)
+        """Start to load a batch that will be requested."""
+        self.waiting[epoch, chosen.tobytes()] = self.loader.start(epoch + 1, chosen)
 
     def batch(self, epoch: int, chosen: Ints) -> Tensor:
         waiting = self.waiting.pop((epoch, chosen.tobytes()), None)
-        pixels = waiting.result() if waiting else self.pixels.load(epoch + 1, chosen)
+        pixels = waiting.result() if waiting else self.loader.load(epoch + 1, chosen)
         return torch.from_numpy(pixels).to(self.device, non_blocking=True)
 
 
 def make_views(
     model: DualEncoder,
-    photos: Sequence[Opener],
+    photos: Sequence[LoadImage],
     recipe: Recipe,
     seed: int,
     begin: int,
-    keep: Path,
+    folder: Path,
     device: str,
     progress: Progress,
 ) -> Views:
-    """Views for training: kept in the folder `keep` if blocks before `begin` are frozen."""
-    size = model.config["image"]["size"]
-    pixels = _Pixels(photos, size, recipe, seed)
+    """Augmented views; stored in `folder` if the blocks before `begin` are frozen."""
+    loader = _Loader(photos, model.config["image"]["size"], recipe, seed)
     if begin == 0:
-        return FreshViews(pixels, device)
+        return FreshViews(loader, device)
     numbers = range(1, recipe.views + 1)
-    return KeptViews(
-        _kept(model, pixels, numbers, begin, keep / "views.npy", device, progress), device
-    )
+    file = folder / "views.npy"
+    return StoredViews(_store(model, loader, numbers, begin, file, device, progress), device)
 
 
-def clean_views(
+def unaugmented_views(
     model: DualEncoder,
-    photos: Sequence[Opener],
+    photos: Sequence[LoadImage],
     recipe: Recipe,
     begin: int,
-    keep: Path,
-    name: str,
+    file: Path,
     device: str,
     progress: Progress,
 ) -> Array:
-    """The whole photos through the frozen blocks, in a file: float16 [n, h, w, c].
+    """Photos without augmentation after the frozen blocks, from a file: float16 [n, h, w, c].
 
-    Where nothing is frozen, the photos themselves: uint8 [n, size, size, 3].
+    If nothing is frozen, the photos themselves: uint8 [n, size, size, 3].
     """
-    pixels = _Pixels(photos, model.config["image"]["size"], recipe, 0)
-    kept: Array = _kept(model, pixels, range(1), begin, keep / f"{name}.npy", device, progress)[0]
-    return kept
+    loader = _Loader(photos, model.config["image"]["size"], recipe, 0)
+    views: Array = _store(model, loader, range(1), begin, file, device, progress)[0]
+    return views
 
 
-def _kept(
+def _store(
     model: DualEncoder,
-    pixels: _Pixels,
+    loader: _Loader,
     views: Sequence[int],
     begin: int,
     file: Path,
@@ -182,35 +181,35 @@ def _kept(
     progress: Progress,
     batch: int = 50,
 ) -> Array:
-    """What enters block `begin` for these views of all photos, from `file` if it is there."""
+    """The input of block `begin` for these views of all photos, read from `file` if it exists."""
     if file.exists():
         return _mapped(file)
-    total = len(pixels.photos)
-    part = file.with_suffix(".tmp")
-    kept: Any = None
-    parts = [
+    total = len(loader.photos)
+    batches = [
         (position, view, np.arange(start, min(start + batch, total)))
         for position, view in enumerate(views)
         for start in range(0, total, batch)
     ]
     file.parent.mkdir(parents=True, exist_ok=True)
     frozen = _frozen(model, begin, device)
-    waiting = pixels.ahead(parts[0][1], parts[0][2])
-    done = 0
-    for number, (position, _, chosen) in enumerate(parts):
-        ready = waiting.result()
-        if number + 1 < len(parts):
-            waiting = pixels.ahead(*parts[number + 1][1:])
-        rows = frozen(ready) if begin else ready
-        if kept is None:
-            shape = (len(views), total, *rows.shape[1:])
-            _check_space(file.parent, rows.itemsize * int(np.prod(shape)))
-            kept = np.lib.format.open_memmap(part, "w+", rows.dtype, shape)
-        kept[position, chosen] = rows
-        done += len(chosen)
-        progress("Preparing photos", done, total * len(views))
-    kept.flush()
-    part.replace(file)
+    with atomic_write(file) as temporary:
+        stored: Any = None
+        loading = loader.start(batches[0][1], batches[0][2])
+        done = 0
+        for number, (position, _, chosen) in enumerate(batches):
+            photos = loading.result()
+            if number + 1 < len(batches):
+                loading = loader.start(*batches[number + 1][1:])
+            rows = frozen(photos) if begin else photos
+            if stored is None:
+                shape = (len(views), total, *rows.shape[1:])
+                _check_space(file.parent, rows.itemsize * int(np.prod(shape)))
+                stored = np.lib.format.open_memmap(temporary, "w+", rows.dtype, shape)
+            stored[position, chosen] = rows
+            done += len(chosen)
+            progress("Preparing photos", done, total * len(views))
+        stored.flush()
+        del stored  # Windows cannot rename a file that is mapped
     return _mapped(file)
 
 
@@ -222,14 +221,14 @@ def _mapped(file: Path) -> Array:
 def _frozen(
     model: DualEncoder, begin: int, device: str
 ) -> Callable[[NDArray[np.uint8]], NDArray[np.float16]]:
-    """The blocks before `begin` as a function of photos; through OpenVINO where it is installed.
+    """The blocks before `begin` as a function of photos; by OpenVINO if it is installed.
 
-    On a CPU that is about twice as fast as torch, whose results it repeats to float32's rounding.
+    On a CPU it is about twice as fast as torch, with the same results up to float32 rounding.
     """
 
-    class Begin(torch.nn.Module):
+    class FrozenBlocks(torch.nn.Module):
         def forward(self, photos: Tensor) -> Tensor:
-            return model.begin(photos, begin)
+            return model.frozen_features(photos, begin)
 
     if device == "cpu" and begin:
         try:
@@ -238,20 +237,22 @@ def _frozen(
             size = model.config["image"]["size"]
             example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of tracing: no size here depends on the photos
-                graph = openvino.convert_model(Begin().eval(), example_input=example)
+                warnings.simplefilter(
+                    "ignore"
+                )  # tracing warns of sizes; none here depends on the photos
+                graph = openvino.convert_model(FrozenBlocks().eval(), example_input=example)
             graph.reshape([-1, size, size, 3])
             options = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
             options["INFERENCE_NUM_THREADS"] = str(torch.get_num_threads())
             compiled = openvino.compile_model(graph, "CPU", options)
-        except Exception:  # not installed, or it does not know this processor: torch does
+        except Exception:  # not installed, or this processor is not supported: torch does the same
             compiled = None
         if compiled is not None:
             return lambda photos: compiled(photos)[0].astype(np.float16)
 
     def by_torch(photos: NDArray[np.uint8]) -> NDArray[np.float16]:
         with torch.inference_mode():
-            rows = model.begin(torch.from_numpy(photos).to(device), begin)
+            rows = model.frozen_features(torch.from_numpy(photos).to(device), begin)
             result: NDArray[np.float16] = rows.half().cpu().numpy()
         return result
 
@@ -262,6 +263,6 @@ def _check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free - 2**28:
         raise RetrievalError(
-            f"Preparing the photos needs {needed / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} "
-            "GB are free. Make room, or use fewer --set views=N."
+            f"The prepared photos need {needed / 1e9:.1f} GB in {folder}, but only "
+            f"{free / 1e9:.1f} GB are free. Free some space, or use a smaller --set views=N."
         )

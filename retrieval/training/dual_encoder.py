@@ -1,7 +1,7 @@
-"""The dual encoder of `mini` as one module that learns: two towers, two heads.
+"""The dual encoder of `mini` as a trainable torch module: two towers, two heads.
 
-Its parameters have the names of the packaged tensors, so that loading and writing a model folder
-are a rounding each. Nothing here knows of data sets or of optimisers.
+Its parameters have the names of the packaged tensors, so that reading and writing a model folder
+only rounds them. Nothing here knows of data sets or optimisers.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from indexes.arrays import Array
+from indexes.atomic_write import atomic_write
 from indexes.lazy_imports import load_torch
 from retrieval.encoders.mini.encoder import FORMAT, MiniEncoder, read_tensors
 from retrieval.encoders.mini.image import ImageHead, ImageTower
 from retrieval.encoders.mini.quantization import bits_of
 from retrieval.encoders.mini.text import EPSILON, floats
 from retrieval.training.pretrained_towers import imagenet_names, int8_rows
-from retrieval.training.quantization import quantised
+from retrieval.training.quantization import quantize
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +40,7 @@ _LAYER_MATRICES = ("qkv.weight", "out.weight", "up.weight", "down.weight")
 
 
 class TextHead(nn.Module):
-    """normalise(s + W2 gelu(W1 s + b1) + b2): starts close to the sentence vector s itself."""
+    """normalise(s + W2 gelu(W1 s + b1) + b2): starts close to the sentence embedding s."""
 
     def __init__(self, width: int, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -57,7 +58,7 @@ class TextHead(nn.Module):
 
 
 class TextLayer(nn.Module):
-    """One layer of MiniLM: attention, then a perceptron, each added and normalised after."""
+    """One layer of MiniLM: attention and a perceptron, each with a residual and a layer norm."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -71,19 +72,19 @@ class TextLayer(nn.Module):
         self.dropout = 0.0
 
     def forward(self, x: Tensor, real: Tensor) -> Tensor:
-        """(B, T, C) and which tokens are no padding (B, T) -> (B, T, C)."""
+        """(B, T, C), and real (B, T), False for padding -> (B, T, C)."""
         b, t, c = x.shape
         q, k, v = self.qkv(x).view(b, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (B, H, T, D)
-        seen = functional.scaled_dot_product_attention(q, k, v, real[:, None, None, :])
-        seen = self.out(seen.transpose(1, 2).reshape(b, t, c))
-        x = self.norm1(x + functional.dropout(seen, self.dropout, self.training))
+        attended = functional.scaled_dot_product_attention(q, k, v, real[:, None, None, :])
+        attended = self.out(attended.transpose(1, 2).reshape(b, t, c))
+        x = self.norm1(x + functional.dropout(attended, self.dropout, self.training))
         wide = self.down(functional.gelu(self.up(x)))
         y: Tensor = self.norm2(x + functional.dropout(wide, self.dropout, self.training))
         return y
 
 
 class TextTower(nn.Module):
-    """Token numbers to unit sentence vectors; the first `frozen` layers never learn."""
+    """Token numbers to sentence embeddings; the first `frozen` layers are not trained."""
 
     def __init__(self, words: int, places: int, width: int, layers: int, heads: int) -> None:
         super().__init__()
@@ -106,7 +107,7 @@ class TextTower(nn.Module):
         for number, layer in enumerate(self.layers):
             with torch.set_grad_enabled(torch.is_grad_enabled() and number >= self.frozen):
                 x = layer(x, real)
-        mean = (x * real[..., None]).sum(1)  # normalising undoes the missing division
+        mean = (x * real[..., None]).sum(1)  # normalising makes dividing by the length needless
         return functional.normalize(mean.float(), dim=1)
 
 
@@ -127,10 +128,10 @@ class TextSide(nn.Module):
 
 
 class DualEncoder(nn.Module):
-    """Both towers with their heads, and the classes of the photo tower's classifier as tokens."""
+    """Both towers with their heads, and the texts of the ImageNet classifier's classes."""
 
     def __init__(self, config: Mapping[str, Any], tensors: Arrays, tokenizer: Tokenizer) -> None:
-        """The model of a folder: its config.json, its tensors as floats, its tokenizer."""
+        """The content of a model folder: config.json, the tensors as float32, the tokenizer."""
         super().__init__()
         image, text = config["image"], config["text"]
         width = tensors["text.tower.words"].shape[1]
@@ -148,37 +149,39 @@ class DualEncoder(nn.Module):
         self.load_state_dict({k: torch.from_numpy(v).float() for k, v in tensors.items()})
         self.config = dict(config)
         self.bits = 16
-        """Of the photo tower's weights in the file that it was read from."""
+        """Bits of the photo tower's weights in the file that the model was read from."""
         self.tokenizer = tokenizer
-        self.class_tokens = self.tokens([f"a photo of a {name}" for name in imagenet_names()])
+        self.class_tokens = self.tokenize([f"a photo of a {name}" for name in imagenet_names()])
         self.image.tower.to(memory_format=torch.channels_last)
 
     @classmethod
     def read(cls, folder: Path) -> DualEncoder:
-        """The model in a folder that `write` made; raises ModelError where it is none."""
-        MiniEncoder(folder)  # says in a sentence what is missing or damaged
+        """Read a folder that `write` wrote; raises ModelError if it is not a model."""
+        MiniEncoder(folder)  # raises ModelError for what is missing or damaged
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         tokenizer.no_padding()
         tokenizer.enable_truncation(config["text"]["longest"])
         stored = read_tensors(folder / "model.safetensors", "")
         del stored["image.head.concepts"], stored["image.head.concepts.scale"]
-        model = cls(config, whole(stored), tokenizer)
+        model = cls(config, as_floats(stored), tokenizer)
         model.bits = bits_of(stored, "image.tower.")
         return model
 
     def write(
         self, folder: Path, gate: float = 1.0, photos: NDArray[np.uint8] | None = None
     ) -> None:
-        """Write model.safetensors, config.json and tokenizer.json: matrices of texts and classes as
-        int8 rows, the rest as float16 (the text tower's vectors as float32).
+        """Write model.safetensors, config.json and tokenizer.json.
 
-        gate: what the share of the classifier is multiplied with. photos: some to find the ranges
-        of the photo tower by, uint8 [n, size, size, 3], which is then written in 8 bits, too.
+        Matrices of the text tower and of classes are int8 rows, other tensors of the text tower
+        float32, the rest float16.
+
+        gate: factor of the classifier's share. photos: uint8 [n, size, size, 3]; if given, the
+        photo tower is quantized to 8 bits, with input ranges from these photos. Raises OSError.
         """
         with torch.inference_mode():
-            concepts = self.concepts(self.class_sentences()).float().cpu().numpy()
-        tensors: Arrays = dict(int8_rows("image.head.concepts", concepts))
+            classes = self.embed_classes(self.class_sentences()).float().cpu().numpy()
+        tensors: Arrays = dict(int8_rows("image.head.concepts", classes))
         for name, parameter in self.state_dict().items():
             value = parameter.detach().float().cpu().numpy()
             if name == "image.head.gate":
@@ -196,48 +199,48 @@ class DualEncoder(nn.Module):
         if photos is not None:
             tensors |= {
                 f"image.tower.{name}": value
-                for name, value in quantised(self.image.tower, photos).items()
+                for name, value in quantize(self.image.tower, photos).items()
             }
         folder.mkdir(parents=True, exist_ok=True)
         arrays = {k: np.ascontiguousarray(v) for k, v in sorted(tensors.items())}
-        part = folder / "model.safetensors.tmp"
-        save_file(arrays, part)
-        part.chmod(0o644)
-        part.replace(folder / "model.safetensors")
-        config = {**self.config, "format": FORMAT}
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        (folder / "tokenizer.json").write_text(self.tokenizer.to_str(), encoding="utf-8")
+        with atomic_write(folder / "model.safetensors") as temporary:
+            save_file(arrays, temporary)
+            temporary.chmod(0o644)  # safetensors writes a file that only its owner can read
+        config = json.dumps({**self.config, "format": FORMAT}, indent=2) + "\n"
+        for name, text in (("config.json", config), ("tokenizer.json", self.tokenizer.to_str())):
+            with atomic_write(folder / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
 
-    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token numbers of each text, cut at the longest length."""
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token numbers of each text, truncated to the longest length."""
         return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
 
     def class_sentences(self, batch: int = 500) -> Tensor:
-        """Sentence vectors of the classifier's classes, (classes, C), without a gradient."""
+        """Sentence embeddings of the classifier's classes, (classes, C), without a gradient."""
         with torch.no_grad():
             starts = range(0, len(self.class_tokens), batch)
             tower = self.text.tower
             return torch.cat([tower(self.class_tokens[i : i + batch]) for i in starts])
 
-    def concepts(self, sentences: Tensor) -> Tensor:
-        """The classes in the shared space: (classes, C) -> (classes, dim), unit rows."""
+    def embed_classes(self, sentences: Tensor) -> Tensor:
+        """Class sentences in the shared space: (classes, C) -> (classes, dim), unit rows."""
         rows: Tensor = self.text.head(sentences)
         return rows
 
-    def texts(self, tokens: Sequence[Sequence[int]]) -> Tensor:
-        """(B, dim), unit rows."""
+    def embed_texts(self, tokens: Sequence[Sequence[int]]) -> Tensor:
+        """B lists of token numbers -> (B, dim), unit rows."""
         rows: Tensor = self.text.head(self.text.tower(tokens))
         return rows
 
-    def begin(self, photos: Tensor, until: int) -> Tensor:
-        """The frozen part: (B, S, S, 3) uint8 -> (B, h, w, c), what enters block `until`."""
+    def frozen_features(self, photos: Tensor, begin: int) -> Tensor:
+        """The blocks before `begin`: (B, S, S, 3) uint8 -> (B, h, w, c), the input of `begin`."""
         tower = self.image.tower
         x = photos.permute(0, 3, 1, 2).to(tower.stem.weight.dtype)
-        entering: Tensor = tower.blocks[:until](tower.stem((x - 127.0) / 128.0))
+        entering: Tensor = tower.blocks[:begin](tower.stem((x - 127.0) / 128.0))
         return entering.permute(0, 2, 3, 1)
 
-    def grid(self, x: Tensor, begin: int) -> Tensor:
-        """The rest: what enters block `begin` (for 0, photos) -> the features (B, cells, top)."""
+    def features(self, x: Tensor, begin: int) -> Tensor:
+        """The blocks from `begin` on: its input (for 0, photos) -> features (B, cells, top)."""
         tower = self.image.tower
         if begin == 0:
             cells: Tensor = tower(x).flatten(1, 2)
@@ -246,13 +249,13 @@ class DualEncoder(nn.Module):
         y: Tensor = tower.top(tower.blocks[begin:](x))
         return y.flatten(2).transpose(1, 2)
 
-    def photos(self, x: Tensor, begin: int, concepts: Tensor) -> Tensor:
-        """(B, dim), unit rows, from what enters block `begin`."""
-        rows: Tensor = self.image.head(self.grid(x, begin).float(), concepts)
+    def embed_photos(self, x: Tensor, begin: int, classes: Tensor) -> Tensor:
+        """The input of block `begin` (for 0, photos) -> (B, dim), unit rows. classes: embedded."""
+        rows: Tensor = self.image.head(self.features(x, begin).float(), classes)
         return rows
 
 
-def whole(stored: Arrays) -> Arrays:
-    """Stored tensors as float32, int8 codes times their scales; of 8-bit inputs nothing is kept."""
+def as_floats(stored: Arrays) -> Arrays:
+    """Stored tensors as float32, int8 codes times their scales, without the ranges of inputs."""
     names = [name for name in stored if not name.endswith((".scale", ".input"))]
     return {name: floats(stored, name) for name in names}

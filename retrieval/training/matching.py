@@ -1,9 +1,9 @@
 """Training the matching of a model: telling true pairs of photo and text from near misses.
 
-Photos alone, and fused with another of their captions, right, swapped or missing; each text with
-its own photo and the nearest others, in the order that a search gives them, since those are what is
-re-ranked. As for a fusion, noise takes back what the model has learned by heart. How much of what
-was learned is kept is what re-ranking finds most with on the held-out photos; that may be nothing.
+Photos are used alone and fused with another of their captions, right, swapped or missing; each text
+is paired with its own photo and with the nearest others in the order of a search, since those are
+what is re-ranked. As for a fusion, noise makes training photos as hard as new ones. Only a share of
+the trained network is used, the one with which re-ranking finds most held-out photos; it may be 0.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import numpy as np
 
 from indexes.arrays import Floats
 from indexes.lazy_imports import load_torch
-from retrieval.evaluation.fusion_cases import Captioned, make_case
+from retrieval.evaluation.fusion_cases import make_case
+from retrieval.evaluation.fusion_data import CaptionedEmbeddings
 from retrieval.fusion.attention import Fusion
 from retrieval.ranking.hubness import nnn_bias
 from retrieval.ranking.matching import Matching, MatchingNetwork, score_residual
 from retrieval.ranking.reranking import RERANK_DEPTH
-from retrieval.training.fusion import Blur, match_noise
+from retrieval.training.noise import EmbeddingNoise, match_noise
 
 if TYPE_CHECKING:
     import torch
@@ -32,13 +33,13 @@ else:
 
 
 SHARES = tuple(round(0.1 * i, 1) for i in range(11))
-"""How much of what was learned may be kept."""
+"""The shares of the trained network that are tried."""
 
 
 @dataclass(frozen=True)
 class MatchingRecipe:
-    """Hyper-parameters, chosen on Flickr8k's validation photos; docs/fusion.md says what others
-    gave."""
+    """Hyper-parameters, chosen on Flickr8k's validation photos; docs/fusion.md has the results of
+    other values."""
 
     epochs: int = 30
     batch: int = 1000
@@ -49,50 +50,51 @@ class MatchingRecipe:
     hidden: int = 64
     rank: int = 64
     hard: int = 10
-    """How many of the nearest wrong photos each text is told from."""
+    """How many of the nearest wrong photos are near misses of each text."""
     swapped: float = 0.15
 
 
-def train_matching(
+def fit_matching(
     fingerprint: str,
     fusion: Fusion,
     bank: Floats,
-    learn: Captioned,
-    held: Captioned,
+    training: CaptionedEmbeddings,
+    held_out: CaptionedEmbeddings,
     recipe: MatchingRecipe = MatchingRecipe(),
     seed: int = 0,
-    after: Callable[[int, float], None] = lambda *_: None,
+    on_epoch: Callable[[int, float], None] = lambda *_: None,
 ) -> tuple[Matching, dict[float, float]]:
-    """The matching that goes with a fusion, and what re-ranking finds by how much of it is kept.
+    """Train the matching for a fusion; returns it, and the recall of re-ranking for each share.
 
-    bank: the queries that hubs are known by, float32 [b, dim]. after: is told each epoch and loss.
-    What is found are held-out photos, of which none, half and all have a caption: the mean of R@1
-    and R@5 in percent. The share that finds most is kept.
+    fingerprint: of the model whose embeddings these are; bank: the generic queries by which hubs
+    are recognised, float32 [b, dim]; on_epoch: takes the number of the epoch and its mean loss.
+    Recall is the mean of R@1 and R@5 in percent on the held-out photos, of which none, half and all
+    have a caption. The share with the highest recall is used.
     """
     started = time.perf_counter()
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
-    noise = match_noise(learn, held, random)
-    blur = Blur(learn.images, noise, random)
-    network = _new(learn.images.shape[1], recipe)
-    learned = {f.name: getattr(network, f.name).requires_grad_() for f in fields(MatchingNetwork)}
-    some = {"look": recipe.decay, "left": recipe.decay, "right": recipe.decay}
+    strength = match_noise(training, held_out, random)
+    noise = EmbeddingNoise(training.images, strength, random)
+    network = _untrained(training.images.shape[1], recipe)
+    trained = {f.name: getattr(network, f.name).requires_grad_() for f in fields(MatchingNetwork)}
+    decays = {"look": recipe.decay, "left": recipe.decay, "right": recipe.decay}
     optimiser = torch.optim.AdamW(
         [
             {
                 "params": [value],
-                "weight_decay": some.get(name, 0.0),
+                "weight_decay": decays.get(name, 0.0),
                 "lr": recipe.score_rate if value.ndim == 0 else recipe.rate,
             }
-            for name, value in learned.items()
+            for name, value in trained.items()
         ]
     )
     rates = [group["lr"] for group in optimiser.param_groups]
-    steps = recipe.epochs * (len(learn.images) // min(recipe.batch, len(learn.images)))
+    steps = recipe.epochs * (len(training.images) // min(recipe.batch, len(training.images)))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=steps + 1)
     for epoch in range(recipe.epochs):
         losses = []
-        for batch in _batches(learn, fusion, bank, recipe, blur, random):
+        for batch in _batches(training, fusion, bank, recipe, noise, random):
             added = score_residual(
                 network,
                 batch.fused,
@@ -101,40 +103,41 @@ def train_matching(
                 lambda x: torch.nn.functional.dropout(x, recipe.dropout),
             )
             logits = network.scale * batch.scores + network.offset + added
-            wrong = torch.nn.functional.softplus(logits[:, 1:]).mean()
-            loss = torch.nn.functional.softplus(-logits[:, 0]).mean() + wrong
-            # Beside whether each pair is a true one: which of all that a text is put to is.
+            near_misses = torch.nn.functional.softplus(logits[:, 1:]).mean()
+            loss = torch.nn.functional.softplus(-logits[:, 0]).mean() + near_misses
+            # Also compare the pairs of each text: which of them is the true one?
             loss = loss - torch.log_softmax(logits, 1)[:, 0].mean()
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
             losses.append(loss.item())
-        after(epoch, float(np.mean(losses)))
-    whole = _in_cosines(network)
-    recall = _recall(Matching(whole, fusion), bank, held)
+        on_epoch(epoch, float(np.mean(losses)))
+    network = _in_cosines(network)
+    recall = _recall(Matching(network, fusion), bank, held_out)
     share = max(recall, key=lambda s: recall[s])  # the smallest of equals
     about = {
         "fingerprint": fingerprint,
         "fusion": fusion.name,
-        "photos": len(learn.images),
-        "held_out": len(held.images),
-        "noise": round(noise, 3),
+        "photos": len(training.images),
+        "held_out": len(held_out.images),
+        "noise": round(strength, 3),
         "seed": seed,
         "recipe": asdict(recipe),
         "share": share,
-        "held_out_recall": {str(s): round(found, 3) for s, found in recall.items()},
+        "held_out_recall": {str(s): round(value, 3) for s, value in recall.items()},
         "seconds": round(time.perf_counter() - started, 1),
     }
-    kept = np.float32(share)
-    network = replace(whole, out=kept * whole.out, right=kept * whole.right)
+    factor = np.float32(share)
+    network = replace(network, out=factor * network.out, right=factor * network.right)
     return Matching(network, fusion, about), recall
 
 
 @dataclass(frozen=True)
-class _Batch:
-    """Pairs, [n, 1 + hard], each row's first the true one: the fused features, the photos as they
-    are searched and the texts, [..., dim]; what a ranking orders them by."""
+class _PairBatch:
+    """Pairs of photo and text, [n, 1 + hard], the first of each row the true one. fused: features
+    of the pair, photos: as they are searched, texts: [n, 1 + hard, dim] each; scores: what a
+    ranking orders them by, [n, 1 + hard]."""
 
     fused: Tensor
     photos: Tensor
@@ -143,43 +146,43 @@ class _Batch:
 
 
 def _batches(
-    learn: Captioned,
+    training: CaptionedEmbeddings,
     fusion: Fusion,
     bank: Floats,
     recipe: MatchingRecipe,
-    blur: Blur,
+    noise: EmbeddingNoise,
     random: np.random.Generator,
-) -> Iterator[_Batch]:
-    total, dim = learn.images.shape
+) -> Iterator[_PairBatch]:
+    total, dim = training.images.shape
     size = min(recipe.batch, total)
     hard = min(recipe.hard, size - 1)
     order = random.permutation(total)
     for start in range(0, total - size + 1, size):
         chosen = order[start : start + size]
-        count = np.diff(learn.first)[chosen]
-        asked = random.integers(0, count)
-        other = (asked + random.integers(1, count)) % count
-        texts = learn.captions[learn.first[chosen] + asked]
-        said = learn.captions[learn.first[chosen] + other]
-        wrong = np.flatnonzero(random.random(size) < recipe.swapped)
-        said[wrong] = said[np.roll(wrong, 1)]
-        photos = blur(learn.images[chosen])
-        has = random.random(size) < random.choice((0.0, 0.5, 1.0))
-        photos = np.where(has[:, None], fusion.photos(photos, said)[0], photos)
+        count = np.diff(training.offsets)[chosen]
+        query = random.integers(0, count)
+        other = (query + random.integers(1, count)) % count
+        texts = training.captions[training.offsets[chosen] + query]
+        stored = training.captions[training.offsets[chosen] + other]
+        swapped = np.flatnonzero(random.random(size) < recipe.swapped)
+        stored[swapped] = stored[np.roll(swapped, 1)]
+        photos = noise(training.images[chosen])
+        has_caption = random.random(size) < random.choice((0.0, 0.5, 1.0))
+        photos = np.where(has_caption[:, None], fusion.photos(photos, stored)[0], photos)
         scores = texts @ photos.T - nnn_bias(photos, bank)
-        own = scores.diagonal().copy()[:, None]
+        true = scores.diagonal().copy()[:, None]
         np.fill_diagonal(scores, -np.inf)
         near = np.argpartition(-scores, hard - 1, axis=1)[:, :hard]
         pairs = np.concatenate([np.arange(size)[:, None], near], 1)
-        seen = photos[pairs]
-        read = np.repeat(texts[:, None], hard + 1, 1)
-        fused, _ = fusion.photos(seen.reshape(-1, dim), read.reshape(-1, dim))
-        scores = np.concatenate([own, np.take_along_axis(scores, near, 1)], 1)
-        arrays = (fused.reshape(seen.shape), seen, read, scores)
-        yield _Batch(*(torch.from_numpy(array) for array in arrays))
+        pair_photos = photos[pairs]
+        pair_texts = np.repeat(texts[:, None], hard + 1, 1)
+        fused, _ = fusion.photos(pair_photos.reshape(-1, dim), pair_texts.reshape(-1, dim))
+        scores = np.concatenate([true, np.take_along_axis(scores, near, 1)], 1)
+        arrays = (fused.reshape(pair_photos.shape), pair_photos, pair_texts, scores)
+        yield _PairBatch(*(torch.from_numpy(array) for array in arrays))
 
 
-def _new(dim: int, recipe: MatchingRecipe) -> MatchingNetwork:
+def _untrained(dim: int, recipe: MatchingRecipe) -> MatchingNetwork:
     """A network that adds nothing."""
     return MatchingNetwork(
         scale=torch.tensor(20.0),
@@ -193,22 +196,22 @@ def _new(dim: int, recipe: MatchingRecipe) -> MatchingNetwork:
 
 
 def _in_cosines(network: MatchingNetwork) -> MatchingNetwork:
-    """The same in numpy, what it adds not in logits but in cosines."""
-    found = {
+    """The same network in numpy, its output in units of the cosine instead of logits."""
+    arrays = {
         f.name: getattr(network, f.name).detach().numpy().copy() for f in fields(MatchingNetwork)
     }
-    scale = max(float(found["scale"]), 1e-3)
+    scale = max(float(arrays["scale"]), 1e-3)
     return MatchingNetwork(
-        **{**found, "scale": np.float32(scale)}
-        | {name: found[name] / np.float32(scale) for name in ("out", "right")}
+        **{**arrays, "scale": np.float32(scale)}
+        | {name: arrays[name] / np.float32(scale) for name in ("out", "right")}
     )
 
 
-def _recall(matching: Matching, bank: Floats, held: Captioned) -> dict[float, float]:
-    """The mean of R@1 and R@5 of held-out photos, in percent, by the share that is kept."""
-    found: dict[float, list[float]] = {share: [] for share in SHARES}
+def _recall(matching: Matching, bank: Floats, held_out: CaptionedEmbeddings) -> dict[float, float]:
+    """The mean of R@1 and R@5 on the held-out photos, in percent, for each share."""
+    recalls: dict[float, list[float]] = {share: [] for share in SHARES}
     for name in ("photo", "missing_50", "clean"):
-        case = make_case("clean" if name == "photo" else name, held, 100)
+        case = make_case("clean" if name == "photo" else name, held_out, 100)
         photos = case.images if name == "photo" else case.attention(matching.fusion)
         scores = case.queries @ photos.T - nnn_bias(photos, bank)
         first = np.argsort(-scores, axis=1, kind="stable")[:, :RERANK_DEPTH]
@@ -219,5 +222,5 @@ def _recall(matching: Matching, bank: Floats, held: Captioned) -> dict[float, fl
         for share in SHARES:
             order = np.argsort(-(base + np.float32(share) * added), axis=1, kind="stable")
             hit = np.take_along_axis(right, order, 1)
-            found[share] += [100 * float(hit[:, :k].any(1).mean()) for k in (1, 5)]
-    return {share: float(np.mean(values)) for share, values in found.items()}
+            recalls[share] += [100 * float(hit[:, :k].any(1).mean()) for k in (1, 5)]
+    return {share: float(np.mean(values)) for share, values in recalls.items()}

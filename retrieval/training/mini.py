@@ -1,34 +1,30 @@
-"""`retrieval train`: from a captioned photo set and a model to a model folder.
+"""`retrieval train`: from captioned photos and a model to the folder of a new model.
 
-What is trained on, what is held out and where it goes is settled here; the loop is `trainer`.
+Chooses the photos, the model to start from and the device; the loop is in `trainer`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from indexes.errors import RetrievalError
-from retrieval.datasets.captioned import ALL, CaptionedPhoto, CaptionedSet, part, read_captioned
+from retrieval.datasets.captioned import CaptionedSet
 from retrieval.encoders.mini.encoder import WEIGHTS, squash
 from retrieval.encoders.registry import model_folder
 from retrieval.errors import DataSetError, ModelError
-from retrieval.photos.decode import default_max_megapixels, open_photo
-from retrieval.training.config import Recipe
-from retrieval.training.examples import Examples
-
-HELD_OUT = 0.1
-"""The share of the photos that is held out where the data set has no split for it."""
-FEWEST = 20
+from retrieval.training.captioned_images import captioned_images
+from retrieval.training.held_out import training_and_held_out
+from retrieval.training.history import Epoch
+from retrieval.training.options import Log, Progress, TrainOptions
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What came of a run: R@1, R@5 and R@10 in percent, text to photo, on the held-out photos."""
+class TrainedModel:
+    """The result of `train`. before, after: R@1, R@5 and R@10 in percent, text to photo, on the
+    held-out photos; curve: a PNG file, None without matplotlib."""
 
     folder: Path
     before: list[float]
@@ -38,154 +34,98 @@ class Trained:
 
 
 def train(
-    dataset: Path,
-    out: Path,
-    model: str = "mini",
-    recipe: Recipe = Recipe(),
-    split: str | None = None,
-    held_out: str | None = None,
-    images: Path | None = None,
-    skip_bad: bool = False,
-    texts: Path | None = None,
-    device: str = "auto",
-    seed: int = 0,
-    log: Callable[[str], None] = lambda _: None,
-    progress: Callable[[str, int, int], None] = lambda *_: None,
-) -> Trained:
-    """Train `model` on a captioned photo set; the folder `out` is then a model for `--model`.
+    options: TrainOptions, log: Log = lambda _: None, progress: Progress = lambda *_: None
+) -> TrainedModel:
+    """Train a model on captioned photos; the folder `options.out` is then a model for `--model`.
 
-    split: what to learn from, 'train' if the set has it, else all; held_out: what to measure on,
-    'val' if there is one, else a tenth of the photos, drawn by the seed; texts: a file of more
-    texts, a line each, whose meaning is to be kept. A run that was stopped goes on where it was.
+    A stopped run continues after its last whole epoch if it is started again with the same options.
     Raises RetrievalError.
     """
-    start = WEIGHTS if model == "mini" else model_folder(model)
+    out, recipe = options.out, options.recipe
+    start = WEIGHTS if options.model == "mini" else model_folder(options.model)
     if start is None:
         raise ModelError(
-            f"{model} cannot be trained here: only the built-in model mini, or a folder that "
-            "`retrieval train` made. Leave --model out."
+            f"{options.model} cannot be trained here, only the built-in model mini or a folder "
+            "that `retrieval train` wrote. Leave --model out to start from mini."
         )
     if (out / "model.safetensors").exists() and not (out / "training").exists():
-        raise RetrievalError(f"{out} holds a model already. Name another folder with --out.")
-    learn, held = train_and_held_out(dataset, split, held_out, images, skip_bad, seed, log)
+        raise RetrievalError(f"{out} already holds a model. Name another folder with --out.")
+    training, held_out = training_and_held_out(options, log)
     log(
-        f"{learn.name}: learning from {len(learn.photos):,} photos, measured on "
-        f"{len(held.photos):,} others"
+        f"{training.name}: training on {len(training.photos):,} photos, measuring on "
+        f"{len(held_out.photos):,} others"
     )
-    lines = _lines(texts) if texts else []
+    texts = _read_lines(options.texts) if options.texts else []
 
     from indexes.lazy_imports import load_torch
-    from retrieval.training.curve import draw
+    from retrieval.training.curve import draw_model_curve
     from retrieval.training.dual_encoder import DualEncoder
-    from retrieval.training.trainer import Epoch, Trainer
+    from retrieval.training.trainer import Trainer
 
     torch = load_torch()
+    device = options.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.manual_seed(seed)
-    dual = DualEncoder.read(start)
+    torch.manual_seed(options.seed)
+    model = DualEncoder.read(start)
+    size = model.config["image"]["size"]
 
-    def after(epoch: Epoch) -> None:
+    def on_epoch(epoch: Epoch) -> None:
         one, five, ten = epoch.text_to_photo
-        what = "Before" if epoch.epoch < 0 else f"Epoch {epoch.epoch + 1}: loss {epoch.loss:.3f},"
-        log(f"{what} R@1 {one:.1f}, R@5 {five:.1f}, R@10 {ten:.1f} ({epoch.seconds:.0f} s)")
+        name = f"Epoch {epoch.epoch + 1}: loss {epoch.loss:.3f}," if epoch.epoch >= 0 else "Before:"
+        log(f"{name} R@1 {one:.1f}, R@5 {five:.1f}, R@10 {ten:.1f} ({epoch.seconds:.0f} s)")
 
     trainer = Trainer(
-        dual,
-        _examples(learn, dual.config["image"]["size"]),
-        _examples(held, dual.config["image"]["size"]),
+        model,
+        captioned_images(training, size),
+        captioned_images(held_out, size),
         out,
         recipe,
-        seed,
+        options.seed,
         device,
-        texts=lines,
+        extra_texts=texts,
         progress=progress,
-        after=after,
+        on_epoch=on_epoch,
     )
-    history = trainer.go()
+    history = trainer.run()
     if recipe.bits == 8:
-        to_8_bits(out, learn)
-    curve = trainer.state / "curve.png"
-    drawn = draw(history.epochs, curve)
-    for kept in trainer.state.glob("*.npy"):  # gigabytes, and of no use to a finished run
-        kept.unlink()
-    best = history.best.text_to_photo
-    first = history.epochs[0].text_to_photo
-    return Trained(out, first, best, len(history.epochs) - 1, curve if drawn else None)
-
-
-def to_8_bits(folder: Path, learn: CaptionedSet) -> None:
-    """Write the photo tower of the model in `folder` in 8 bits, unless it is: ranges by `learn`."""
-    from retrieval.training.dual_encoder import DualEncoder
-    from retrieval.training.quantization import PHOTOS
-
-    dual = DualEncoder.read(folder)
-    if dual.bits == 8:
-        return
-    size = dual.config["image"]["size"]
-    photos = _examples(learn, size).photos
-    chosen = np.linspace(0, len(photos) - 1, min(PHOTOS, len(photos)), dtype=int)
-    dual.write(folder, photos=np.stack([np.asarray(squash(photos[i](), size)) for i in chosen]))
-
-
-def train_and_held_out(
-    dataset: Path,
-    split: str | None,
-    held_out: str | None,
-    images: Path | None,
-    skip_bad: bool,
-    seed: int,
-    log: Callable[[str], None],
-) -> tuple[CaptionedSet, CaptionedSet]:
-    """What to learn from and what to measure on; no photo is in both."""
-    whole = read_captioned(dataset, ALL, images, skip_bad, log)
-    there = {photo.split for photo in whole.photos}
-    split = split or ("train" if "train" in there else ALL)
-    learn = part(whole, split)
-    held_out = held_out or ("val" if "val" in there and split != ALL else None)
-    if held_out is not None:
-        held = part(whole, held_out)
-        names = {photo.name for photo in held.photos}
-        learn = replace(learn, photos=tuple(p for p in learn.photos if p.name not in names))
-    else:
-        order = np.random.default_rng(seed).permutation(len(learn.photos))
-        some = set(order[: max(int(len(order) * HELD_OUT), 1)].tolist())
-        held = replace(learn, photos=tuple(p for i, p in enumerate(learn.photos) if i in some))
-        learn = replace(learn, photos=tuple(p for i, p in enumerate(learn.photos) if i not in some))
-    if len(learn.photos) < FEWEST:
-        raise DataSetError(
-            f"{learn.name} has {len(learn.photos)} captioned photos to learn from; it takes "
-            f"{FEWEST} at least, and thousands to gain much. Add more."
-        )
-    return learn, held
-
-
-def _examples(captioned: CaptionedSet, size: int) -> Examples:
-    limit = default_max_megapixels(4)
-
-    def opener(photo: CaptionedPhoto) -> Callable[[], Image.Image]:
-        def load() -> Image.Image:
-            try:
-                with photo.open() as file:
-                    return open_photo(file, photo.path, limit, size)[0]
-            except (RetrievalError, OSError) as error:
-                raise DataSetError(
-                    f"{photo.name} cannot be read ({error}). Correct it or take it out of the "
-                    "captions."
-                ) from error
-
-        return load
-
-    return Examples(
-        [opener(photo) for photo in captioned.photos], [p.captions for p in captioned.photos]
+        quantize_model(out, training)
+    curve = trainer.folder / "curve.png"
+    drawn = draw_model_curve(history.epochs, curve)
+    for features in trainer.folder.glob("*.npy"):  # gigabytes that a finished run does not need
+        features.unlink()
+    return TrainedModel(
+        out,
+        history.epochs[0].text_to_photo,
+        history.best.text_to_photo,
+        len(history.epochs) - 1,
+        curve if drawn else None,
     )
 
 
-def _lines(file: Path) -> list[str]:
+def quantize_model(folder: Path, captioned: CaptionedSet) -> None:
+    """Write the photo tower of the model in `folder` in 8 bits, if it is not yet.
+
+    captioned: photos from which the ranges are measured.
+    """
+    from retrieval.training.dual_encoder import DualEncoder
+    from retrieval.training.quantization import SAMPLE_PHOTOS
+
+    model = DualEncoder.read(folder)
+    if model.bits == 8:
+        return
+    size = model.config["image"]["size"]
+    photos = captioned_images(captioned, size).photos
+    chosen = np.linspace(0, len(photos) - 1, min(SAMPLE_PHOTOS, len(photos)), dtype=int)
+    model.write(folder, photos=np.stack([np.asarray(squash(photos[i](), size)) for i in chosen]))
+
+
+def _read_lines(file: Path) -> list[str]:
+    """The lines of a text file that are not empty, cut at 1,000 characters."""
     try:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
         raise DataSetError(
-            f"{file} cannot be read ({error.strerror}). Name a text file, a text on each line."
+            f"{file} cannot be read ({error.strerror}). Name a text file with one text per line."
         ) from error
     return [line.strip()[:1000] for line in lines if line.strip()]

@@ -1,6 +1,6 @@
-"""The towers of `mini` as they were published, in the form of the packaged file.
+"""The published towers of `mini`, converted to the tensors of the packaged file.
 
-Batch normalisation is folded into the convolutions, and the text tower's matrices become 8-bit
+Batch normalisation is folded into the convolutions, and the matrices of the text tower become int8
 rows with a scale each. Nothing is trained here.
 """
 
@@ -20,7 +20,7 @@ from indexes.lazy_imports import load_torch
 Arrays = dict[str, Array]
 
 # Tan and Le, EfficientNet, 2019, scaled to width 1.1 and depth 1.2, without squeeze-excitation:
-# repeats, kernel, stride, widening, channels.
+# repeats, kernel, stride, expansion, channels.
 LITE2 = {
     "stem": 32,
     "stages": [
@@ -70,14 +70,14 @@ def image_arrays(checkpoint: Path) -> tuple[Arrays, Arrays]:
 
 
 def text_arrays(folder: Path) -> Arrays:
-    """MiniLM's arrays by the names that `TextTower` reads; `folder` holds model.safetensors."""
+    """MiniLM's arrays under the names of `TextTower`; `folder` holds model.safetensors."""
     state = load_file(folder / "model.safetensors")
-    kind = state["embeddings.token_type_embeddings.weight"][0]
+    token_type = state["embeddings.token_type_embeddings.weight"][0]
     arrays: Arrays = {
-        # One kind of token is in use: its vector joins the places'.
-        "places": (state["embeddings.position_embeddings.weight"][:LONGEST_TEXT] + kind).astype(
-            np.float16
-        )
+        # Only one token type is used: its embedding is added to the positions.
+        "places": (
+            state["embeddings.position_embeddings.weight"][:LONGEST_TEXT] + token_type
+        ).astype(np.float16)
     }
     arrays |= int8_rows("words", state["embeddings.word_embeddings.weight"])
     arrays |= _plain("norm", state, "embeddings.LayerNorm")
@@ -110,7 +110,7 @@ def imagenet_names() -> list[str]:
 
 
 def int8_rows(name: str, matrix: NDArray[np.floating[Any]]) -> Arrays:
-    """`NAME` int8 and `NAME.scale` float32: symmetric, the row's largest magnitude is 127."""
+    """`NAME` int8 and `NAME.scale` float32: symmetric, 127 is the largest magnitude of a row."""
     scale = np.maximum(np.abs(matrix).max(1), 1e-12).astype(np.float32) / 127
     return {
         name: np.rint(matrix / scale[:, None]).astype(np.int8),

@@ -1,8 +1,9 @@
-"""The photo tower in 8 bits, after it has learned: a third faster on any CPU, at half the size.
+"""Post-training quantization of the photo tower to 8 bits: a third faster, at half the size.
 
-Weights become int8 codes with a scale for each channel; what enters a convolution is rounded to 256
-levels. What that shifts a channel by, on the mean over a few photos, its bias takes back (Nagel et
-al., Data-Free Quantization Through Weight Equalization and Bias Correction, 2019).
+Weights become int8 codes with a scale for each channel; the input of a convolution is rounded to
+256 levels. The mean shift that this causes in a channel, measured on a few photos, is subtracted
+from its bias (Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction,
+2019). How encoders read the result is in `retrieval.encoders.mini.quantization`.
 """
 
 from __future__ import annotations
@@ -27,25 +28,26 @@ else:
 
 Arrays = dict[str, Array]
 
-PHOTOS = 32
-"""So many photos show what range a convolution's input has."""
-MOST = 63
-"""The largest code of a weight. Seven bits: processors without instructions for 8-bit networks
-(VNNI) add two products in 16 bits, which larger codes overflow, and all are to compute the same."""
+SAMPLE_PHOTOS = 32
+"""Photos from which the input ranges of convolutions are measured."""
+LARGEST_CODE = 63
+"""The largest code of a weight. Seven bits, because processors without instructions for 8-bit
+networks (VNNI) add two products in 16 bits, which larger codes overflow; all processors should
+compute the same."""
 
 
-def quantised(tower: ImageTower, photos: NDArray[np.uint8]) -> Arrays:
-    """The tower's tensors in 8 bits, by name; the tower itself stays as it is.
+def quantize(tower: ImageTower, photos: NDArray[np.uint8]) -> Arrays:
+    """The tower's tensors in 8 bits, by name; the tower itself is not changed.
 
-    photos: some that are like those to come, uint8 [n, S, S, 3]; it takes 20 MB of memory for each
-    at 224 pixels. For each convolution NAME: `NAME.weight`, int8 in its shape, `NAME.weight.scale`,
-    float32 [channels], `NAME.input` (see `mini_levels`) and `NAME.bias`, float16 [channels].
+    photos: typical photos, uint8 [n, S, S, 3]; each takes 20 MB of memory at 224 pixels. For each
+    convolution NAME the result has `NAME.weight`, int8 in its shape, `NAME.weight.scale`, float32
+    [channels], `NAME.input` (`Levels.stored`) and `NAME.bias`, float16 [channels].
     """
-    return _Walk(tower).go(torch.from_numpy(photos).to(tower.stem.weight.device))
+    return _Quantizer(tower).run(torch.from_numpy(photos).to(tower.stem.weight.device))
 
 
-class _Walk:
-    """Goes through the tower with the photos as floats and as rounded ones, side by side."""
+class _Quantizer:
+    """Passes photos through the tower exactly and, in parallel, rounded as after quantization."""
 
     def __init__(self, tower: ImageTower) -> None:
         self.tower = tower
@@ -53,33 +55,33 @@ class _Walk:
         self.arrays: Arrays = {}
 
     @torch.inference_mode()
-    def go(self, photos: Tensor) -> Arrays:
+    def run(self, photos: Tensor) -> Arrays:
         x = (photos.permute(0, 3, 1, 2).float() - 127.0) / 128.0
         # The levels of the first input are the 256 values of a pixel.
-        exact, coarse = self.convolution(self.tower.stem, x, x, Levels(1 / 128, 127))
+        exact, quantized = self.convolution(self.tower.stem, x, x, Levels(1 / 128, 127))
         for block in self.tower.blocks:
-            before = exact, coarse
+            before = exact, quantized
             for part in (block.expand, block.depthwise, block.project):
                 if isinstance(part, SameConv):
-                    exact, coarse = self.convolution(part, exact, coarse)
+                    exact, quantized = self.convolution(part, exact, quantized)
             if block.residual:
-                exact, coarse = exact + before[0], coarse + before[1]
-        self.convolution(self.tower.top, exact, coarse)
+                exact, quantized = exact + before[0], quantized + before[1]
+        self.convolution(self.tower.top, exact, quantized)
         return self.arrays
 
     def convolution(
-        self, layer: SameConv, exact: Tensor, coarse: Tensor, levels: Levels | None = None
+        self, layer: SameConv, exact: Tensor, quantized: Tensor, levels: Levels | None = None
     ) -> tuple[Tensor, Tensor]:
-        """One convolution: what leaves it where floats entered, and where rounded numbers did."""
+        """Quantize one convolution; returns its output for the exact and for the rounded input."""
         name, weight, bias = self.names[layer], layer.weight, layer.bias
-        levels = levels or _levels_for(coarse)
-        scale = weight.flatten(1).abs().amax(1).clamp_min(1e-12) / MOST
-        each = scale[:, None, None, None]
-        codes = (weight / each).round()
+        levels = levels or _levels_for(quantized)
+        scale = weight.flatten(1).abs().amax(1).clamp_min(1e-12) / LARGEST_CODE
+        step = scale[:, None, None, None]
+        codes = (weight / step).round()
         exact = layer.convolve(exact, weight, bias)
-        coarse = layer.convolve(rounded(coarse, levels), codes * each, bias)
-        shift = (coarse - exact).mean((0, 2, 3))
-        coarse = coarse - shift[:, None, None]
+        quantized = layer.convolve(round_to_levels(quantized, levels), codes * step, bias)
+        shift = (quantized - exact).mean((0, 2, 3))
+        quantized = quantized - shift[:, None, None]
         self.arrays |= {
             f"{name}.weight": codes.to(torch.int8).cpu().numpy(),
             f"{name}.weight.scale": scale.cpu().numpy(),
@@ -87,18 +89,18 @@ class _Walk:
             f"{name}.bias": (bias - shift).half().cpu().numpy(),
         }
         if layer.act:
-            exact, coarse = functional.relu6(exact), functional.relu6(coarse)
-        return exact, coarse
+            exact, quantized = functional.relu6(exact), functional.relu6(quantized)
+        return exact, quantized
 
 
-def rounded(x: Tensor, levels: Levels) -> Tensor:
-    """Every number as the nearest of the levels, in x's shape."""
+def round_to_levels(x: Tensor, levels: Levels) -> Tensor:
+    """Every number replaced by the nearest level, in the shape of x."""
     return torch.fake_quantize_per_tensor_affine(x, levels.step, levels.zero, 0, LEVELS - 1)
 
 
 def _levels_for(x: Tensor) -> Levels:
-    """Levels that reach as far as `x` does: from zero where nothing is below it."""
-    most = max(float(x.abs().max()), 1e-6)
+    """Levels that cover the range of `x`; they start at zero if no number is negative."""
+    largest = max(float(x.abs().max()), 1e-6)
     if float(x.min()) >= 0:
-        return Levels(most / (LEVELS - 1), 0)
-    return Levels(most / (LEVELS // 2 - 1), LEVELS // 2)
+        return Levels(largest / (LEVELS - 1), 0)
+    return Levels(largest / (LEVELS // 2 - 1), LEVELS // 2)

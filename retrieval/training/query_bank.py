@@ -1,9 +1,9 @@
-"""Generic queries: sentences about what photos commonly show, put together from words.
+"""The bank of generic queries: composes sentences about what photos commonly show.
 
-They are the bank that the rankings against hubs measure each photo by
-(retrieval/ranking/query_bank.py), so they must come from no data set: the words below are everyday
-ones, the rarer things are the names of ImageNet's classes. This writes the file that is shipped and
-the embeddings of its sentences by `mini`; run it again whenever the weights of `mini` change:
+Rankings against hubs compare each photo with this bank (`retrieval.ranking.query_bank`), so it must
+not depend on any data set: the words below are everyday ones, the rarer nouns are the names of
+ImageNet's classes. This writes the shipped sentences and their embeddings by `mini`; run it again
+whenever the weights of `mini` change:
 
     python -m retrieval.training.query_bank
 """
@@ -19,11 +19,11 @@ musician|dancer|worker|chef|cyclist|runner|old man|old woman|young man|young wom
 teacher|soldier|tourist|climber|fisherman|surfer|skier|athlete|artist|singer|little girl|little boy
 toddler|teenager|two men|two women|two children|three people|several people|two girls|two boys
 person|man and a woman|mother and child|football player|basketball player|team of players"""
-_WEAR = """in a red shirt|in a blue shirt|in a white dress|in a black jacket|in a green coat
+_CLOTHES = """in a red shirt|in a blue shirt|in a white dress|in a black jacket|in a green coat
 in a yellow shirt|in a striped sweater|in jeans|in shorts|in a suit|in a uniform|in a hat
 in a helmet|in sunglasses|in a swimsuit|in a costume|with a backpack|with long hair|with a beard
 with an umbrella|with a camera|with a dog|with a bag|with a bicycle|with a ball"""
-_DOING = """walking|running|jumping|sitting|standing|sleeping|eating|drinking|reading|smiling
+_ACTIONS = """walking|running|jumping|sitting|standing|sleeping|eating|drinking|reading|smiling
 laughing|talking|dancing|singing|playing|working|waiting|cooking|swimming|climbing|skateboarding
 riding a bicycle|riding a horse|riding a motorcycle|playing football|playing tennis
 playing basketball|playing baseball|playing the guitar|taking a photograph|holding a child
@@ -35,7 +35,7 @@ swinging|hiking|camping|driving a car|performing|racing|jumping into the air|cli
 _ANIMALS = """dog|cat|horse|bird|cow|sheep|duck|elephant|bear|giraffe|zebra|monkey|rabbit|goat|fish
 butterfly|brown dog|black dog|white dog|small dog|two dogs|kitten|puppy|flock of birds|herd of cows
 seagull|parrot|squirrel|deer|lion|black and white dog|large dog|two cats|brown horse"""
-_ANIMAL_DOING = """running|sleeping|jumping|standing|sitting|eating|swimming|playing with a ball
+_ANIMAL_ACTIONS = """running|sleeping|jumping|standing|sitting|eating|swimming|playing with a ball
 looking at the camera|lying down|walking|drinking water|chasing another one|carrying a stick
 catching something in the air|shaking off water|held by a person|wearing a collar|jumping over a bar
 playing with a toy|following a person"""
@@ -69,30 +69,30 @@ def _article(noun: str) -> str:
 
 
 def compose(count: int, classes: list[str], seed: int) -> list[str]:
-    """`count` different queries: half of people, the rest of animals, things and `classes`."""
-    people, wear, doing = _split(_PEOPLE), _split(_WEAR), _split(_DOING)
-    animals, animal_doing = _split(_ANIMALS), _split(_ANIMAL_DOING)
+    """`count` distinct queries: half about people, the rest about animals, things and `classes`."""
+    people, clothes, actions = _split(_PEOPLE), _split(_CLOTHES), _split(_ACTIONS)
+    animals, animal_actions = _split(_ANIMALS), _split(_ANIMAL_ACTIONS)
     things, places, looks = _split(_THINGS), _split(_PLACES), _split(_LOOKS)
-    pick = random.Random(seed)  # noqa: S311
+    draw = random.Random(seed)  # noqa: S311
     found: dict[str, None] = {}
     while len(found) < count:
-        kind = pick.random()
+        kind = draw.random()
         if kind < 0.5:
-            words = [_article(pick.choice(people))]
-            words += [pick.choice(wear)] * (pick.random() < 0.4)
-            words += [pick.choice(doing)]
+            words = [_article(draw.choice(people))]
+            words += [draw.choice(clothes)] * (draw.random() < 0.4)
+            words += [draw.choice(actions)]
         elif kind < 0.7:
-            words = [_article(pick.choice(animals)), pick.choice(animal_doing)]
+            words = [_article(draw.choice(animals)), draw.choice(animal_actions)]
         else:
-            words = [_article(pick.choice(things if kind < 0.85 else classes))]
-        words += [pick.choice(places)] * (pick.random() < 0.85)
-        words += [pick.choice(looks)] * (pick.random() < 0.05)
+            words = [_article(draw.choice(things if kind < 0.85 else classes))]
+        words += [draw.choice(places)] * (draw.random() < 0.85)
+        words += [draw.choice(looks)] * (draw.random() < 0.05)
         found[" ".join(words)] = None
     return list(found)
 
 
 def main() -> None:
-    """Write the sentences, a line each, and their embeddings."""
+    """Write the sentences, one per line, and their embeddings."""
     from retrieval.encoders.mini.encoder import MiniEncoder
     from retrieval.training.pretrained_towers import imagenet_names
 

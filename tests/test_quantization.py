@@ -18,7 +18,7 @@ from retrieval.encoders.mini.quantization import Levels, levels_of
 from retrieval.encoders.mini.text import below
 from retrieval.errors import ModelError
 from retrieval.training.dual_encoder import DualEncoder
-from retrieval.training.quantization import MOST, rounded
+from retrieval.training.quantization import LARGEST_CODE, round_to_levels
 from tests.conftest import shared
 from tests.test_engines import openvino
 
@@ -53,7 +53,7 @@ def test_a_tower_in_8_bits_is_half_as_large_and_reads_as_what_it_was(
     assert size["eight"] < 0.55 * size["halves"]
     for name in [n for n in halves if n.startswith("image.tower") and n.endswith(".weight")]:
         assert eight[name].dtype == np.int8 and eight[name].shape == halves[name].shape
-        assert np.abs(eight[name].astype(int)).max() == MOST, "no product overflows 16 bits"
+        assert np.abs(eight[name].astype(int)).max() == LARGEST_CODE, "no product overflows 16 bits"
         scale = eight[f"{name}.scale"].reshape(-1, 1, 1, 1)
         error = np.abs(eight[name] * scale - halves[name].astype(np.float32))
         assert (error <= 0.501 * scale).all()
@@ -111,7 +111,7 @@ def test_openvino_rounds_as_the_levels_say(made: tuple[Path, Path]) -> None:
             levels = levels_of(weights, name)
             assert levels is not None
             layer.register_forward_pre_hook(
-                lambda _, given, levels=levels: rounded(given[0], levels)
+                lambda _, given, levels=levels: round_to_levels(given[0], levels)
             )
     encoder = MiniEncoder(made[1], Compute("openvino"))
     prepared = [encoder.prepare(photo) for photo in photos(20, skip=100)]
@@ -127,7 +127,7 @@ def test_openvino_rounds_as_the_levels_say(made: tuple[Path, Path]) -> None:
 def test_levels_hold_their_ends_and_zero() -> None:
     levels = Levels(0.5, 128)
     x = torch.tensor([-100.0, -64.0, -0.2, 0.0, 0.3, 63.5, 100.0])
-    assert rounded(x, levels).tolist() == [-64, -64, 0, 0, 0.5, 63.5, 63.5]
+    assert round_to_levels(x, levels).tolist() == [-64, -64, 0, 0, 0.5, 63.5, 63.5]
     assert (levels.low, levels.high) == (-64, 63.5)
     stored = {"a.input": levels.stored()}
     assert levels_of(stored, "a") == levels and levels_of(stored, "b") is None
