@@ -152,8 +152,7 @@ def test_a_card_that_is_lost_halfway_loses_no_photo(
     )
     assert report.encoded == 20 and len(batches) == 3 and encoder.device == "cpu"
     assert said == [
-        "The graphics card cannot go on (CUDA error: unspecified launch failure): "
-        "computing on the CPU."
+        "The GPU failed (CUDA error: unspecified launch failure): falling back to the CPU."
     ]
     retrieval.index(originals, index=tmp_path / "cpu", model=MiniEncoder(compute=ON_CPU))
     with retrieval.open(tmp_path) as there, retrieval.open(tmp_path / "cpu") as here:
@@ -203,7 +202,7 @@ def test_where_torch_cannot_compile_the_card_goes_on_without(
     photos = prepared(encoder, originals)[:3]
     rows = encoder.encode_images(photos)
     assert cosines(rows, MiniEncoder(compute=ON_CPU).encode_images(photos)).min() > 0.9999
-    assert encoder.device == STAND_IN and len(said) == 1 and "going on without" in said[0]
+    assert encoder.device == STAND_IN and len(said) == 1 and "without torch.compile" in said[0]
 
 
 def test_an_error_that_the_cpu_has_too_is_raised(stand_in: None, random_clip: str) -> None:
@@ -387,7 +386,7 @@ def test_copies_that_share_the_rows_find_what_the_whole_finds(copies: int) -> No
     whole = vectors.Part(ids, rows)
     spread = card_vectors.copied(whole, [load_faiss().IndexFlatIP(24) for _ in range(copies)])
     for query in unit_rows(9, 24, seed=1):
-        for limits in ({}, {"allowed": ids[::7]}, {"refused": ids[:500]}):
+        for limits in ({}, {"allowed": ids[::7]}, {"excluded_ids": ids[:500]}):
             found, scores = vectors.search([spread], query, 20, **limits)
             expected, right = vectors.search([whole], query, 20, **limits)
             assert found.tolist() == expected.tolist()
