@@ -1,9 +1,8 @@
-"""Embeddings of captioned photos, kept between runs so that a second benchmark or training takes
-seconds.
+"""A cache of embeddings of captioned photos: a second benchmark or training takes seconds.
 
-There is one index for each model's weights in the user's cache folder: photos are known in it by
-their content, as in any index, and captions by their text in a database beside it. The folder can
-be deleted at any time.
+The user's cache folder holds one index for each model's weights. It knows photos by their content,
+as any index does; a database next to it knows captions by their text. The folder can be deleted at
+any time.
 """
 
 import os
@@ -36,16 +35,16 @@ from retrieval.photos.files import content_hash, reading
 
 Progress = Callable[[str, int, int], None]
 
-_PHOTOS, _TEXTS = 32, 256  # encoded at once
+_PHOTOS, _TEXTS = 32, 256  # encoded at a time
 _SQL_VARIABLES = 30_000
 
 
 @dataclass(frozen=True)
-class Embedded:
-    """float32 [n, dim] unit rows, and how many of them were encoded just now."""
+class Embeddings:
+    """rows: float32 [n, dim], unit rows; encoded: how many of them were not in the cache."""
 
     rows: Floats
-    fresh: int
+    encoded: int
 
 
 @dataclass(frozen=True)
@@ -57,37 +56,37 @@ class _Read:
 
 
 class EmbeddingCache:
-    """The kept embeddings of one encoder, open for reading and adding."""
+    """The cached embeddings of one encoder; what is missing is encoded and added."""
 
     def __init__(self, index: Index, encoder: Encoder, progress: Progress) -> None:
         self._index, self._encoder, self._progress = index, encoder, progress
         self._texts = index.folder / "texts.db"
 
-    def photos(self, photos: Sequence[CaptionedPhoto]) -> tuple[Embedded, dict[int, str]]:
-        """The embeddings of the photos that can be used, in order.
+    def photos(self, photos: Sequence[CaptionedPhoto]) -> tuple[Embeddings, dict[int, str]]:
+        """The embeddings of the readable photos, in order.
 
-        The second value says what is wrong with the others, by their positions.
+        The second value is the reason why a photo cannot be read, by its position in `photos`.
         """
         catalogue = self._index.catalogue
         known = catalogue.hashes()
         hashes: list[str] = []
-        wrong: dict[int, str] = {}
+        unreadable: dict[int, str] = {}
         batch: dict[str, _Read] = {}
-        fresh = 0
+        encoded = 0
 
         def commit() -> None:
-            nonlocal fresh
+            nonlocal encoded
             if batch:
                 prepared = [read.prepared for read in batch.values() if read.prepared is not None]
                 rows = self._encoder.encode_images(prepared)
                 catalogue.add_photos([read.photo for read in batch.values() if read.photo], rows)
-                fresh += len(batch)
+                encoded += len(batch)
                 batch.clear()
 
         limit = default_max_megapixels(os.cpu_count() or 1)
         for i, read in enumerate(_ahead(lambda photo: self._read(photo, known, limit), photos)):
             if read.wrong is not None:
-                wrong[i] = read.wrong
+                unreadable[i] = read.wrong
                 continue
             hashes.append(read.hash)
             if read.photo is not None:
@@ -98,11 +97,12 @@ class EmbeddingCache:
             self._progress("photos", i + 1, len(photos))
         commit()
         ids = catalogue.photo_ids(set(hashes))
-        places, rows = catalogue.all_search_embeddings(self._index.model.dim)
-        return Embedded(rows[np.searchsorted(places, [ids[h] for h in hashes])], fresh), wrong
+        row_ids, rows = catalogue.all_search_embeddings(self._index.model.dim)
+        rows = rows[np.searchsorted(row_ids, [ids[h] for h in hashes])]
+        return Embeddings(rows, encoded), unreadable
 
     def _read(self, photo: CaptionedPhoto, known: set[str], limit: float) -> _Read:
-        """One photo (in a thread): its hash, and prepared unless it is known."""
+        """Read one photo (in a thread): its hash, and its pixels unless it is known."""
         try:
             with reading(), photo.open() as file:
                 digest = content_hash(file)
@@ -116,32 +116,33 @@ class EmbeddingCache:
         except PhotoError as error:
             return _Read("", wrong=str(error))
 
-    def texts(self, texts: Sequence[str]) -> Embedded:
+    def texts(self, texts: Sequence[str]) -> Embeddings:
         """The embeddings of texts, in order."""
         keys = {text: blake3(text.encode()).digest() for text in texts}
         with _database(self._texts) as db:
             found = self._find(db, list(keys.values()))
             missing = [text for text, key in keys.items() if key not in found]
             for start in range(0, len(missing), _TEXTS):
-                part = missing[start : start + _TEXTS]
-                rows = self._encoder.encode_texts(part).astype("<f4")
-                found.update((keys[text], row) for text, row in zip(part, rows, strict=True))
+                batch = missing[start : start + _TEXTS]
+                rows = self._encoder.encode_texts(batch).astype("<f4")
+                found.update((keys[text], row) for text, row in zip(batch, rows, strict=True))
                 with db:
                     db.executemany(
                         "INSERT OR REPLACE INTO texts (hash, vector) VALUES (?, ?)",
-                        [(keys[t], row.tobytes()) for t, row in zip(part, rows, strict=True)],
+                        [(keys[t], row.tobytes()) for t, row in zip(batch, rows, strict=True)],
                     )
-                self._progress("captions", start + len(part), len(missing))
+                self._progress("captions", start + len(batch), len(missing))
         rows = np.stack([found[keys[text]] for text in texts])
-        return Embedded(rows.astype(np.float32), len(missing))
+        return Embeddings(rows.astype(np.float32), len(missing))
 
     def _find(self, db: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, Floats]:
+        """The stored rows, float32 [dim], by key; damaged ones count as missing."""
         found = {}
         for start in range(0, len(keys), _SQL_VARIABLES):
-            part = keys[start : start + _SQL_VARIABLES]
-            marks = ",".join("?" * len(part))
+            chunk = keys[start : start + _SQL_VARIABLES]
+            marks = ",".join("?" * len(chunk))
             query = f"SELECT hash, vector FROM texts WHERE hash IN ({marks})"  # noqa: S608
-            for key, vector in db.execute(query, part):
+            for key, vector in db.execute(query, chunk):
                 row = np.frombuffer(vector, "<f4")
                 if row.shape == (self._encoder.dim,) and np.isfinite(row).all():
                     found[key] = row
@@ -149,37 +150,41 @@ class EmbeddingCache:
 
 
 def drop_unreadable(
-    captioned: CaptionedSet, wrong: Mapping[int, str], skip_bad: bool, log: Callable[[str], None]
+    captioned: CaptionedSet,
+    unreadable: Mapping[int, str],
+    skip_bad: bool,
+    log: Callable[[str], None],
 ) -> CaptionedSet:
-    """The set without the photos that cannot be read, `wrong` as `EmbeddingCache.photos` tells it.
+    """The set without the photos that cannot be read.
 
-    Raises DataSetError unless they are to be skipped.
+    unreadable: the second value of `EmbeddingCache.photos`. Raises DataSetError unless `skip_bad`,
+    or if no photo is left.
     """
-    if not wrong:
+    if not unreadable:
         return captioned
-    place, why = next(iter(wrong.items()))
-    first = f"{captioned.photos[place].name}: {why}"
-    if not skip_bad or len(wrong) == len(captioned.photos):
+    position, reason = next(iter(unreadable.items()))
+    first = f"{captioned.photos[position].name}: {reason}"
+    if not skip_bad or len(unreadable) == len(captioned.photos):
         raise DataSetError(
-            f"{len(wrong)} of the {len(captioned.photos):,} photos of {captioned.name} cannot be "
-            f"read, the first {first}. Put them right, or add --skip-bad to go on without them."
+            f"{len(unreadable)} of the {len(captioned.photos):,} photos of {captioned.name} cannot "
+            f"be read, the first {first}. Repair them, or add --skip-bad to continue without them."
         )
-    log(f"Left out {len(wrong)} photos that cannot be read, the first {first}.")
-    kept = tuple(photo for i, photo in enumerate(captioned.photos) if i not in wrong)
-    return replace(captioned, photos=kept)
+    log(f"Left out {len(unreadable)} photos that cannot be read, the first {first}.")
+    readable = tuple(photo for i, photo in enumerate(captioned.photos) if i not in unreadable)
+    return replace(captioned, photos=readable)
 
 
 @contextmanager
 def open_embedding_cache(
     encoder: Encoder, progress: Progress, rebuild: bool = False
 ) -> Iterator[EmbeddingCache]:
-    """Open what is kept for an encoder's weights. rebuild: forget it first.
+    """Open the cache for an encoder's weights. rebuild: delete its contents first.
 
-    Raises IndexBusyError while another benchmark uses it.
+    Raises IndexBusyError while another benchmark or training uses it.
     """
     import platformdirs
 
-    # Another version may read photos in another way.
+    # Another version may decode photos differently.
     name = f"{encoder.fingerprint}-{__version__}"
     folder = platformdirs.user_cache_path("crossmodal-retrieval") / "benchmarks" / name
     if rebuild and is_index(folder):
@@ -187,8 +192,8 @@ def open_embedding_cache(
         (folder / "texts.db").unlink(missing_ok=True)
     with lock(folder):
         if not is_index(folder):
-            made = IndexModel(encoder.name, encoder.fingerprint, encoder.dim, MEAN)
-            Index.create(folder, made).close()
+            model = IndexModel(encoder.name, encoder.fingerprint, encoder.dim, MEAN)
+            Index.create(folder, model).close()
         with Index.open(folder, writable=True) as index:
             yield EmbeddingCache(index, encoder, progress)
 
@@ -204,8 +209,8 @@ def _database(file: Path) -> Iterator[sqlite3.Connection]:
             db.close()
     except sqlite3.Error as error:
         raise StorageError(
-            f"The kept embeddings {file} cannot be used ({error}). Make room, or delete that file, "
-            "and run the same command again."
+            f"The cached embeddings {file} cannot be used ({error}). Free some disk space, or "
+            "delete that file, and run the same command again."
         ) from error
 
 
