@@ -13,7 +13,13 @@ import numpy as np
 from PIL import Image
 
 from indexes.errors import RetrievalError
-from retrieval.datasets.captioned import ALL, CaptionedPhoto, CaptionedSet, part, read_captioned
+from retrieval.datasets.captioned import (
+    ALL,
+    CaptionedPhoto,
+    CaptionedSet,
+    read_captioned,
+    select_split,
+)
 from retrieval.encoders.mini.encoder import WEIGHTS, squash
 from retrieval.encoders.registry import model_folder
 from retrieval.errors import DataSetError, ModelError
@@ -141,10 +147,10 @@ def train_and_held_out(
     whole = read_captioned(dataset, ALL, images, skip_bad, log)
     there = {photo.split for photo in whole.photos}
     split = split or ("train" if "train" in there else ALL)
-    learn = part(whole, split)
+    learn = select_split(whole, split)
     held_out = held_out or ("val" if "val" in there and split != ALL else None)
     if held_out is not None:
-        held = part(whole, held_out)
+        held = select_split(whole, held_out)
         names = {photo.name for photo in held.photos}
         learn = replace(learn, photos=tuple(p for p in learn.photos if p.name not in names))
     else:

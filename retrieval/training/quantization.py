@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from indexes.arrays import Array
 from indexes.lazy_imports import load_torch
 from retrieval.encoders.mini.image import ImageTower, SameConv
-from retrieval.encoders.mini.quantization import LEVELS, Levels
+from retrieval.encoders.mini.quantization import LEVELS, Quantization
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +56,7 @@ class _Walk:
     def go(self, photos: Tensor) -> Arrays:
         x = (photos.permute(0, 3, 1, 2).float() - 127.0) / 128.0
         # The levels of the first input are the 256 values of a pixel.
-        exact, coarse = self.convolution(self.tower.stem, x, x, Levels(1 / 128, 127))
+        exact, coarse = self.convolution(self.tower.stem, x, x, Quantization(1 / 128, 127))
         for block in self.tower.blocks:
             before = exact, coarse
             for part in (block.expand, block.depthwise, block.project):
@@ -68,7 +68,7 @@ class _Walk:
         return self.arrays
 
     def convolution(
-        self, layer: SameConv, exact: Tensor, coarse: Tensor, levels: Levels | None = None
+        self, layer: SameConv, exact: Tensor, coarse: Tensor, levels: Quantization | None = None
     ) -> tuple[Tensor, Tensor]:
         """One convolution: what leaves it where floats entered, and where rounded numbers did."""
         name, weight, bias = self.names[layer], layer.weight, layer.bias
@@ -83,7 +83,7 @@ class _Walk:
         self.arrays |= {
             f"{name}.weight": codes.to(torch.int8).cpu().numpy(),
             f"{name}.weight.scale": scale.cpu().numpy(),
-            f"{name}.input": levels.stored(),
+            f"{name}.input": levels.as_tensor(),
             f"{name}.bias": (bias - shift).half().cpu().numpy(),
         }
         if layer.act:
@@ -91,14 +91,14 @@ class _Walk:
         return exact, coarse
 
 
-def rounded(x: Tensor, levels: Levels) -> Tensor:
+def rounded(x: Tensor, levels: Quantization) -> Tensor:
     """Every number as the nearest of the levels, in x's shape."""
-    return torch.fake_quantize_per_tensor_affine(x, levels.step, levels.zero, 0, LEVELS - 1)
+    return torch.fake_quantize_per_tensor_affine(x, levels.scale, levels.zero_point, 0, LEVELS - 1)
 
 
-def _levels_for(x: Tensor) -> Levels:
+def _levels_for(x: Tensor) -> Quantization:
     """Levels that reach as far as `x` does: from zero where nothing is below it."""
     most = max(float(x.abs().max()), 1e-6)
     if float(x.min()) >= 0:
-        return Levels(most / (LEVELS - 1), 0)
-    return Levels(most / (LEVELS // 2 - 1), LEVELS // 2)
+        return Quantization(most / (LEVELS - 1), 0)
+    return Quantization(most / (LEVELS // 2 - 1), LEVELS // 2)
