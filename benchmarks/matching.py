@@ -80,7 +80,7 @@ def _blocks(
     bias = nnn_bias(photos, bank)
     misses, first = min(NEAR_MISSES, len(photos) - 1), min(FIRST, len(photos))
     for start in range(0, len(queries), _QUERIES):
-        texts, own = queries[start : start + _QUERIES], owners[start : start + _QUERIES, None]
+        texts, targets = queries[start : start + _QUERIES], owners[start : start + _QUERIES, None]
 
         def score_change(candidates: Ints, texts: Floats = texts) -> Floats:
             """What matching adds to the scores of pairs: float32 [n, candidates]."""
@@ -90,24 +90,24 @@ def _blocks(
         cosines = texts @ photos.T
         scores = cosines - bias
         others = cosines.copy()
-        np.put_along_axis(others, own, -np.inf, 1)
+        np.put_along_axis(others, targets, -np.inf, 1)
         near = np.argpartition(-others, misses - 1, axis=1)[:, :misses]
-        paired = np.concatenate([own, near], 1)
+        paired = np.concatenate([targets, near], 1)
         ranking_scores = np.take_along_axis(scores, paired, 1)
         pairs = {
             "cosine": np.take_along_axis(cosines, paired, 1),
             "ranking": ranking_scores,
             "match": ranking_scores + score_change(paired),
         }
-        true = np.take_along_axis(scores, own, 1)
+        true = np.take_along_axis(scores, targets, 1)
         # Ties count against the true photo, as in `retrieval.evaluation.metrics`.
         ranks = (scores >= true).sum(1)
         top = np.argpartition(-scores, first - 1, axis=1)[:, :first]
         new_scores = np.take_along_axis(scores, top, 1) + score_change(top)
-        position = (top == own).argmax(1)[:, None]
+        position = (top == targets).argmax(1)[:, None]
         new_ranks = (new_scores >= np.take_along_axis(new_scores, position, 1)).sum(1)
-        in_top = (top == own).any(1)
-        yield _Block(pairs, ranks, np.where(in_top, new_ranks, ranks), own[:, 0])
+        in_top = (top == targets).any(1)
+        yield _Block(pairs, ranks, np.where(in_top, new_ranks, ranks), targets[:, 0])
 
 
 def _summarise_blocks(blocks: Sequence[_Block]) -> MatchingResult:

@@ -55,7 +55,7 @@ class ModuleRunner:
         self._place(device, compile)
 
     def _place(self, device: str, compile: bool) -> None:
-        """Build the module anew on a device, or on the CPU if the GPU has no room for it."""
+        """Build the module on a device, or on the CPU if the GPU has no room for it."""
         try:
             module = self._build()
             if device != "cpu":
