@@ -23,7 +23,7 @@ _CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
-class Kind:
+class IndexType:
     """A type of index.
 
     factory: FAISS's factory string for a number of vectors; lossy: whether candidates have to be
@@ -44,27 +44,33 @@ def _cells(count: int) -> int:
     return int(2 ** max(0, np.floor(np.log2(min(4 * np.sqrt(count), count / 40)))))
 
 
-KINDS: Mapping[str, Kind] = {
-    "exact": Kind(lambda _: "Flat", lossy=False),
-    "fp16": Kind(lambda _: "SQfp16"),
-    "int8": Kind(lambda _: "SQ8"),
-    "hnsw": Kind(lambda _: "HNSW32,SQ8", True, "efSearch", (16, 32, 64, 128, 256, 512)),
-    "ivf": Kind(lambda n: f"IVF{_cells(n)},SQ8", True, "nprobe", (4, 8, 16, 32, 64, 128, 256)),
-    "gpu": Kind(lambda _: "Flat", lossy=False, gpu_precision="float32"),
-    "gpu16": Kind(lambda _: "Flat", gpu_precision="float16"),
+INDEX_TYPES: Mapping[str, IndexType] = {
+    "exact": IndexType(lambda _: "Flat", lossy=False),
+    "fp16": IndexType(lambda _: "SQfp16"),
+    "int8": IndexType(lambda _: "SQ8"),
+    "hnsw": IndexType(lambda _: "HNSW32,SQ8", True, "efSearch", (16, 32, 64, 128, 256, 512)),
+    "ivf": IndexType(lambda n: f"IVF{_cells(n)},SQ8", True, "nprobe", (4, 8, 16, 32, 64, 128, 256)),
+    "gpu": IndexType(lambda _: "Flat", lossy=False, gpu_precision="float32"),
+    "gpu16": IndexType(lambda _: "Flat", gpu_precision="float16"),
 }
 
 
 def available_types() -> list[str]:
     """The types that can be measured on this machine."""
-    return [name for name, kind in KINDS.items() if not kind.gpu_precision or gpu.cards()]
+    return [
+        name
+        for name, index_type in INDEX_TYPES.items()
+        if not index_type.gpu_precision or gpu.cards()
+    ]
 
 
 def check(names: Sequence[str]) -> None:
     """Raise QueryError for a type that is unknown, or that needs a GPU where there is none."""
-    unknown = [name for name in names if name not in KINDS]
+    unknown = [name for name in names if name not in INDEX_TYPES]
     if unknown:
-        raise QueryError(f"There is no index type '{unknown[0]}'. Choose from: {', '.join(KINDS)}.")
+        raise QueryError(
+            f"There is no index type '{unknown[0]}'. Choose from: {', '.join(INDEX_TYPES)}."
+        )
     available = available_types()
     if missing := [name for name in names if name not in available]:
         raise QueryError(
@@ -79,7 +85,7 @@ def build(name: str, rows: Floats, seed: int = 0) -> Any:
     seed: chooses the rows that it is trained on.
     """
     faiss = load_faiss()
-    factory = KINDS[name].factory(len(rows))
+    factory = INDEX_TYPES[name].factory(len(rows))
     index = faiss.index_factory(rows.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
     sample = min(len(rows), max(50_000, 64 * getattr(index, "nlist", 0)))
     chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[:sample])
@@ -100,10 +106,10 @@ class SearchableIndex:
 
         Raises StorageError if a GPU is needed and the vectors do not fit on it.
         """
-        self.kind, self.setting = KINDS[name], ""
+        self.index_type, self.setting = INDEX_TYPES[name], ""
         self._index, self._part = index, part
-        if self.kind.gpu_precision:
-            on_gpu = gpu.to_gpus(part, half=self.kind.gpu_precision == "float16")
+        if self.index_type.gpu_precision:
+            on_gpu = gpu.to_gpus(part, half=self.index_type.gpu_precision == "float16")
             if not isinstance(on_gpu, gpu.GpuPart):
                 raise StorageError(
                     f"{len(part):,} vectors do not fit on the GPU. Measure fewer, or another type "
@@ -118,7 +124,7 @@ class SearchableIndex:
 
     def search(self, queries: Floats) -> Ints:
         """The first `K` of each query [n, dim], by exact scores: int64 [n, K], padded with -1."""
-        if self.kind.lossy:
+        if self.index_type.lossy:
             found = self.candidates(queries)
             return np.stack([self._rescore(q, ids) for q, ids in zip(queries, found, strict=True)])
         if len(queries) == 1:
@@ -131,10 +137,10 @@ class SearchableIndex:
 
         thresholds: as for `recall`.
         """
-        for value in self.kind.settings if self.kind.setting else ():
+        for value in self.index_type.settings if self.index_type.setting else ():
             space = load_faiss().ParameterSpace()
-            space.set_index_parameter(self._index, self.kind.setting, value)
-            self.setting = f"{self.kind.setting}={value}"
+            space.set_index_parameter(self._index, self.index_type.setting, value)
+            self.setting = f"{self.index_type.setting}={value}"
             if recall(self._part.rows, queries, self.search(queries), thresholds) >= MIN_RECALL:
                 break
 

@@ -87,11 +87,11 @@ def fusion(fused: Fused, file: Path) -> None:
 def search(measurement: Measurement, file: Path) -> None:
     """Median time of one query and recall@10 by size, one line per type of index."""
     figure, (times, recalls) = _figure(2)
-    kinds = dict.fromkeys(found.kind for found in measurement.figures)
-    for kind, colour in zip(kinds, _COLOURS, strict=False):
-        found = [f for f in measurement.figures if f.kind == kind]
+    index_types = dict.fromkeys(found.kind for found in measurement.figures)
+    for index_type, colour in zip(index_types, _COLOURS, strict=False):
+        found = [f for f in measurement.figures if f.kind == index_type]
         sizes = [f.vectors for f in found]
-        style = {"marker": "o", "color": colour, "label": kind}
+        style = {"marker": "o", "color": colour, "label": index_type}
         times.plot(sizes, [f.one_p50 for f in found], **style)
         recalls.plot(sizes, [f.recall for f in found], **style)
     times.set_yscale("log")

@@ -174,8 +174,8 @@ def rank_with_index(
         is_candidate[lines, ids[lines, places]] = True
         return np.where(is_candidate, block, np.float32(-np.inf))
 
-    ranks = rank(scores if index.kind.lossy else exact, query_owners, gallery_owners)
-    return ranks, IndexQuality(index.kind.factory(len(gallery)), index.setting, share)
+    ranks = rank(scores if index.index_type.lossy else exact, query_owners, gallery_owners)
+    return ranks, IndexQuality(index.index_type.factory(len(gallery)), index.setting, share)
 
 
 # As text --------------------------------------------------------------------------------------

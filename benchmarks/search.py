@@ -18,7 +18,7 @@ import psutil
 from benchmarks.index_process import BATCH, measure_in_process
 from benchmarks.index_types import (
     CANDIDATES,
-    KINDS,
+    INDEX_TYPES,
     MIN_RECALL,
     K,
     available_types,
@@ -90,19 +90,20 @@ def parse_sizes(text: str) -> list[int]:
 def measure(
     captioned: CaptionedSet,
     sizes: Sequence[int],
-    kinds: Sequence[str] = (),
+    index_types: Sequence[str] = (),
     model: str = "auto",
     seed: int = 0,
     log: Callable[[str], None] = lambda _: None,
     progress: Progress = lambda *_: None,
 ) -> Measurement:
-    """Build and search every type at every size. kinds: by default all that are available here.
+    """Build and search every type at every size.
 
+    index_types: by default all that are available here.
     Raises QueryError for an unknown type, StorageError if memory or disk are too small.
     """
     started = time.perf_counter()
-    check(kinds)
-    kinds = kinds or available_types()
+    check(index_types)
+    index_types = index_types or available_types()
     encoder = load_encoder(model, log)
     _check_room(max(sizes), encoder.dim)
     random = np.random.default_rng(seed)
@@ -121,10 +122,10 @@ def measure(
             )
             np.save(folder / "queries.npy", queries)
             np.save(folder / "thresholds.npy", kth_best_scores(rows, queries))
-            for done, kind in enumerate(kinds):
-                progress(f"types of index at {size:,} vectors", done, len(kinds))
-                log(f"{size:,} vectors: {kind}")
-                results.append(_measure_type(folder, rows, kind, seed))
+            for done, index_type in enumerate(index_types):
+                progress(f"types of index at {size:,} vectors", done, len(index_types))
+                log(f"{size:,} vectors: {index_type}")
+                results.append(_measure_type(folder, rows, index_type, seed))
             del rows
     return Measurement(
         dim=encoder.dim,
@@ -183,21 +184,21 @@ def _write_vectors(file: Path, base: Floats, size: int, random: np.random.Genera
     return rows
 
 
-def _measure_type(folder: Path, rows: Floats, kind: str, seed: int) -> TypeResult:
+def _measure_type(folder: Path, rows: Floats, index_type: str, seed: int) -> TypeResult:
     """Build one index, and measure it in a fresh process."""
-    file = folder / f"{kind}.faiss"
+    file = folder / f"{index_type}.faiss"
     started = time.perf_counter()
-    factory = KINDS[kind].factory(len(rows))
+    factory = INDEX_TYPES[index_type].factory(len(rows))
     if factory == "Flat":  # stored as the engine stores it
         vectors.save(vectors.Part(np.arange(len(rows)), rows), file)
     else:
-        load_faiss().write_index(build(kind, rows, seed), str(file))
+        load_faiss().write_index(build(index_type, rows, seed), str(file))
     build_seconds = time.perf_counter() - started
-    speed = measure_in_process(folder, kind, rows.shape[1])
+    speed = measure_in_process(folder, index_type, rows.shape[1])
     disk = file.stat().st_size
     file.unlink()
     return TypeResult(
-        len(rows), kind, factory, build_seconds=build_seconds, disk=disk, **asdict(speed)
+        len(rows), index_type, factory, build_seconds=build_seconds, disk=disk, **asdict(speed)
     )
 
 
