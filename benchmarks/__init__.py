@@ -1,1 +1,1 @@
-"""Measurements of the engine: each module runs alone, as `python -m benchmarks.NAME`."""
+"""Measurements of the engine. Most modules run alone, as `python -m benchmarks.NAME`."""

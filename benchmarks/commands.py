@@ -88,17 +88,15 @@ def recall(
     plots.check(plot)
     found = read_captioned(dataset, split, images, skip_bad, print_message)
     print_message(f"{found.name}: {len(found.photos):,} photos, {len(found.captions):,} captions")
-    runs = benchmark.measure(
-        found,
-        model or ["auto"],
-        ranking or ["plain"],
-        index_type or ["exact"],
-        direction,
-        skip_bad,
-        rebuild,
-        print_message,
-        progress_line(),
+    options = benchmark.RecallOptions(
+        models=model or ["auto"],
+        rankings=ranking or ["plain"],
+        index_types=index_type or ["exact"],
+        direction=direction,
+        skip_bad=skip_bad,
+        rebuild=rebuild,
     )
+    runs = benchmark.measure(found, options, print_message, progress_line())
     print_result(
         json.dumps(benchmark.as_json(runs), indent=2) if as_json else benchmark.as_table(runs)
     )
@@ -186,14 +184,14 @@ def fusion(
     """
     from benchmarks import fusion as benchmark
     from benchmarks import plots
-    from retrieval.datasets.captioned import part, read_captioned
+    from retrieval.datasets.captioned import read_captioned, select_split
 
     plots.check(plot)
     whole = read_captioned(dataset, "all", images, skip_bad, print_message)
-    found = part(whole, split)
+    found = select_split(whole, split)
     val = None
     if split != "val" and any(photo.split == "val" for photo in whole.photos):
-        val = part(whole, "val")
+        val = select_split(whole, "val")
     fused = benchmark.measure(found, val, model, skip_bad, print_message, progress_line())
     print_result(
         json.dumps(benchmark.as_json(fused), indent=2) if as_json else benchmark.as_table(fused)
@@ -283,17 +281,17 @@ def throughput(
     from retrieval import Compute
 
     plots.check(plot)
-    found = benchmark.measure(
-        model,
-        Compute(engine, device, compile_model),
-        sorted(megapixels or benchmark.MEGAPIXELS),
-        photos,
-        repeats,
-        workers,
-        sources,
-        peers,
-        print_message,
+    options = benchmark.ThroughputOptions(
+        model=model,
+        compute=Compute(engine, device, compile_model),
+        megapixels=sorted(megapixels or benchmark.MEGAPIXELS),
+        photos=photos,
+        repeats=repeats,
+        workers=workers,
+        sources=sources,
+        with_peers=peers,
     )
+    found = benchmark.measure(options, print_message)
     print_result(
         json.dumps(benchmark.as_json(found), indent=2) if as_json else benchmark.as_table(found)
     )

@@ -1,10 +1,10 @@
-"""How long recall takes from embeddings that are at hand: all measures, both directions, intervals.
+"""How long it takes to compute recall from embeddings: all metrics, both directions, intervals.
 
     python -m benchmarks.evaluation_speed
 
-Photos with five captions each, their embeddings drawn by a seed; plain and `nnn`. Each size in a
-process of its own. Wall seconds and the peak of resident memory, of which `before` was there before
-anything was scored: Python, numpy and the embeddings.
+The embeddings are random, five captions per photo; the rankings are `plain` and `nnn`. Each size
+runs in a process of its own. Printed are wall seconds and peak resident memory; `before` is the
+memory before scoring: Python, numpy and the embeddings.
 """
 
 import multiprocessing
@@ -24,22 +24,23 @@ _CAPTIONS, _DIM, _BANK = 5, 512, 1000
 
 
 def measure(photos: int, name: str) -> tuple[float, float, float]:
-    """(seconds, peak MiB, MiB before) of one ranking; of a process that has done nothing else."""
+    """(seconds, peak MiB, MiB before) of one ranking, to be called in a fresh process."""
     random = np.random.default_rng(0)
     rows = normalise(random.standard_normal((photos, _DIM), np.float32))
     near = np.repeat(rows, _CAPTIONS, 0)
     texts = normalise(near + 2.5 * normalise(random.standard_normal(near.shape, np.float32)))
     bank = normalise(random.standard_normal((_BANK, _DIM), np.float32))
-    own, every = np.repeat(np.arange(photos), _CAPTIONS), np.arange(photos)
-    before = _peak()
+    photo_ids = np.arange(photos)
+    caption_owners = np.repeat(photo_ids, _CAPTIONS)
+    before = _peak_mebibytes()
     started = time.perf_counter()
     gallery, queries = methods.transform(methods.ranking(name), rows, texts, bank)
-    summarise(rank(inner_products(queries, gallery), own, every))
-    summarise(rank(inner_products(rows, texts), every, own))
-    return time.perf_counter() - started, _peak(), before
+    summarise(rank(inner_products(queries, gallery), caption_owners, photo_ids))
+    summarise(rank(inner_products(rows, texts), photo_ids, caption_owners))
+    return time.perf_counter() - started, _peak_mebibytes(), before
 
 
-def _peak() -> float:
+def _peak_mebibytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

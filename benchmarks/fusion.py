@@ -66,7 +66,7 @@ class Fused:
     alphas: Mapping[str, float]
     found_on: str
     cases: Mapping[str, Mapping[str, Method]]
-    matching: Mapping[str, pairs.Matched] | None
+    matching: Mapping[str, pairs.MatchingResult] | None
     seconds: float
 
 

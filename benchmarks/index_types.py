@@ -1,8 +1,7 @@
-"""The types of vector index on offer: how FAISS is asked for each, and how each is searched.
+"""The types of vector index that are compared: how FAISS builds each, and how each is searched.
 
-`retrieval benchmark search` measures their speed and size, `retrieval benchmark recall` what is
-found through them. An index that loses precision gives more candidates than are asked for, which
-are then scored exactly.
+`retrieval benchmark search` measures their speed and size, `retrieval benchmark recall` what they
+find. A lossy index returns more candidates than are needed, and these are scored exactly.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,67 +17,75 @@ from indexes.lazy_imports import load_faiss
 from retrieval.errors import QueryError
 
 K = 10
-CANDIDATES = 4 * K  # that a lossy index gives to be scored exactly
-RIGHT = 98.0  # recall@10 in percent that an approximate index has to reach
+CANDIDATES = 4 * K  # that a lossy index returns to be scored exactly
+MIN_RECALL = 98.0  # recall@10 in percent that an approximate index has to reach
 _CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of index: how FAISS is asked for it, whether it loses precision, its one setting.
+class IndexType:
+    """A type of index.
 
-    settings: values of efSearch or nprobe, from fast to right; the first that is right is taken.
-    card: in which precision graphics cards keep a copy that is searched; none are used for ''.
+    factory: FAISS's factory string for a number of vectors; lossy: whether candidates have to be
+    scored again; setting: the name of its one search parameter; settings: its values from fast to
+    accurate, of which the first that is accurate enough is used; gpu_precision: how GPUs store the
+    copy that they search, '' if no GPU is used.
     """
 
     factory: Callable[[int], str]
     lossy: bool = True
     setting: str = ""
     settings: tuple[int, ...] = (0,)
-    card: Literal["", "float32", "float16"] = ""
+    gpu_precision: Literal["", "float32", "float16"] = ""
 
 
 def _cells(count: int) -> int:
-    """Cells of an inverted file: 4 √n, but 40 vectors in each to train it; a power of two."""
+    """Cells of an inverted file: 4 √n, but at most n / 40 for training; a power of two."""
     return int(2 ** max(0, np.floor(np.log2(min(4 * np.sqrt(count), count / 40)))))
 
 
-KINDS: Mapping[str, Kind] = {
-    "exact": Kind(lambda _: "Flat", lossy=False),
-    "fp16": Kind(lambda _: "SQfp16"),
-    "int8": Kind(lambda _: "SQ8"),
-    "hnsw": Kind(lambda _: "HNSW32,SQ8", True, "efSearch", (16, 32, 64, 128, 256, 512)),
-    "ivf": Kind(lambda n: f"IVF{_cells(n)},SQ8", True, "nprobe", (4, 8, 16, 32, 64, 128, 256)),
-    "gpu": Kind(lambda _: "Flat", lossy=False, card="float32"),
-    "gpu16": Kind(lambda _: "Flat", card="float16"),
+INDEX_TYPES: Mapping[str, IndexType] = {
+    "exact": IndexType(lambda _: "Flat", lossy=False),
+    "fp16": IndexType(lambda _: "SQfp16"),
+    "int8": IndexType(lambda _: "SQ8"),
+    "hnsw": IndexType(lambda _: "HNSW32,SQ8", True, "efSearch", (16, 32, 64, 128, 256, 512)),
+    "ivf": IndexType(lambda n: f"IVF{_cells(n)},SQ8", True, "nprobe", (4, 8, 16, 32, 64, 128, 256)),
+    "gpu": IndexType(lambda _: "Flat", lossy=False, gpu_precision="float32"),
+    "gpu16": IndexType(lambda _: "Flat", gpu_precision="float16"),
 }
 
 
-def kinds_here() -> list[str]:
-    """The kinds that can be measured on this machine."""
-    return [name for name, kind in KINDS.items() if not kind.card or gpu.cards()]
+def available_types() -> list[str]:
+    """The types that can be measured on this machine."""
+    return [
+        name
+        for name, index_type in INDEX_TYPES.items()
+        if not index_type.gpu_precision or gpu.cards()
+    ]
 
 
 def check(names: Sequence[str]) -> None:
-    """Raise QueryError for a kind that is unknown, or needs a graphics card where none is."""
-    unknown = [name for name in names if name not in KINDS]
+    """Raise QueryError for a type that is unknown, or that needs a GPU where there is none."""
+    unknown = [name for name in names if name not in INDEX_TYPES]
     if unknown:
-        raise QueryError(f"There is no index type '{unknown[0]}'. Choose from: {', '.join(KINDS)}.")
-    here = kinds_here()
-    if absent := [name for name in names if name not in here]:
         raise QueryError(
-            f"The index type '{absent[0]}' needs an NVIDIA GPU that FAISS can use, and there is "
-            f"none here. Choose from: {', '.join(here)}."
+            f"There is no index type '{unknown[0]}'. Choose from: {', '.join(INDEX_TYPES)}."
+        )
+    available = available_types()
+    if missing := [name for name in names if name not in available]:
+        raise QueryError(
+            f"The index type '{missing[0]}' needs an NVIDIA GPU that FAISS can use, and there is "
+            f"none here. Choose from: {', '.join(available)}."
         )
 
 
 def build(name: str, rows: Floats, seed: int = 0) -> Any:
-    """A FAISS index of a kind over `rows`, float32 [n, dim], by inner product.
+    """A FAISS index of a type over `rows`, float32 [n, dim], by inner product.
 
-    seed: of the rows that it is trained on.
+    seed: chooses the rows that it is trained on.
     """
     faiss = load_faiss()
-    factory = KINDS[name].factory(len(rows))
+    factory = INDEX_TYPES[name].factory(len(rows))
     index = faiss.index_factory(rows.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
     sample = min(len(rows), max(50_000, 64 * getattr(index, "nlist", 0)))
     chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[:sample])
@@ -88,78 +95,81 @@ def build(name: str, rows: Floats, seed: int = 0) -> Any:
     return index
 
 
-class Served:
-    """An index that answers as a user's search would be answered.
+class SearchableIndex:
+    """An index that is searched as a user's search would search it.
 
-    setting: the value in use, as 'efSearch=32', '' where a kind has none.
+    setting: the value in use, as 'efSearch=32'; '' for a type that has none.
     """
 
     def __init__(self, name: str, index: Any, part: vectors.Part) -> None:
-        """index: what `build` made; part: its rows, by their numbers, as the engine keeps them.
+        """index: the result of `build`; part: the same rows by their positions.
 
-        Raises StorageError where they do not fit on a graphics card that is asked for.
+        Raises StorageError if a GPU is needed and the vectors do not fit on it.
         """
-        self.kind, self.setting = KINDS[name], ""
+        self.index_type, self.setting = INDEX_TYPES[name], ""
         self._index, self._part = index, part
-        if self.kind.card:
-            on_card = gpu.to_gpus(part, half=self.kind.card == "float16")
-            if not isinstance(on_card, gpu.GpuPart):
+        if self.index_type.gpu_precision:
+            on_gpu = gpu.to_gpus(part, half=self.index_type.gpu_precision == "float16")
+            if not isinstance(on_gpu, gpu.GpuPart):
                 raise StorageError(
-                    f"{len(part):,} vectors do not fit on the graphics card. Measure fewer, or "
-                    "another type of index."
+                    f"{len(part):,} vectors do not fit on the GPU. Measure fewer, or another type "
+                    "of index."
                 )
-            self._index, self._part = on_card.copies, on_card
+            self._index, self._part = on_gpu.copies, on_gpu
 
-    def candidates(self, asked: Floats) -> Ints:
-        """What the index itself gives for queries [n, dim]: int64 [n, 40], -1 for nothing."""
-        found: Ints = self._index.search(asked, CANDIDATES)[1]
+    def candidates(self, queries: Floats) -> Ints:
+        """The result of the index itself for queries [n, dim]: int64 [n, 40], padded with -1."""
+        found: Ints = self._index.search(queries, CANDIDATES)[1]
         return found
 
-    def search(self, asked: Floats) -> Ints:
-        """The first `K` of each query [n, dim], by exact scores: int64 [n, K], -1 for nothing."""
-        if self.kind.lossy:
-            found = self.candidates(asked)
-            return np.stack([self._rescored(q, ids) for q, ids in zip(asked, found, strict=True)])
-        if len(asked) == 1:
-            return _filled(vectors.search([self._part], asked[0], K)[0])[None]
-        exact: Ints = self._index.search(asked, K)[1]
+    def search(self, queries: Floats) -> Ints:
+        """The first `K` of each query [n, dim], by exact scores: int64 [n, K], padded with -1."""
+        if self.index_type.lossy:
+            found = self.candidates(queries)
+            return np.stack([self._rescore(q, ids) for q, ids in zip(queries, found, strict=True)])
+        if len(queries) == 1:
+            return _pad(vectors.search([self._part], queries[0], K)[0])[None]
+        exact: Ints = self._index.search(queries, K)[1]
         return exact
 
-    def update_presence(self, queries: Floats, bars: Floats) -> None:
-        """Take the first setting that is right for these queries; bars: see `recall`."""
-        for value in self.kind.settings if self.kind.setting else ():
+    def choose_setting(self, queries: Floats, thresholds: Floats) -> None:
+        """Use the first setting that reaches 98% recall on these queries.
+
+        thresholds: as for `recall`.
+        """
+        for value in self.index_type.settings if self.index_type.setting else ():
             space = load_faiss().ParameterSpace()
-            space.set_index_parameter(self._index, self.kind.setting, value)
-            self.setting = f"{self.kind.setting}={value}"
-            if recall(self._part.rows, queries, self.search(queries), bars) >= RIGHT:
+            space.set_index_parameter(self._index, self.index_type.setting, value)
+            self.setting = f"{self.index_type.setting}={value}"
+            if recall(self._part.rows, queries, self.search(queries), thresholds) >= MIN_RECALL:
                 break
 
-    def _rescored(self, query: Floats, ids: Ints) -> Ints:
+    def _rescore(self, query: Floats, ids: Ints) -> Ints:
         ids = ids[ids >= 0]
-        return _filled(ids[np.argsort(-(self._part.rows[ids] @ query), kind="stable")[:K]])
+        return _pad(ids[np.argsort(-(self._part.rows[ids] @ query), kind="stable")[:K]])
 
 
-def _filled(ids: Ints) -> Ints:
-    """int64 [K], -1 where there are fewer."""
+def _pad(ids: Ints) -> Ints:
+    """int64 [K], with -1 at the end if there are fewer."""
     return np.pad(ids, (0, K - len(ids)), constant_values=-1)
 
 
-def recall(rows: Floats, queries: Floats, found: Ints, bars: Floats) -> float:
-    """How many of the exact first `K` were found, in percent.
+def recall(rows: Floats, queries: Floats, found: Ints, thresholds: Floats) -> float:
+    """The share of the exact first `K` that was found, in percent.
 
-    What scores as high as the exact K-th, to rounding, counts. found: int64 [queries, K], -1 for
-    nothing; bars: see `bars`.
+    An item counts if it scores as high as the exact K-th, up to rounding. found: int64
+    [queries, K], padded with -1; thresholds: `kth_best_scores` of the queries.
     """
     hits = 0
-    for query, ids, bar in zip(queries, found, bars, strict=True):
-        hits += int((rows[np.unique(ids[ids >= 0])] @ query >= bar - 1e-6).sum())
+    for query, ids, threshold in zip(queries, found, thresholds, strict=True):
+        hits += int((rows[np.unique(ids[ids >= 0])] @ query >= threshold - 1e-6).sum())
     return 100 * hits / (len(found) * min(K, len(rows)))
 
 
-def bars(rows: Floats, queries: Floats) -> Floats:
+def kth_best_scores(rows: Floats, queries: Floats) -> Floats:
     """The `K`-th highest inner product of each query with all rows, float32 [queries].
 
-    The lowest where there are fewer rows.
+    The lowest one if there are fewer than `K` rows.
     """
     best = np.empty((len(queries), 0), np.float32)
     for start in range(0, len(rows), _CHUNK):

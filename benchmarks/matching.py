@@ -1,8 +1,8 @@
-"""What matching gains: telling true pairs from near misses, and re-ranking against without.
+"""How well matching separates true pairs from near misses, and what re-ranking with it gains.
 
-Photos alone and fused with their captions, as in `benchmarks.fusion`, of which this is a part;
-searched with `nnn`, whose first hits are re-ranked. A near miss is a text with one of the ten
-photos nearest to it that it does not belong to.
+This is a part of `benchmarks.fusion`, with the same photos, alone and fused with their captions.
+They are searched with `nnn`, and the first hits are re-ranked. A near miss is a text with one of
+the ten nearest photos that it does not describe.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,15 +22,19 @@ from retrieval.ranking.reranking import RERANK_DEPTH
 
 SHOWN = ("R@1", "R@5")
 NEAR_MISSES = 10
-_QUERIES = 256  # scored at once
-_TAIL = 1.959964  # of a normal distribution, on either side of 95%
+_QUERIES = 256  # scored at a time
+_Z_95 = 1.959964  # standard deviations of a normal distribution on either side of 95%
 
 
 @dataclass(frozen=True)
-class Matched:
-    """One case. auc: how often a true pair scores higher than a near miss, 0 to 1, by the cosine,
-    by the ranking (the cosine less the photo's bias) and by matching; above: how much that of
-    matching is above the cosine's. without, reranked, gain: recall without re-ranking and with."""
+class MatchingResult:
+    """One case.
+
+    auc: how often a true pair scores higher than a near miss, 0 to 1, by the cosine, by the ranking
+    (the cosine minus the photo's bias) and by matching; above: how much the AUC of matching is
+    above that of the cosine; without, reranked, gain: recall without re-ranking, with it, and their
+    difference.
+    """
 
     auc: Mapping[str, Measured]
     above: Measured
@@ -41,26 +45,29 @@ class Matched:
 
 def measure(
     matching: Matching, bank: Floats, captioned: CaptionedEmbeddings, seeds: Sequence[int]
-) -> dict[str, Matched]:
+) -> dict[str, MatchingResult]:
     """Each case over all seeds together; intervals are over photos.
 
-    bank: the queries that hubs are known by, float32 [b, dim].
+    bank: the queries that show which photos are hubs, float32 [b, dim].
     """
-    found = {}
+    results = {}
     for name in ("photo_only", *CASES):
         blocks = []
         for seed in seeds:
             case = make_case("clean" if name == "photo_only" else name, captioned, seed)
             photos = case.images if name == "photo_only" else case.attention(matching.fusion)
             blocks += list(_blocks(matching, photos, bank, case.queries, case.owners))
-        found[name] = _matched(blocks)
-    return found
+        results[name] = _summarise_blocks(blocks)
+    return results
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Some queries. pairs: by the name of a score, float32 [n, 1 + NEAR_MISSES], the true pair's
-    first; ranks, reranked: of the true photo, int64 [n]; owners: int64 [n]."""
+    """Some queries.
+
+    pairs: scores by name, float32 [n, 1 + NEAR_MISSES], those of the true pairs first; ranks,
+    reranked: ranks of the true photos, int64 [n]; owners: the true photos, int64 [n].
+    """
 
     pairs: Mapping[str, Floats]
     ranks: Ints
@@ -74,35 +81,37 @@ def _blocks(
     bias = nnn_bias(photos, bank)
     misses, first = min(NEAR_MISSES, len(photos) - 1), min(RERANK_DEPTH, len(photos))
     for start in range(0, len(queries), _QUERIES):
-        texts, own = queries[start : start + _QUERIES], owners[start : start + _QUERIES, None]
+        texts, targets = queries[start : start + _QUERIES], owners[start : start + _QUERIES, None]
 
-        def added(places: Ints, texts: Floats = texts) -> Floats:
-            flat = np.repeat(texts, places.shape[1], 0)
-            return matching.residual(photos[places.ravel()], flat).reshape(places.shape)
+        def score_change(candidates: Ints, texts: Floats = texts) -> Floats:
+            """What matching adds to the scores of pairs: float32 [n, candidates]."""
+            flat = np.repeat(texts, candidates.shape[1], 0)
+            return matching.residual(photos[candidates.ravel()], flat).reshape(candidates.shape)
 
         cosines = texts @ photos.T
         scores = cosines - bias
-        wrong = cosines.copy()
-        np.put_along_axis(wrong, own, -np.inf, 1)
-        near = np.argpartition(-wrong, misses - 1, axis=1)[:, :misses]
-        places = np.concatenate([own, near], 1)
-        ranked = np.take_along_axis(scores, places, 1)
+        others = cosines.copy()
+        np.put_along_axis(others, targets, -np.inf, 1)
+        near = np.argpartition(-others, misses - 1, axis=1)[:, :misses]
+        paired = np.concatenate([targets, near], 1)
+        ranking_scores = np.take_along_axis(scores, paired, 1)
         pairs = {
-            "cosine": np.take_along_axis(cosines, places, 1),
-            "ranking": ranked,
-            "match": ranked + added(places),
+            "cosine": np.take_along_axis(cosines, paired, 1),
+            "ranking": ranking_scores,
+            "match": ranking_scores + score_change(paired),
         }
-        true = np.take_along_axis(scores, own, 1)
-        ranks = (scores >= true).sum(1)  # ties count against, as in `retrieval.evaluation.metrics`
+        true = np.take_along_axis(scores, targets, 1)
+        # Ties count against the true photo, as in `retrieval.evaluation.metrics`.
+        ranks = (scores >= true).sum(1)
         top = np.argpartition(-scores, first - 1, axis=1)[:, :first]
-        anew = np.take_along_axis(scores, top, 1) + added(top)
-        itself = (top == own).argmax(1)[:, None]
-        among = (anew >= np.take_along_axis(anew, itself, 1)).sum(1)
-        inside = (top == own).any(1)
-        yield _Block(pairs, ranks, np.where(inside, among, ranks), own[:, 0])
+        new_scores = np.take_along_axis(scores, top, 1) + score_change(top)
+        position = (top == targets).argmax(1)[:, None]
+        new_ranks = (new_scores >= np.take_along_axis(new_scores, position, 1)).sum(1)
+        in_top = (top == targets).any(1)
+        yield _Block(pairs, ranks, np.where(in_top, new_ranks, ranks), targets[:, 0])
 
 
-def _matched(blocks: Sequence[_Block]) -> Matched:
+def _summarise_blocks(blocks: Sequence[_Block]) -> MatchingResult:
     owners = np.concatenate([block.owners for block in blocks])
     pairs = {
         name: np.concatenate([block.pairs[name] for block in blocks]) for name in blocks[0].pairs
@@ -112,10 +121,10 @@ def _matched(blocks: Sequence[_Block]) -> Matched:
         Ranks(np.concatenate([getattr(block, which) for block in blocks])[:, None], owners)
         for which in ("ranks", "reranked")
     )
-    (low, by_photo), (high, also_by_photo) = values["cosine"], values["match"]
-    return Matched(
-        {name: _around(value, parts) for name, (value, parts) in values.items()},
-        _around(high - low, also_by_photo - by_photo),
+    (cosine, cosine_parts), (match, match_parts) = values["cosine"], values["match"]
+    return MatchingResult(
+        {name: _interval(value, parts) for name, (value, parts) in values.items()},
+        _interval(match - cosine, match_parts - cosine_parts),
         summarise(before),
         summarise(after),
         compare(before, after),
@@ -125,8 +134,8 @@ def _matched(blocks: Sequence[_Block]) -> Matched:
 def auc(true: Floats, wrong: Floats, owners: Ints) -> tuple[float, Doubles]:
     """How often a true pair scores higher than a wrong one, ties half, and each photo's part in it.
 
-    true: float32 [n]; wrong: float32 [n, m], of the same texts; owners: int64 [n]. The parts,
-    float64 [photos], sum to zero, and the root of the sum of their squares is the standard error.
+    true: float32 [n]; wrong: float32 [n, m], for the same texts; owners: int64 [n]. The parts,
+    float64 [photos], sum to zero, and the root of their sum of squares is the standard error.
     Obuchowski, Nonparametric analysis of clustered ROC curve data, Biometrics 1997.
     """
     above = _share_below(true, wrong.ravel())
@@ -141,23 +150,23 @@ def auc(true: Floats, wrong: Floats, owners: Ints) -> tuple[float, Doubles]:
 
 
 def _share_below(values: Floats, others: Floats) -> Doubles:
-    """For each value the share of the others that are below it, equal ones counted half."""
+    """For each value the share of the others that are below it; equal ones count half."""
     others = np.sort(others)
     ends = np.searchsorted(others, values, "left") + np.searchsorted(others, values, "right")
     result: Doubles = ends / (2 * len(others))
     return result
 
 
-def _around(value: float, parts: Doubles) -> Measured:
-    half = _TAIL * float(np.sqrt((parts**2).sum()))
+def _interval(value: float, parts: Doubles) -> Measured:
+    half = _Z_95 * float(np.sqrt((parts**2).sum()))
     return Measured(value, value - half, value + half)
 
 
 # As text --------------------------------------------------------------------------------------
 
 
-def as_json(found: Mapping[str, Matched]) -> dict[str, Any]:
-    """Plain values: AUC from 0 to 1, recall in percent, all with 95% intervals."""
+def as_json(found: Mapping[str, MatchingResult]) -> dict[str, Any]:
+    """Plain values: AUC from 0 to 1, recall in percent, each with a 95% interval."""
     return {
         name: {
             "auc": {
@@ -177,8 +186,8 @@ def _plain(one: Measured | Difference, digits: int) -> dict[str, Any]:
     return {"value": round(one.value, digits), "interval": interval}
 
 
-def as_lines(found: Mapping[str, Matched]) -> list[str]:
-    """Words and figures for a terminal."""
+def as_lines(found: Mapping[str, MatchingResult]) -> list[str]:
+    """A table for the terminal."""
     lines = [
         f"{'matching':<14}{'AUC cosine':<12}{'ranking':<9}{'match':<7}{'above cosine':<25}"
         f"R@1, re-ranked above {'':<10}R@5, re-ranked above"

@@ -1,10 +1,10 @@
-"""What a model knows of things that its training captions may lack: queries that name one thing.
+"""What a model knows about things that its training captions may lack: queries for one thing.
 
     python -m benchmarks.objects DATASET [--split S] [--model mini]
 
-Asked are the names of COCO's categories and of a few places, bare and in two sentences. A photo is
-right where two of its captions name the thing. In percent: mean average precision over all photos,
-and R@1.
+The queries are the names of COCO's categories and of a few places, alone and in two phrases. A
+photo is relevant if two of its captions name the thing. Printed are mean average precision over all
+photos and R@1, in percent.
 """
 
 import argparse
@@ -27,17 +27,17 @@ couch|bed|table|toilet|tv|laptop|mouse|remote|keyboard|cell phone|microwave|oven
 refrigerator|book|clock|vase|scissors|teddy bear|beach|snow|kitchen|bathroom|street""".replace(
     "\n", "|"
 ).split("|")
-SENTENCES = ("{}", "a {}", "a photo of a {}")
+PHRASES = ("{}", "a {}", "a photo of a {}")
 
 
-def right(name: str, captions: Sequence[Sequence[str]]) -> Bools:
-    """Of which photos two captions name the thing, or its plural: bool [photos]."""
+def relevant_photos(name: str, captions: Sequence[Sequence[str]]) -> Bools:
+    """Which photos have two captions that name the thing or its plural: bool [photos]."""
     word = re.compile(rf"\b{re.escape(name)}s?\b", re.IGNORECASE)
     return np.array([sum(bool(word.search(c)) for c in some) >= 2 for some in captions])
 
 
 def average_precision(scores: Floats, relevant: Bools) -> float:
-    """The mean precision at each right photo, in percent."""
+    """The mean precision at each relevant photo, in percent."""
     found = relevant[np.argsort(-scores, kind="stable")]
     precision = np.cumsum(found) / np.arange(1, len(found) + 1)
     return float(100 * precision[found].mean())
@@ -54,18 +54,18 @@ def main() -> None:
     encoder = load_encoder(chosen.model)
     whole = read_captioned(chosen.dataset, chosen.split)
     with open_embedding_cache(encoder, lambda *_: None) as cache:
-        photos, wrong = cache.photos(whole.photos)
-        used = drop_unreadable(whole, wrong, False, print)
+        photos, unreadable = cache.photos(whole.photos)
+        used = drop_unreadable(whole, unreadable, False, print)
         captions = [photo.captions for photo in used.photos]
-        relevant = {name: r for name in NAMES if (r := right(name, captions)).any()}
+        relevant = {name: r for name in NAMES if (r := relevant_photos(name, captions)).any()}
         print(f"{len(relevant)} things in {len(captions):,} photos, {encoder.name}, in percent")
-        for sentence in SENTENCES:
-            queries = cache.texts([sentence.format(name) for name in relevant]).rows
+        for phrase in PHRASES:
+            queries = cache.texts([phrase.format(name) for name in relevant]).rows
             scores = queries @ photos.rows.T
             pairs = list(zip(scores, relevant.values(), strict=True))
             precision = np.mean([average_precision(s, r) for s, r in pairs])
             first = 100 * np.mean([r[s.argmax()] for s, r in pairs])
-            print(f"{sentence.format('THING'):<20} mAP {precision:5.1f}   R@1 {first:5.1f}")
+            print(f"{phrase.format('THING'):<20} mAP {precision:5.1f}   R@1 {first:5.1f}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""How other programs embed photos, in their essence, with the same weights as ours.
+"""The pipelines by which other programs embed photos, reduced to the essentials.
 
-clip-retrieval: batches decoded ahead in full size, a torch module in eager mode. rclip: the model
-exported to ONNX, sixteen threads that decode ahead. Neither lets the decoder scale down, and both
-leave all the rest out that an index needs: hashes, metadata, a catalogue.
+They use the same weights as ours. clip-retrieval decodes batches ahead in full size and runs a
+torch module in eager mode. rclip exports the model to ONNX and decodes ahead in sixteen threads.
+Neither lets the decoder scale down. Everything else that an index needs is left out here: hashes,
+metadata, a catalogue.
 """
 
 import warnings
@@ -23,7 +24,7 @@ from retrieval.photos.look_ahead import look_ahead
 
 @dataclass(frozen=True)
 class Peer:
-    """A way to embed photos. encode: prepared photos, stacked, to rows."""
+    """The pipeline of a program. encode: prepared photos, stacked, to rows."""
 
     name: str
     encode: Callable[[Array], Array]
@@ -32,7 +33,7 @@ class Peer:
 
 
 def torch_eager(encoder: Encoder) -> Peer:
-    """As clip-retrieval does it, where the encoder computes: a batch at a time, four decoders."""
+    """As in clip-retrieval: batches of 32 on the encoder's device, four decoding threads."""
     torch = load_torch()
     module, device = encoder.torch_module().to(encoder.device), encoder.device
 
@@ -45,7 +46,7 @@ def torch_eager(encoder: Encoder) -> Peer:
 
 
 def onnx_runtime(encoder: Encoder, folder: Path) -> Peer | None:
-    """As rclip does it; None where ONNX Runtime is not installed. The model is put in `folder`."""
+    """As in rclip; the model is exported to `folder`. None if ONNX Runtime is not installed."""
     if find_spec("onnxruntime") is None or find_spec("onnx") is None:
         return None
     import onnxruntime
@@ -53,8 +54,8 @@ def onnx_runtime(encoder: Encoder, folder: Path) -> Peer | None:
     torch = load_torch()
     file = folder / "model.onnx"
     example = encoder.prepare(Image.effect_noise((600, 400), 90).convert("RGB"))
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # its one operator has no name in ONNX
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # ONNX lacks its fused operator
     try:
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")
@@ -67,7 +68,7 @@ def onnx_runtime(encoder: Encoder, folder: Path) -> Peer | None:
                 dynamo=False,  # the newer exporter takes minutes
             )
     finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
+        torch.backends.mha.set_fastpath_enabled(fastpath)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 
     def encode(photos: Array) -> Array:

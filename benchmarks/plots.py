@@ -1,4 +1,4 @@
-"""Charts of what was measured, as PNG files. Needs matplotlib, which is an extra."""
+"""Draw the results of benchmarks as PNG charts. Needs matplotlib, which is an extra."""
 
 from __future__ import annotations
 
@@ -15,35 +15,33 @@ if TYPE_CHECKING:
     from benchmarks.search import Measurement
     from benchmarks.startup import Startup
     from benchmarks.throughput import Throughput
+    from retrieval.evaluation.bootstrap import Measured
 
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#777777")
 
 
 def check(file: Path | None) -> None:
-    """Raise QueryError, before anything is measured, where a chart could not be drawn."""
+    """Raise QueryError if a chart cannot be drawn; called before anything is measured."""
     if file is None:
         return
     if file.suffix.lower() != ".png":
-        raise QueryError(f"A chart is a PNG file, not {file}. Name it like --plot chart.png.")
+        raise QueryError(f"A chart is a PNG file, not {file}. Name one, such as --plot chart.png.")
     _figure(1)
 
 
 def recall(runs: Sequence[Run], file: Path) -> None:
-    """R@1, R@5 and R@10 of each run as bars with their intervals, a panel a direction."""
-    ways = list(runs[0].measured)
-    figure, panels = _figure(len(ways))
-    wide = 0.8 / len(runs)
-    for way, panel in zip(ways, panels, strict=True):
+    """R@1, R@5 and R@10 of each run as bars with intervals, one panel per direction."""
+    directions = list(runs[0].measured)
+    figure, panels = _figure(len(directions))
+    width = 0.8 / len(runs)
+    for direction, panel in zip(directions, panels, strict=True):
         for i, run in enumerate(runs):
-            found = [run.measured[way][name] for name in ("R@1", "R@5", "R@10")]
-            places = [x + (i - (len(runs) - 1) / 2) * wide for x in range(3)]
-            below = [value.value - value.low for value in found]
-            above = [value.high - value.value for value in found]
+            found = [run.measured[direction][name] for name in ("R@1", "R@5", "R@10")]
             bars = panel.bar(
-                places,
+                [x + (i - (len(runs) - 1) / 2) * width for x in range(3)],
                 [value.value for value in found],
-                wide * 0.92,
-                yerr=[below, above],
+                width * 0.92,
+                yerr=_errors(found),
                 capsize=3,
                 color=_COLOURS[i % len(_COLOURS)],
                 label=f"{run.model}, {run.ranking}, {run.index_type}",
@@ -53,7 +51,7 @@ def recall(runs: Sequence[Run], file: Path) -> None:
         panel.set_xticks(range(3), ["R@1", "R@5", "R@10"])
         panel.set_ylim(0, 105)
         panel.set_ylabel("queries with a right item, %")
-        panel.set_title(way.replace("_", " "))
+        panel.set_title(direction.replace("_", " "))
     panels[0].legend(frameon=False, fontsize=8, loc="upper left")
     first = runs[0].captioned
     figure.suptitle(
@@ -64,16 +62,14 @@ def recall(runs: Sequence[Run], file: Path) -> None:
 
 
 def fusion(fused: Fused, file: Path) -> None:
-    """R@1 of each method as bars with their intervals, a panel a case."""
+    """R@1 of each method as bars with intervals, one panel per case."""
     figure, panels = _figure(len(fused.cases))
     for (case, methods), panel in zip(fused.cases.items(), panels, strict=True):
         found = [method.measured["R@1"] for method in methods.values()]
-        below = [value.value - value.low for value in found]
-        above = [value.high - value.value for value in found]
         bars = panel.bar(
             range(len(found)),
             [value.value for value in found],
-            yerr=[below, above],
+            yerr=_errors(found),
             capsize=3,
             color=_COLOURS[: len(found)],
         )
@@ -89,13 +85,13 @@ def fusion(fused: Fused, file: Path) -> None:
 
 
 def search(measurement: Measurement, file: Path) -> None:
-    """Median time of one query and recall@10 by size, a line a kind of index."""
+    """Median time of one query and recall@10 by size, one line per type of index."""
     figure, (times, recalls) = _figure(2)
-    kinds = dict.fromkeys(found.kind for found in measurement.figures)
-    for kind, colour in zip(kinds, _COLOURS, strict=False):
-        found = [f for f in measurement.figures if f.kind == kind]
+    index_types = dict.fromkeys(found.kind for found in measurement.figures)
+    for index_type, colour in zip(index_types, _COLOURS, strict=False):
+        found = [f for f in measurement.figures if f.kind == index_type]
         sizes = [f.vectors for f in found]
-        style = {"marker": "o", "color": colour, "label": kind}
+        style = {"marker": "o", "color": colour, "label": index_type}
         times.plot(sizes, [f.one_p50 for f in found], **style)
         recalls.plot(sizes, [f.recall for f in found], **style)
     times.set_yscale("log")
@@ -105,12 +101,12 @@ def search(measurement: Measurement, file: Path) -> None:
         panel.set_xscale("log")
         panel.set_xlabel("vectors")
     times.legend(frameon=False, fontsize=8, loc="upper left")
-    figure.suptitle(f"Search by kind of index, {measurement.dim} numbers a vector")
+    figure.suptitle(f"Search by type of index, vectors of {measurement.dim} numbers")
     _save(figure, file)
 
 
 def throughput(found: Throughput, file: Path) -> None:
-    """Photos a second of every way, a panel a size."""
+    """Photos per second of every pipeline, one panel per size."""
     sizes = sorted({speed.megapixels for speed in found.speeds})
     figure, panels = _figure(len(sizes))
     for size, panel in zip(sizes, panels, strict=True):
@@ -121,13 +117,13 @@ def throughput(found: Throughput, file: Path) -> None:
         names = [speed.way.replace(", ", ",\n") for speed in speeds]
         panel.set_xticks(range(len(speeds)), names, fontsize=7)
         panel.set_title(f"{size:g} megapixels")
-        panel.set_ylabel("photos a second")
+        panel.set_ylabel("photos per second")
     figure.suptitle(f"{found.model}, engine {found.engine}, {found.machine}")
     _save(figure, file)
 
 
 def startup(found: Startup, file: Path) -> None:
-    """Seconds of a search and of --help, and what its imports take."""
+    """Seconds of a search and of --help, and of the slowest imports."""
     figure, (whole, parts) = _figure(2)
     bars = whole.bar(["search", "--help"], [found.search_seconds, found.help_seconds])
     whole.bar_label(bars, fmt="%.2f")
@@ -145,8 +141,8 @@ def _figure(panels: int) -> tuple[Any, Sequence[Any]]:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise QueryError(
-            "Charts need matplotlib: `pip install 'crossmodal-retrieval[plot]'`, or leave --plot "
-            "out."
+            "Charts need matplotlib: run `pip install 'crossmodal-retrieval[plot]'`, or leave out "
+            "--plot."
         ) from error
     figure = Figure(figsize=(5 * panels + 1, 4.2), layout="constrained", dpi=150)
     axes = figure.subplots(1, panels, squeeze=False)[0]
@@ -157,10 +153,16 @@ def _figure(panels: int) -> tuple[Any, Sequence[Any]]:
     return figure, axes
 
 
+def _errors(found: Sequence[Measured]) -> list[list[float]]:
+    """The lengths of error bars below and above each value."""
+    below = [value.value - value.low for value in found]
+    return [below, [value.high - value.value for value in found]]
+
+
 def _save(figure: Any, file: Path) -> None:
     try:
         figure.savefig(file)
     except OSError as error:
         raise StorageError(
-            f"The chart {file} cannot be written ({error.strerror}). Choose another place."
+            f"The chart {file} cannot be written ({error.strerror}). Choose another path."
         ) from error

@@ -1,12 +1,12 @@
-"""How much each ranking gains over plain cosine, on captioned photos, and the constants tuned.
+"""How much each ranking gains over the plain cosine on captioned photos; tuning of constants.
 
     python -m benchmarks.ranking_trials DATASET[:SPLIT]... [--bank DATASET:SPLIT|FILE.txt] [--tune]
 
-Text to photo, exact search, every caption a query. Differences are paired: 95% intervals from
-1,000 resamples of the photos, each with all its captions. `--tune` chooses the constants of NNN and
-QB-Norm on one half of the photos and reports on the other, and the other way round. Embeddings are
-kept as by `benchmark recall`, so that a second run takes seconds. Banks must share nothing with
-the queries: captions that are also in the bank are taken out of it and counted.
+Text to photo, exact search, every caption is a query. Differences are paired, with 95% intervals
+from 1,000 resamples of the photos, each with all its captions. `--tune` chooses the constants of
+NNN and QB-Norm on one half of the photos and reports on the other half, both ways. Embeddings are
+cached as by `benchmark recall`. A bank must not contain the queries: captions that are also in the
+bank are removed from it and counted.
 """
 
 import argparse
@@ -34,15 +34,17 @@ from retrieval.ranking import lexical, query_bank
 from retrieval.ranking.hubness import NNN_STRENGTH, inverted_softmax_bias, nnn_bias
 from retrieval.ranking.methods import RANKINGS, Ranking, templated, transform
 
-Bank = tuple[tuple[str, ...], Floats]  # sentences and their embeddings
+Bank = tuple[tuple[str, ...], Floats]
+"""Sentences and their embeddings, float32 [b, dim]."""
 
 _NNN_GRID = tuple(product((4, 8, 16, 32, 64, 128), (0.25, 0.4, 0.5, 0.6, 0.75)))
 _QBNORM_GRID = (5.0, 10.0, 20.0, 50.0)
 
 
 @dataclass(frozen=True)
-class Embedded:
-    """A captioned set as unit rows: photos [n, dim], captions [m, dim], owners [m]."""
+class EmbeddedSet:
+    """A captioned set. photos: float32 [n, dim]; texts: of the captions, float32 [m, dim]; owners:
+    the photo of each caption, int64 [m]."""
 
     name: str
     captions: tuple[str, ...]
@@ -50,9 +52,9 @@ class Embedded:
     texts: Floats
     owners: Ints
 
-    def half(self, which: int) -> Bools:
-        """Which captions belong to every second photo, from `which` on: bool [m]."""
-        result: Bools = self.owners % 2 == which
+    def half(self, parity: int) -> Bools:
+        """Which captions belong to photos at even (0) or odd (1) positions: bool [m]."""
+        result: Bools = self.owners % 2 == parity
         return result
 
 
@@ -76,22 +78,27 @@ def main() -> None:
             data = _embed(_read(name), cache)
             print(f"\n{data.name}: {len(data.photos):,} photos, {len(data.texts):,} captions\n")
             fusion = load_fusion(encoder.fingerprint, encoder.dim)
-            tables = [_vectors(data, banks, cache), _words(data, banks["generic"][1], fusion)]
-            tables += [_tuned(data, banks["generic"][1])] if chosen.tune else []
+            tables = [
+                _compare_rankings(data, banks, cache),
+                _compare_hybrids(data, banks["generic"][1], fusion),
+            ]
+            tables += [_tune(data, banks["generic"][1])] if chosen.tune else []
             for lines in tables:
                 print("\n".join(lines), flush=True)
                 print()
 
 
-# Rankings of vectors -----------------------------------------------------------------------------
+# Rankings by vectors -----------------------------------------------------------------------------
 
 _HEAD = "| Ranking | Bank | R@1 | R@5 | R@10 | Δ R@1 (95% interval) |\n|---|---|---:|---:|---:|---|"
 
 
-def _vectors(data: Embedded, banks: Mapping[str, Bank], cache: EmbeddingCache) -> Iterator[str]:
+def _compare_rankings(
+    data: EmbeddedSet, banks: Mapping[str, Bank], cache: EmbeddingCache
+) -> Iterator[str]:
     yield _HEAD
-    none = np.empty((0, data.photos.shape[1]), np.float32)
-    plain = ranks_of(RANKINGS["plain"], data, data.texts, none)
+    no_bank = np.empty((0, data.photos.shape[1]), np.float32)
+    plain = compute_ranks(RANKINGS["plain"], data, data.texts, no_bank)
     for name, ranking in RANKINGS.items():
         if ranking.lexical:
             continue
@@ -99,18 +106,18 @@ def _vectors(data: Embedded, banks: Mapping[str, Bank], cache: EmbeddingCache) -
         if ranking.templates:
             texts = templated(ranking, list(data.captions), lambda more: cache.texts(more).rows)
         if ranking.bias is None:
-            ranks = plain if name == "plain" else ranks_of(ranking, data, texts, none)
+            ranks = plain if name == "plain" else compute_ranks(ranking, data, texts, no_bank)
             yield _row(name, "–", ranks, plain)
             continue
-        for bank_version, (sentences, rows) in banks.items():
-            fresh = ~np.isin(sentences, data.captions)
-            note = "" if fresh.all() else f" (less {(~fresh).sum()} that are queries)"
-            ranks = ranks_of(ranking, data, texts, rows[fresh])
-            yield _row(name, bank_version + note, ranks, plain)
+        for bank_name, (sentences, rows) in banks.items():
+            unused = ~np.isin(sentences, data.captions)
+            note = "" if unused.all() else f" (without {(~unused).sum()} that are queries)"
+            ranks = compute_ranks(ranking, data, texts, rows[unused])
+            yield _row(name, bank_name + note, ranks, plain)
 
 
-def ranks_of(ranking: Ranking, data: Embedded, texts: Floats, rows: Floats) -> Ranks:
-    """The ranks of the right photos of texts, float32 [m, dim], under a ranking and a bank."""
+def compute_ranks(ranking: Ranking, data: EmbeddedSet, texts: Floats, rows: Floats) -> Ranks:
+    """The ranks of the true photos of `texts`, float32 [m, dim]. rows: the bank's embeddings."""
     photos, queries = transform(ranking, data.photos, texts, rows)
     return rank(lambda part: queries[part] @ photos.T, data.owners, np.arange(len(photos)))
 
@@ -127,11 +134,11 @@ def _row(name: str, note: str, ranks: Ranks, plain: Ranks) -> str:
 # Constants ---------------------------------------------------------------------------------------
 
 
-def _tuned(data: Embedded, rows: Floats) -> Iterator[str]:
-    """Constants chosen on one half of the photos, each half's result reported for the other."""
+def _tune(data: EmbeddedSet, rows: Floats) -> Iterator[str]:
+    """Constants chosen on one half of the photos, and the result on the other half."""
     yield "| Tuned | Chosen on even, odd photos | Δ R@1 on the other half (95% interval) |"
     yield "|---|---|---|"
-    plain = ranks_of(RANKINGS["plain"], data, data.texts, rows)
+    plain = compute_ranks(RANKINGS["plain"], data, data.texts, rows)
     nnn = {
         f"k={k}, strength={strength}": partial(nnn_bias, k=k, strength=strength)
         for k, strength in _NNN_GRID
@@ -142,10 +149,13 @@ def _tuned(data: Embedded, rows: Floats) -> Iterator[str]:
     }
     for name, grid in (("nnn", nnn), ("qbnorm", qbnorm)):
         runs = [
-            (label, ranks_of(Ranking(name, "", bias, name == "qbnorm"), data, data.texts, rows))
+            (
+                label,
+                compute_ranks(Ranking(name, "", bias, name == "qbnorm"), data, data.texts, rows),
+            )
             for label, bias in grid.items()
         ]
-        best = [max(runs, key=partial(_recall_on, data.half(which))) for which in (0, 1)]
+        best = [max(runs, key=partial(_recall_on, data.half(parity))) for parity in (0, 1)]
         crossed = np.where(data.half(1)[:, None], best[0][1].ranks, best[1][1].ranks)
         gain = compare(plain, Ranks(crossed, plain.owners))["R@1"]
         yield (
@@ -158,23 +168,23 @@ def _recall_on(half: Bools, run: tuple[str, Ranks]) -> float:
     return float(run[1].values["R@1"][half].mean())
 
 
-# Words -------------------------------------------------------------------------------------------
+# Full-text search --------------------------------------------------------------------------------
 
 
-def _words(data: Embedded, rows: Floats, fusion: Fusion) -> Iterator[str]:
-    """With full-text search: one caption of each photo stored, the others asked; photos by what is
-    seen alone, and fused with the caption as they are in an index."""
+def _compare_hybrids(data: EmbeddedSet, rows: Floats, fusion: Fusion) -> Iterator[str]:
+    """Rankings combined with full-text search. One caption of each photo is stored, the others are
+    queries. Photos are ranked by their image embedding, and fused with the stored caption."""
     stored = np.unique(data.owners, return_index=True)[1]
-    asked = np.setdiff1d(np.arange(len(data.owners)), stored)
-    owners, n = data.owners[asked], len(data.photos)
-    if len(asked) == 0:
+    queries = np.setdiff1d(np.arange(len(data.owners)), stored)
+    owners, n = data.owners[queries], len(data.photos)
+    if len(queries) == 0:
         return
     with sqlite3.connect(":memory:") as db:
         db.execute(FULL_TEXT)
         table.put(db, ((i, data.captions[s], "") for i, s in enumerate(stored)))
-        found = np.zeros((len(asked), n), np.float32)
-        shares = np.empty((len(asked), 1), np.float32)
-        for line, query in enumerate(asked):
+        found = np.zeros((len(queries), n), np.float32)
+        shares = np.empty((len(queries), 1), np.float32)
+        for line, query in enumerate(queries):
             expression = lexical.match_expression([data.captions[query]])
             for photo, score in table.find(db, expression, n) if expression else ():
                 found[line, photo] = score
@@ -184,24 +194,24 @@ def _words(data: Embedded, rows: Floats, fusion: Fusion) -> Iterator[str]:
     def ranks(scores: Floats) -> Ranks:
         return rank(lambda part: scores[part], owners, np.arange(n))
 
-    plain = ranks(data.texts[asked] @ data.photos.T)
-    yield "One caption of each photo stored and searched in full text, the others asked:\n"
+    plain = ranks(data.texts[queries] @ data.photos.T)
+    yield "One caption of each photo is stored and searched in full text, the others are queries:\n"
     yield _HEAD
     fused, _ = fusion.photos(data.photos, data.texts[stored])
     for what, gallery in (("photos", data.photos), ("fused", fused)):
-        cosines = data.texts[asked] @ gallery.T
+        cosines = data.texts[queries] @ gallery.T
         bias = nnn_bias(gallery, rows)
         nnn = cosines - bias
         means = cosines.mean(1, keepdims=True)
-        zero, usual = means - bias.mean(), bias.mean() / NNN_STRENGTH - means
+        zero, typical = means - bias.mean(), bias.mean() / NNN_STRENGTH - means
         yield _row(f"{what}, plain", "–", plain if what == "photos" else ranks(cosines), plain)
         yield _row(f"{what}, nnn", "generic", ranks(nnn), plain)
         both = lexical.reciprocal_rank_fusion(nnn, found)
         yield _row(f"{what}, reciprocal rank", "generic", ranks(both), plain)
         for share in (0.05, 0.1, 0.2, 0.3, 0.4):
-            both = lexical.convex_combination(nnn, found, zero, usual, share)
+            both = lexical.convex_combination(nnn, found, zero, typical, share)
             yield _row(f"{what}, convex, share {share}", "generic", ranks(both), plain)
-        both = lexical.convex_combination(nnn, found, zero, usual, shares)
+        both = lexical.convex_combination(nnn, found, zero, typical, shares)
         yield _row(f"{what}, hybrid", "generic", ranks(both), plain)
     yield _row("words alone", "–", ranks(found + np.float32(1e-6) * cosines), plain)
 
@@ -223,13 +233,13 @@ def _bank(name: str, cache: EmbeddingCache) -> Bank:
     return sentences, cache.texts(sentences).rows
 
 
-def _embed(data: CaptionedSet, cache: EmbeddingCache) -> Embedded:
-    photos, wrong = cache.photos(data.photos)
-    if wrong:
+def _embed(data: CaptionedSet, cache: EmbeddingCache) -> EmbeddedSet:
+    photos, unreadable = cache.photos(data.photos)
+    if unreadable:
         raise DataSetError(f"{data.name} has photos that cannot be read; see `benchmark recall`.")
     name = data.name + (f":{data.split}" if data.split != "all" else "")
     owners = np.array(data.owners, np.int64)
-    return Embedded(name, data.captions, photos.rows, cache.texts(data.captions).rows, owners)
+    return EmbeddedSet(name, data.captions, photos.rows, cache.texts(data.captions).rows, owners)
 
 
 if __name__ == "__main__":

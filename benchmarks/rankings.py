@@ -1,7 +1,7 @@
-"""The rankings that a benchmark can compare, by name.
+"""The rankings that `retrieval benchmark recall` compares, by name.
 
-A ranking gets all that a search could know, and answers with rows whose inner products are its
-scores, so that any inner-product index serves it.
+A ranking returns queries and gallery as rows whose inner products are its scores. Any index for
+inner products can then search them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +16,10 @@ from retrieval.ranking.query_bank import bank_embeddings
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be ranked: embeddings are float32 [n, dim] unit rows.
+    """What a ranking is given. Embeddings are float32 [n, dim], unit rows.
 
-    direction: 'text_to_image' or 'image_to_text'; queries, gallery: the embeddings in it; texts:
-    the captions behind those that are texts; encode: texts to embeddings, kept between runs.
+    direction: 'text_to_image' or 'image_to_text'; texts: the captions, whose embeddings are the
+    queries or the gallery; encode: texts to embeddings, through the embedding cache.
     """
 
     direction: str
@@ -31,16 +31,16 @@ class Task:
 
 
 Ranking = Callable[[Task], tuple[Floats, Floats]]
-"""From a task to queries and gallery, float32 [m, d] and [n, d]."""
+"""From a task to the rows of queries and gallery, float32 [m, d] and [n, d]."""
 
 
 def plain(task: Task) -> tuple[Floats, Floats]:
-    """By the cosine of query and item."""
+    """By the cosine between query and item."""
     return task.queries, task.gallery
 
 
-def _searched(ranking: methods.Ranking) -> Ranking:
-    """A ranking of `search`, as it is for queries in words; photos are ranked plainly there too."""
+def _text_ranking(ranking: methods.Ranking) -> Ranking:
+    """A ranking of `retrieval search`. Like there, it applies to text queries only."""
 
     def rows(task: Task) -> tuple[Floats, Floats]:
         if task.direction != "text_to_image":
@@ -55,12 +55,12 @@ def _searched(ranking: methods.Ranking) -> Ranking:
     return rows
 
 
-# `hybrid` needs captions that are stored with the photos: benchmarks.ranking_trials measures it.
+# `hybrid` needs captions stored with the photos: benchmarks.ranking_trials measures it.
 RANKINGS: Mapping[str, Ranking] = {
     "plain": plain,
-    "auto": _searched(methods.ranking("auto")),
+    "auto": _text_ranking(methods.ranking("auto")),
     **{
-        name: _searched(ranking)
+        name: _text_ranking(ranking)
         for name, ranking in methods.RANKINGS.items()
         if name != "plain" and not ranking.lexical
     },
@@ -68,7 +68,7 @@ RANKINGS: Mapping[str, Ranking] = {
 
 
 def find(name: str) -> Ranking:
-    """The ranking of a name; raises QueryError, listing the names there are."""
+    """The ranking with this name. Raises QueryError, with all names, if there is none."""
     if name not in RANKINGS:
         raise QueryError(f"There is no ranking '{name}'. Choose from: {', '.join(RANKINGS)}.")
     return RANKINGS[name]

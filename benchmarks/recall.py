@@ -1,7 +1,7 @@
 """Recall@k of models and rankings on a captioned photo set, in both directions.
 
-It goes the way a search goes: the same reading of photos, the same encoder, the same catalogue and
-vectors, or an approximate index in their place. Run it as `retrieval benchmark recall` or
+It uses what a search uses: the same decoding, encoder, catalogue and vectors, with an approximate
+index in place of the exact one if asked. Run it as `retrieval benchmark recall` or
 `python -m benchmarks.recall`.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from benchmarks import index_types, rankings
-from benchmarks.index_types import Served, bars, build, recall
+from benchmarks.index_types import SearchableIndex, build, kth_best_scores, recall
 from indexes import vectors
 from indexes.arrays import Floats, Ints
 from retrieval.datasets.captioned import CaptionedSet
@@ -23,19 +23,36 @@ from retrieval.datasets.embedding_cache import (
     drop_unreadable,
     open_embedding_cache,
 )
+from retrieval.encoders.base import Encoder
 from retrieval.encoders.registry import load_encoder
 from retrieval.evaluation.bootstrap import Difference, Measured, compare, summarise
 from retrieval.evaluation.metrics import METRICS, Ranks, inner_products, rank
 
-Direction = Literal["both", "text-to-image", "image-to-text"]
-_WAYS = {"text-to-image": "text_to_image", "image-to-text": "image_to_text"}
-_CHECKED = 2000  # queries: half to choose an index's setting by, half to hold it to exact scores
+DirectionOption = Literal["both", "text-to-image", "image-to-text"]
+_DIRECTIONS = {"text-to-image": "text_to_image", "image-to-text": "image_to_text"}
+_CHECKED = 2000  # queries: half choose an index's setting, half compare it with exact search
 
 
 @dataclass(frozen=True)
-class IndexUsed:
-    """An index that was searched: how FAISS was asked for it, the setting that was chosen for it,
-    and how much of the exact first ten it gives, in percent."""
+class RecallOptions:
+    """What to compare: every model with every ranking through every type of index.
+
+    skip_bad: leave out photos that cannot be read, with their captions, instead of raising;
+    rebuild: encode everything again.
+    """
+
+    models: Sequence[str] = ("auto",)
+    rankings: Sequence[str] = ("plain",)
+    index_types: Sequence[str] = ("exact",)
+    direction: DirectionOption = "both"
+    skip_bad: bool = False
+    rebuild: bool = False
+
+
+@dataclass(frozen=True)
+class IndexQuality:
+    """An index that was searched: FAISS's factory string, the setting chosen for it, and the share
+    of the exact first ten that it finds, in percent."""
 
     factory: str
     setting: str
@@ -46,8 +63,8 @@ class IndexUsed:
 class Run:
     """One model with one ranking through one type of index on one data set.
 
-    ranks, measured, used: by direction; encoded: photos and captions that were not kept from an
-    earlier run; seconds: wall time of all of it but reading the captions.
+    ranks, measured, indexes: by direction; encoded: photos and captions that were not in the
+    embedding cache; seconds: wall time without reading the captions.
     """
 
     captioned: CaptionedSet
@@ -57,64 +74,56 @@ class Run:
     ranks: Mapping[str, Ranks]
     measured: Mapping[str, Mapping[str, Measured]]
     index_type: str
-    used: Mapping[str, IndexUsed]
+    indexes: Mapping[str, IndexQuality]
     encoded: tuple[int, int]
     seconds: float
 
 
 def measure(
     captioned: CaptionedSet,
-    models: Sequence[str] = ("auto",),
-    names: Sequence[str] = ("plain",),
-    types: Sequence[str] = ("exact",),
-    direction: Direction = "both",
-    skip_bad: bool = False,
-    rebuild: bool = False,
+    options: RecallOptions = RecallOptions(),
     log: Callable[[str], None] = lambda _: None,
     progress: Progress = lambda *_: None,
 ) -> list[Run]:
-    """A run for each model, each ranking and each type of index: `retrieval benchmark recall`.
+    """One run for each model, ranking and type of index, in this order.
 
-    Raises RetrievalError: an unknown ranking, type or model, or a photo that cannot be read (but
-    for skip_bad, which leaves such photos out with their captions).
+    Raises RetrievalError for an unknown ranking, type of index or model, and for a photo that
+    cannot be read unless `skip_bad`.
     """
-    chosen = {name: rankings.find(name) for name in names}
-    index_types.check(types)
-    ways = [way for flag, way in _WAYS.items() if direction in ("both", flag)]
+    chosen = {name: rankings.find(name) for name in options.rankings}
+    index_types.check(options.index_types)
+    directions = [d for flag, d in _DIRECTIONS.items() if options.direction in ("both", flag)]
     runs = []
-    for model in models:
+    for model in options.models:
         started = time.perf_counter()
         encoder = load_encoder(model, log)
-        with open_embedding_cache(encoder, progress, rebuild) as cache:
-            photos, wrong = cache.photos(captioned.photos)
-            used = drop_unreadable(captioned, wrong, skip_bad, log)
+        with open_embedding_cache(encoder, progress, options.rebuild) as cache:
+            photos, unreadable = cache.photos(captioned.photos)
+            used = drop_unreadable(captioned, unreadable, options.skip_bad, log)
             texts = cache.texts(used.captions)
-            encoded = (photos.fresh, texts.fresh)
+            encoded = (photos.encoded, texts.encoded)
             for name, ranking in chosen.items():
                 rows = {
-                    way: ranking(_task(way, used, photos.rows, texts.rows, cache, encoder))
-                    for way in ways
+                    d: ranking(_task(d, used, photos.rows, texts.rows, cache, encoder))
+                    for d in directions
                 }
-                for kind in types:
-                    ranks, indexes = {}, {}
-                    for way in ways:
-                        owners = np.array(used.owners), np.arange(len(used.photos))
-                        of, to = owners if way == "text_to_image" else owners[::-1]
-                        ranks[way], indexes[way] = through(kind, *rows[way], of, to)
-                    measured = {way: summarise(found) for way, found in ranks.items()}
-                    seconds = time.perf_counter() - started
+                for index_type in options.index_types:
+                    found = {
+                        d: rank_with_index(index_type, *rows[d], *_owners(d, used))
+                        for d in directions
+                    }
                     runs.append(
                         Run(
-                            used,
-                            encoder.name,
-                            encoder.fingerprint,
-                            name,
-                            ranks,
-                            measured,
-                            kind,
-                            indexes,
-                            encoded,
-                            seconds,
+                            captioned=used,
+                            model=encoder.name,
+                            fingerprint=encoder.fingerprint,
+                            ranking=name,
+                            ranks={d: ranks for d, (ranks, _) in found.items()},
+                            measured={d: summarise(ranks) for d, (ranks, _) in found.items()},
+                            index_type=index_type,
+                            indexes={d: index for d, (_, index) in found.items()},
+                            encoded=encoded,
+                            seconds=time.perf_counter() - started,
                         )
                     )
                     started, encoded = time.perf_counter(), (0, 0)
@@ -122,40 +131,51 @@ def measure(
 
 
 def _task(
-    way: str, used: CaptionedSet, photos: Floats, texts: Floats, cache: EmbeddingCache, encoder: Any
+    direction: str,
+    used: CaptionedSet,
+    photos: Floats,
+    texts: Floats,
+    cache: EmbeddingCache,
+    encoder: Encoder,
 ) -> rankings.Task:
-    queries, gallery = (texts, photos) if way == "text_to_image" else (photos, texts)
+    queries, gallery = (texts, photos) if direction == "text_to_image" else (photos, texts)
     return rankings.Task(
-        way, queries, gallery, used.captions, encoder, lambda more: cache.texts(more).rows
+        direction, queries, gallery, used.captions, encoder, lambda more: cache.texts(more).rows
     )
 
 
-def through(
-    kind: str, queries: Floats, gallery: Floats, of: Ints, to: Ints
-) -> tuple[Ranks, IndexUsed]:
-    """The ranks that a type of index gives, and the index.
+def _owners(direction: str, used: CaptionedSet) -> tuple[Ints, Ints]:
+    """The photo that each query and each item of the gallery belongs to."""
+    captions, photos = np.array(used.owners), np.arange(len(used.photos))
+    return (captions, photos) if direction == "text_to_image" else (photos, captions)
 
-    queries: float32 [m, dim]; gallery: float32 [n, dim]; of, to: their owners. What an approximate
-    index does not give as a candidate is never found: it counts as the last.
+
+def rank_with_index(
+    index_type: str, queries: Floats, gallery: Floats, query_owners: Ints, gallery_owners: Ints
+) -> tuple[Ranks, IndexQuality]:
+    """The ranks that a type of index gives, and the quality of that index.
+
+    queries: float32 [m, dim]; gallery: float32 [n, dim]; owners: int64 [m] and [n]. An item that an
+    approximate index does not return as a candidate is never found: it counts as the last.
     """
     part = vectors.Part(np.arange(len(gallery)), gallery)
-    served = Served(kind, build(kind, gallery), part)
+    index = SearchableIndex(index_type, build(index_type, gallery), part)
     sample = queries[:: max(1, len(queries) // _CHECKED)]
-    for_setting, checked = sample[1::2], sample[::2]
-    served.update_presence(for_setting, bars(gallery, for_setting))
-    found = np.concatenate([served.search(query[None]) for query in checked])
-    right = recall(gallery, checked, found, bars(gallery, checked))
+    for_setting, for_recall = sample[1::2], sample[::2]
+    index.choose_setting(for_setting, kth_best_scores(gallery, for_setting))
+    found = np.concatenate([index.search(query[None]) for query in for_recall])
+    share = recall(gallery, for_recall, found, kth_best_scores(gallery, for_recall))
     exact = inner_products(queries, gallery)
 
     def scores(part: slice) -> Floats:
-        block, ids = exact(part), served.candidates(queries[part])
-        here = np.zeros(block.shape, np.bool_)
+        block, ids = exact(part), index.candidates(queries[part])
+        is_candidate = np.zeros(block.shape, np.bool_)
         lines, places = np.nonzero(ids >= 0)
-        here[lines, ids[lines, places]] = True
-        return np.where(here, block, np.float32(-np.inf))
+        is_candidate[lines, ids[lines, places]] = True
+        return np.where(is_candidate, block, np.float32(-np.inf))
 
-    ranks = rank(scores if served.kind.lossy else exact, of, to)
-    return ranks, IndexUsed(served.kind.factory(len(gallery)), served.setting, right)
+    ranks = rank(scores if index.index_type.lossy else exact, query_owners, gallery_owners)
+    return ranks, IndexQuality(index.index_type.factory(len(gallery)), index.setting, share)
 
 
 # As text --------------------------------------------------------------------------------------
@@ -164,8 +184,8 @@ def through(
 def as_json(runs: Sequence[Run]) -> Any:
     """Plain values: one object for one run, a list for several.
 
-    All measures are in percent but for MedR; each has its 95% interval beside it. Runs after the
-    first say how much they are above it.
+    All measures but MedR are in percent and have 95% intervals. Runs after the first have their
+    differences from the first.
     """
     values = []
     for run in runs:
@@ -178,27 +198,27 @@ def as_json(runs: Sequence[Run]) -> Any:
             "fingerprint": run.fingerprint,
             "ranking": run.ranking,
         }
-        for way, measured in run.measured.items():
-            value[way] = {name: round(found.value, 4) for name, found in measured.items()}
-            value[way]["intervals"] = {
+        for direction, measured in run.measured.items():
+            value[direction] = {name: round(found.value, 4) for name, found in measured.items()}
+            value[direction]["intervals"] = {
                 name: [round(found.low, 4), round(found.high, 4)]
                 for name, found in measured.items()
             }
             if run is not runs[0]:
-                value[way]["above_first"] = {
+                value[direction]["above_first"] = {
                     name: {
-                        "difference": round(step.value, 4),
-                        "interval": [round(step.low, 4), round(step.high, 4)],
-                        "p": step.p,
+                        "difference": round(gain.value, 4),
+                        "interval": [round(gain.low, 4), round(gain.high, 4)],
+                        "p": gain.p,
                     }
-                    for name, step in steps(runs[0], run, way).items()
+                    for name, gain in differences(runs[0], run, direction).items()
                 }
         value["index"] = {
             "kind": run.index_type,
-            "recall@10": round(min(index.recall for index in run.used.values()), 4),
+            "recall@10": round(min(index.recall for index in run.indexes.values()), 4),
         }
-        for way, index in run.used.items():
-            value["index"][way] = {
+        for direction, index in run.indexes.items():
+            value["index"][direction] = {
                 "factory": index.factory,
                 "setting": index.setting,
                 "recall@10": round(index.recall, 4),
@@ -209,15 +229,15 @@ def as_json(runs: Sequence[Run]) -> Any:
     return values[0] if len(values) == 1 else values
 
 
-def steps(first: Run, second: Run, way: str) -> dict[str, Difference]:
-    """How much a run is above another; nothing where they are not over the same photos."""
+def differences(first: Run, second: Run, direction: str) -> dict[str, Difference]:
+    """The differences of a run from the first; none if they do not use the same photos."""
     if first.captioned != second.captioned:
         return {}
-    return compare(first.ranks[way], second.ranks[way])
+    return compare(first.ranks[direction], second.ranks[direction])
 
 
 def as_table(runs: Sequence[Run]) -> str:
-    """Words and figures for a terminal."""
+    """A table for the terminal."""
     blocks = []
     for run in runs:
         photos, captions = run.encoded
@@ -226,25 +246,25 @@ def as_table(runs: Sequence[Run]) -> str:
             f"{len(run.captioned.photos):,} photos, {len(run.captioned.captions):,} captions",
             f"model {run.model} (weights {run.fingerprint}), ranking {run.ranking}; "
             f"{run.seconds:.1f} s, {photos:,} photos and {captions:,} captions encoded",
-            *(_index_line(run, way) for way in run.used),
-            " " * 9 + "".join(f"{way.replace('_', ' '):<24}" for way in run.measured).rstrip(),
+            *(_index_line(run, direction) for direction in run.indexes),
+            " " * 9 + "".join(f"{d.replace('_', ' '):<24}" for d in run.measured).rstrip(),
         ]
         for name in METRICS:
             cells = (_cell(found[name]) for found in run.measured.values())
             lines.append(f"{name:<9}" + "".join(f"{cell:<24}" for cell in cells).rstrip())
         if run is not runs[0]:
-            lines += _above(runs[0], run)
+            lines += _difference_lines(runs[0], run)
         blocks.append("\n".join(lines))
     note = "In percent (MedR: ranks), with 95% intervals from resampled photos; ties count against."
     return "\n\n".join([*blocks, note])
 
 
-def _index_line(run: Run, way: str) -> str:
-    index = run.used[way]
-    kind = ", ".join(filter(None, (index.factory, index.setting)))
+def _index_line(run: Run, direction: str) -> str:
+    index = run.indexes[direction]
+    details = ", ".join(filter(None, (index.factory, index.setting)))
     return (
-        f"index {run.index_type} ({kind}), {way.replace('_', ' ')}: gives {index.recall:.1f}% of "
-        "the exact first ten"
+        f"index {run.index_type} ({details}), {direction.replace('_', ' ')}: finds "
+        f"{index.recall:.1f}% of the exact first ten"
     )
 
 
@@ -252,17 +272,17 @@ def _cell(found: Measured) -> str:
     return f"{found.value:5.1f} [{found.low:.1f}, {found.high:.1f}]"
 
 
-def _above(first: Run, run: Run) -> list[str]:
+def _difference_lines(first: Run, run: Run) -> list[str]:
     lines = []
-    for way in run.measured:
-        found = steps(first, run, way)
+    for direction in run.measured:
+        found = differences(first, run, direction)
         if found:
             values = ", ".join(
                 f"{name} {found[name].value:+.2f} [{found[name].low:+.2f}, {found[name].high:+.2f}]"
                 for name in ("R@1", "R@5", "R@10")
             )
-            what = f"{first.model}, {first.ranking}, {first.index_type}, {way.replace('_', ' ')}"
-            lines.append(f"above {what}: {values}")
+            what = f"{first.model}, {first.ranking}, {first.index_type}"
+            lines.append(f"above {what}, {direction.replace('_', ' ')}: {values}")
     return lines
 
 

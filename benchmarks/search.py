@@ -1,15 +1,13 @@
-"""How fast, how right and how large each kind of vector index is, from 10,000 photos to millions.
+"""Speed, recall and size of each type of vector index, from 10,000 photos to millions.
 
-The vectors are embeddings of real photos, jittered along the differences of others so that they
-spread as photos do; the queries are embeddings of real captions. Each index is served by a process
+The vectors are embeddings of real photos plus differences between others, which spreads them as
+photos are spread. The queries are embeddings of real captions. Each index is measured in a process
 of its own. Run it as `retrieval benchmark search` or `python -m benchmarks.search`.
 """
 
-import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,20 +15,19 @@ from typing import Any
 import numpy as np
 import psutil
 
+from benchmarks.index_process import BATCH, measure_in_process
 from benchmarks.index_types import (
     CANDIDATES,
-    KINDS,
-    RIGHT,
+    INDEX_TYPES,
+    MIN_RECALL,
     K,
-    Served,
-    bars,
+    available_types,
     build,
     check,
-    kinds_here,
-    recall,
+    kth_best_scores,
 )
 from indexes import vectors
-from indexes.arrays import Floats, Ints
+from indexes.arrays import Floats
 from indexes.errors import StorageError
 from indexes.lazy_imports import load_faiss
 from retrieval.datasets.captioned import CaptionedSet
@@ -38,17 +35,15 @@ from retrieval.datasets.embedding_cache import Progress, open_embedding_cache
 from retrieval.encoders.registry import load_encoder
 from retrieval.errors import QueryError
 
-BATCH = 64
-FAST_SECONDS = 0.2  # a search that takes no longer is not waited for
-_QUERIES = 400  # half to choose a setting by, half to report
+FAST_SECONDS = 0.2  # a user does not notice a search that takes no longer
+_QUERIES = 400  # half choose a setting, half are measured
 _JITTER = 0.3
 _CHUNK = 1 << 16
-_SECONDS = 4.0  # of repeated searches for one figure
 
 
 @dataclass(frozen=True)
-class Figures:
-    """One kind at one size. Milliseconds a call of 1 or 64 queries; bytes; recall in percent."""
+class TypeResult:
+    """One type at one size. Milliseconds per call of 1 or 64 queries; bytes; recall in percent."""
 
     vectors: int
     kind: str
@@ -66,20 +61,21 @@ class Figures:
 
 @dataclass(frozen=True)
 class Measurement:
-    """All figures, with what they were measured on; choices: by size, what `auto` would take."""
+    """All results, and what they were measured on. choices: by size, the type that `auto` would
+    use, and why."""
 
     dim: int
     model: str
     fingerprint: str
     photos: int
     seed: int
-    figures: tuple[Figures, ...]
+    figures: tuple[TypeResult, ...]
     choices: Mapping[int, tuple[str, str]]
     seconds: float
 
 
 def parse_sizes(text: str) -> list[int]:
-    """'10k,100k,1M' as numbers; raises QueryError."""
+    """'10k,100k,1M' as sorted numbers. Raises QueryError."""
     sizes = []
     for part in text.split(","):
         number = part.strip().lower()
@@ -94,79 +90,76 @@ def parse_sizes(text: str) -> list[int]:
 def measure(
     captioned: CaptionedSet,
     sizes: Sequence[int],
-    kinds: Sequence[str] = (),
+    index_types: Sequence[str] = (),
     model: str = "auto",
     seed: int = 0,
     log: Callable[[str], None] = lambda _: None,
     progress: Progress = lambda *_: None,
 ) -> Measurement:
-    """Build and search every kind at every size. kinds: none means all that can be had here.
+    """Build and search every type at every size.
 
-    Raises QueryError for an unknown kind, StorageError where memory or disk are too small.
+    index_types: by default all that are available here.
+    Raises QueryError for an unknown type, StorageError if memory or disk are too small.
     """
     started = time.perf_counter()
-    check(kinds)
-    kinds = kinds or kinds_here()
+    check(index_types)
+    index_types = index_types or available_types()
     encoder = load_encoder(model, log)
     _check_room(max(sizes), encoder.dim)
     random = np.random.default_rng(seed)
     with open_embedding_cache(encoder, progress) as cache:
-        base, wrong = cache.photos(captioned.photos)
-        good = [p for i, p in enumerate(captioned.photos) if i not in wrong]
-        captions = sorted({caption for photo in good for caption in photo.captions})
+        photos, unreadable = cache.photos(captioned.photos)
+        readable = [p for i, p in enumerate(captioned.photos) if i not in unreadable]
+        captions = sorted({caption for photo in readable for caption in photo.captions})
         chosen = random.permutation(len(captions))[:_QUERIES]
         queries = cache.texts([captions[i] for i in chosen]).rows
-    figures: list[Figures] = []
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    results: list[TypeResult] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         for size in sizes:
-            rows = _write_rows(folder / "rows.f4", base.rows, size, np.random.default_rng(seed))
+            rows = _write_vectors(
+                folder / "vectors.f4", photos.rows, size, np.random.default_rng(seed)
+            )
             np.save(folder / "queries.npy", queries)
-            np.save(folder / "bars.npy", bars(rows, queries))
-            for done, kind in enumerate(kinds):
-                progress(f"types of index at {size:,} vectors", done, len(kinds))
-                log(f"{size:,} vectors: {kind}")
-                figures.append(_measure_kind(folder, rows, kind, seed))
+            np.save(folder / "thresholds.npy", kth_best_scores(rows, queries))
+            for done, index_type in enumerate(index_types):
+                progress(f"types of index at {size:,} vectors", done, len(index_types))
+                log(f"{size:,} vectors: {index_type}")
+                results.append(_measure_type(folder, rows, index_type, seed))
             del rows
-    choices = {
-        size: choose([found for found in figures if found.vectors == size]) for size in sizes
-    }
     return Measurement(
-        encoder.dim,
-        encoder.name,
-        encoder.fingerprint,
-        len(good),
-        seed,
-        tuple(figures),
-        choices,
-        time.perf_counter() - started,
+        dim=encoder.dim,
+        model=encoder.name,
+        fingerprint=encoder.fingerprint,
+        photos=len(readable),
+        seed=seed,
+        figures=tuple(results),
+        choices={size: choose([r for r in results if r.vectors == size]) for size in sizes},
+        seconds=time.perf_counter() - started,
     )
 
 
-def choose(figures: Sequence[Figures]) -> tuple[str, str]:
-    """The kind that `auto` would take of those measured at one size, and why."""
-    exact = next((found for found in figures if found.kind == "exact"), None)
+def choose(results: Sequence[TypeResult]) -> tuple[str, str]:
+    """The type that `auto` would use among those measured at one size, and why."""
+    exact = next((result for result in results if result.kind == "exact"), None)
     if exact is not None and exact.one_p50 <= 1000 * FAST_SECONDS:
         return "exact", (
             f"{exact.one_p50:.1f} ms a query is fast enough (up to {1000 * FAST_SECONDS:.0f} ms), "
             "and nothing is missed"
         )
-    right = [found for found in figures if found.recall >= RIGHT]
-    if not right:
-        return "exact", f"nothing else finds {RIGHT:.0f}% of the exact first {K}"
-    best = min(right, key=lambda found: found.one_p50)
+    accurate = [result for result in results if result.recall >= MIN_RECALL]
+    if not accurate:
+        return "exact", f"nothing else finds {MIN_RECALL:.0f}% of the exact first {K}"
+    best = min(accurate, key=lambda result: result.one_p50)
     than = f" where exact takes {exact.one_p50:.0f} ms" if exact is not None else ""
     return best.kind, (
-        f"{best.one_p50:.1f} ms a query{than}, the fastest that finds {RIGHT:.0f}% of the exact "
-        f"first {K}"
+        f"{best.one_p50:.1f} ms a query{than}, the fastest that finds {MIN_RECALL:.0f}% of the "
+        f"exact first {K}"
     )
 
 
-# Making ----------------------------------------------------------------------------------------
-
-
 def _check_room(size: int, dim: int) -> None:
-    """Raise StorageError where the largest index, and the vectors themselves, do not fit."""
+    """Raise StorageError if the vectors and the largest index do not fit on disk or in memory."""
     need = 4 * size * dim
     free = psutil.disk_usage(tempfile.gettempdir()).free
     memory = psutil.virtual_memory().available
@@ -178,86 +171,42 @@ def _check_room(size: int, dim: int) -> None:
         )
 
 
-def _write_rows(file: Path, base: Floats, size: int, random: np.random.Generator) -> Floats:
-    """`size` unit rows around those of `base`, on disk: b_i + 0.3 (b_j - b_k), normalised."""
+def _write_vectors(file: Path, base: Floats, size: int, random: np.random.Generator) -> Floats:
+    """`size` unit rows near those of `base`, on disk: b_i + 0.3 (b_j - b_k), normalised."""
     rows = np.memmap(file, np.float32, "w+", shape=(size, base.shape[1]))
     for start in range(0, size, _CHUNK):
         count = min(_CHUNK, size - start)
         i, j, k = random.integers(len(base), size=(3, count))
-        k = np.where(j == k, (k + 1) % len(base), k)  # nothing is left where it was
+        k = np.where(j == k, (k + 1) % len(base), k)  # no row stays unchanged
         part = base[i] + np.float32(_JITTER) * (base[j] - base[k])
         rows[start : start + count] = part / np.linalg.norm(part, axis=1, keepdims=True)
     rows.flush()
     return rows
 
 
-def _measure_kind(folder: Path, rows: Floats, kind: str, seed: int) -> Figures:
-    """Build one index, then serve it in a fresh process."""
-    file = folder / f"{kind}.faiss"
+def _measure_type(folder: Path, rows: Floats, index_type: str, seed: int) -> TypeResult:
+    """Build one index, and measure it in a fresh process."""
+    file = folder / f"{index_type}.faiss"
     started = time.perf_counter()
-    factory = KINDS[kind].factory(len(rows))
-    if factory == "Flat":  # the engine's own
+    factory = INDEX_TYPES[index_type].factory(len(rows))
+    if factory == "Flat":  # stored as the engine stores it
         vectors.save(vectors.Part(np.arange(len(rows)), rows), file)
     else:
-        load_faiss().write_index(build(kind, rows, seed), str(file))
-    seconds = time.perf_counter() - started
-    spawn = multiprocessing.get_context("spawn")  # a fork would share the memory of this one
-    with ProcessPoolExecutor(1, mp_context=spawn) as process:
-        served = process.submit(_serve, folder, kind, rows.shape[1]).result()
+        load_faiss().write_index(build(index_type, rows, seed), str(file))
+    build_seconds = time.perf_counter() - started
+    speed = measure_in_process(folder, index_type, rows.shape[1])
     disk = file.stat().st_size
     file.unlink()
-    return Figures(len(rows), kind, factory, build_seconds=seconds, disk=disk, **served)
-
-
-# Serving, in a process of its own --------------------------------------------------------------
-
-
-def _serve(folder: Path, kind: str, dim: int) -> dict[str, Any]:
-    """Load an index, choose its setting by half of the queries, and measure by the others."""
-    faiss = load_faiss()
-    rows = np.memmap(folder / "rows.f4", np.float32, "r").reshape(-1, dim)
-    queries, bars = np.load(folder / "queries.npy"), np.load(folder / "bars.npy")
-    before = psutil.Process().memory_info().rss
-    file = folder / f"{kind}.faiss"
-    flat = vectors.load(file, dim)
-    index = faiss.read_index(str(file), 0 if flat is None else faiss.IO_FLAG_MMAP_IFC)
-    served = Served(kind, index, flat or vectors.Part(np.arange(len(rows)), rows))
-    half = len(queries) // 2
-    served.update_presence(queries[:half], bars[:half])
-    rest = queries[half:]
-    ones = _times(served.search, [rest[i : i + 1] for i in range(len(rest))])
-    batches = [np.resize(np.roll(rest, -i, 0), (BATCH, dim)) for i in range(50)]
-    together = _times(served.search, batches)
-    return {
-        "setting": served.setting,
-        "recall": recall(rows, rest, served.search(rest), bars[half:]),
-        "one_p50": float(np.quantile(ones, 0.5)),
-        "one_p99": float(np.quantile(ones, 0.99)),
-        "batch_p50": float(np.quantile(together, 0.5)),
-        "batch_p99": float(np.quantile(together, 0.99)),
-        "memory": max(0, psutil.Process().memory_info().rss - before),
-    }
-
-
-def _times(search: Callable[[Floats], Ints], asked: Sequence[Floats]) -> list[float]:
-    """Milliseconds of each call, for as many as fit the time; the first is not counted."""
-    search(asked[-1])
-    times: list[float] = []
-    until = time.perf_counter() + _SECONDS
-    for queries in asked:
-        started = time.perf_counter()
-        search(queries)
-        times.append(1000 * (time.perf_counter() - started))
-        if time.perf_counter() > until and len(times) >= 5:
-            break
-    return times
+    return TypeResult(
+        len(rows), index_type, factory, build_seconds=build_seconds, disk=disk, **asdict(speed)
+    )
 
 
 # As text --------------------------------------------------------------------------------------
 
 
 def as_json(measurement: Measurement) -> dict[str, Any]:
-    """Plain values; milliseconds, bytes, percent."""
+    """Plain values in milliseconds, bytes and percent."""
     value = asdict(measurement)
     value["choices"] = {
         str(size): {"kind": kind, "why": why} for size, (kind, why) in measurement.choices.items()
@@ -266,7 +215,7 @@ def as_json(measurement: Measurement) -> dict[str, Any]:
 
 
 def as_table(measurement: Measurement) -> str:
-    """Figures for a terminal."""
+    """A table for the terminal."""
     heads = ("vectors", "type", "setting", "recall@10", "1 query", "p99", f"{BATCH} queries",
              "p99", "build", "memory", "disk")  # fmt: skip
     rows = [heads, ("", "", "", "%", "p50 ms", "ms", "p50 ms", "ms", "s", "MB", "MB")]
@@ -286,20 +235,20 @@ def as_table(measurement: Measurement) -> str:
         )
         for f in measurement.figures
     ]
-    wide = [max(len(row[i]) for row in rows) for i in range(len(heads))]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
     lines = [
         "  ".join(c.ljust(w) if i in (1, 2) else c.rjust(w)
-                  for i, (c, w) in enumerate(zip(row, wide, strict=True))).rstrip()
+                  for i, (c, w) in enumerate(zip(row, widths, strict=True))).rstrip()
         for row in rows
     ]  # fmt: skip
     lines += [
-        f"{size:,} vectors: auto would take {kind}: {why}."
+        f"{size:,} vectors: auto would use {kind}: {why}."
         for size, (kind, why) in measurement.choices.items()
     ]
     m = measurement
     lines.append(
         f"From {m.photos:,} photos by model {m.model} (weights {m.fingerprint}, {m.dim} numbers), "
-        f"seed {m.seed}; all but exact give {CANDIDATES} candidates that are scored exactly."
+        f"seed {m.seed}; all types but exact return {CANDIDATES} candidates to be scored exactly."
     )
     return "\n".join(lines)
 

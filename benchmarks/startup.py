@@ -1,12 +1,13 @@
-"""How soon a search answers: a whole process from start to end, and a query in a running one.
+"""The time of a search: in a new process from start to exit, and in a running one.
 
-The index is made of photos that are not there, with embeddings drawn by a seed: only their number
-matters for the time. Run it as `retrieval benchmark startup` or `python -m benchmarks.startup`.
+The index holds random embeddings of files that do not exist, because only their number matters for
+the time. Run it as `retrieval benchmark startup` or `python -m benchmarks.startup`.
 """
 
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 import retrieval
-from benchmarks.main_job import run
+from benchmarks.end_to_end import run
 from indexes.catalogue import File, IndexModel, Photo
 from indexes.index import Index
 from retrieval.fusion.attention import MEAN
@@ -28,11 +29,10 @@ _BATCH = 1000
 
 @dataclass(frozen=True)
 class Startup:
-    """Medians of wall seconds, and the peak of resident MiB.
+    """Medians of wall seconds, and peak resident MiB.
 
-    search_cpu, query_cpu: processor seconds, which another program's load changes little;
-    imports: the slowest imports of a search, (module, its own seconds); torch: whether a search
-    imports it.
+    search_cpu, query_cpu: processor seconds; other programs' load changes them little. imports: the
+    slowest imports of a search, as (package, seconds); torch: whether a search imports it.
     """
 
     photos: int
@@ -49,35 +49,36 @@ class Startup:
 
 
 def measure(model: str = "mini", photos: int = 7000, repeats: int = 5) -> Startup:
-    """Start `retrieval --help` and `retrieval search` `repeats` times each, then ask 50 queries.
+    """Start `retrieval --help` and `retrieval search` `repeats` times each, then run 50 queries.
 
-    Raises RetrievalError where the model is not to be had.
+    Raises RetrievalError if the model is not available.
     """
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         index = ["--index", str(folder / "index")]
-        name = _fill(folder, model, photos)
-        run("search", QUERY, *index)  # fills the system's caches, and writes the vectors' file
-        helped = [run("--help") for _ in range(repeats)]
-        found = [run("search", QUERY, *index) for _ in range(repeats)]
-        imports = _imports(folder / "index")
-        queries = _in_one_process(folder / "index")
+        name = _create_index(folder, model, photos)
+        run("search", QUERY, *index)  # fills the system's caches, and writes the vector file
+        helps = [run("--help") for _ in range(repeats)]
+        searches = [run("search", QUERY, *index) for _ in range(repeats)]
+        imports = _import_seconds(folder / "index")
+        query_seconds, query_cpu = _query_in_one_process(folder / "index")
     return Startup(
-        photos,
-        name,
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        statistics.median(ran.seconds for ran in helped),
-        statistics.median(ran.seconds for ran in found),
-        max(ran.mebibytes for ran in found),
-        statistics.median(ran.cpu for ran in found),
-        *queries,
-        tuple(sorted(imports.items(), key=lambda item: -item[1])[:8]),
-        "torch" in imports,
+        photos=photos,
+        model=name,
+        machine=f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        help_seconds=statistics.median(process.seconds for process in helps),
+        search_seconds=statistics.median(process.seconds for process in searches),
+        search_mebibytes=max(process.mebibytes for process in searches),
+        search_cpu=statistics.median(process.cpu for process in searches),
+        query_seconds=query_seconds,
+        query_cpu=query_cpu,
+        imports=tuple(sorted(imports.items(), key=lambda item: -item[1])[:8]),
+        torch="torch" in imports,
     )
 
 
-def _fill(folder: Path, model: str, photos: int) -> str:
-    """Put an index of files that are only names into folder/index; returns the model's name."""
+def _create_index(folder: Path, model: str, photos: int) -> str:
+    """Create an index of files that do not exist in folder/index; returns the model's name."""
     encoder = retrieval.load_encoder(model)
     root = folder / "photos"
     root.mkdir()
@@ -86,45 +87,43 @@ def _fill(folder: Path, model: str, photos: int) -> str:
     ).close()
     random = np.random.default_rng(0)
     with Index.open(folder / "index", writable=True) as index:
-        place, _ = index.add_root(root)
+        indexed_root, _ = index.add_root(root)
         for start in range(0, photos, _BATCH):
             numbers = range(start, min(start + _BATCH, photos))
             rows = random.standard_normal((len(numbers), encoder.dim), np.float32)
             rows /= np.linalg.norm(rows, axis=1, keepdims=True)
             with index.catalogue.transaction():
-                made = [Photo(f"{i:064x}", 640, 480, "JPEG") for i in numbers]
-                ids = index.catalogue.add_photos(made, rows)
+                records = [Photo(f"{i:064x}", 640, 480, "JPEG") for i in numbers]
+                ids = index.catalogue.add_photos(records, rows)
                 files = [
                     File(f"{i:06d}.jpg", 100_000, i, photo_id)
                     for i, photo_id in zip(numbers, ids, strict=True)
                 ]
-                index.catalogue.put_files(place.id, files)
+                index.catalogue.put_files(indexed_root.id, files)
                 index.catalogue.mark_present(ids)
         index.refresh()
     return encoder.name
 
 
-def _in_one_process(index: Path) -> tuple[float, float]:
-    """Wall and processor seconds of a query, medians of 50 different ones after the first."""
+def _query_in_one_process(index: Path) -> tuple[float, float]:
+    """Wall and processor seconds of a query: medians of 50 different ones, after one to warm up."""
     wall, cpu = [], []
     with retrieval.open(index) as photos:
         photos.search(QUERY)
         for number in range(50):
-            started = time.perf_counter(), time.process_time()
+            wall_start, cpu_start = time.perf_counter(), time.process_time()
             photos.search(f"{QUERY} with {number} people")
-            wall.append(time.perf_counter() - started[0])
-            cpu.append(time.process_time() - started[1])
+            wall.append(time.perf_counter() - wall_start)
+            cpu.append(time.process_time() - cpu_start)
     return statistics.median(wall), statistics.median(cpu)
 
 
-def _imports(index: Path) -> dict[str, float]:
-    """Seconds that each top-level package takes to import in a search, by `-X importtime`."""
-    import subprocess
-
+def _import_seconds(index: Path) -> dict[str, float]:
+    """Seconds that a search takes to import each top-level package, from `-X importtime`."""
     command = [sys.executable, "-X", "importtime", "-m", "cli", "search", QUERY, "--index"]
-    told = subprocess.run([*command, str(index)], capture_output=True, text=True, check=True)
+    done = subprocess.run([*command, str(index)], capture_output=True, text=True, check=True)
     seconds: dict[str, float] = {}
-    for line in told.stderr.splitlines():
+    for line in done.stderr.splitlines():
         parts = line.removeprefix("import time:").split("|")
         if len(parts) == 3 and parts[0].strip().isdigit():
             package = parts[2].strip().partition(".")[0]
@@ -133,7 +132,7 @@ def _imports(index: Path) -> dict[str, float]:
 
 
 def as_table(found: Startup) -> str:
-    """The figures, and what the time goes to."""
+    """A table for the terminal, with the slowest imports."""
     slowest = ", ".join(f"{name} {seconds * 1e3:.0f}" for name, seconds in found.imports)
     return "\n".join(
         [
@@ -143,13 +142,13 @@ def as_table(found: Startup) -> str:
             f"--help                      {found.help_seconds:8.2f} s",
             f"a query in a running process{found.query_seconds * 1e3:8.1f} ms"
             f"                (processor {found.query_cpu * 1e3:.1f} ms)",
-            f"imports of a search, ms: {slowest}" + (" (torch, too)" if found.torch else ""),
+            f"imports of a search, ms: {slowest}" + (" (and torch)" if found.torch else ""),
         ]
     )
 
 
 def as_json(found: Startup) -> dict[str, Any]:
-    """All figures by name."""
+    """Plain values."""
     return asdict(found)
 
 

@@ -1,11 +1,12 @@
-"""How much of an unwanted word is to be subtracted from a query: 'A, but not B'.
+"""How much of an unwanted word to subtract from a query 'A, but not B'.
 
     python -m benchmarks.unwanted DATASET [--split S] [--model mini]
 
-A and B are any two words that captions use of the same photos, often enough. Photos of A have it in
-two captions, photos of B in one. In percent of the first ten hits, over all pairs: those with A and
-not B, with B (lower is better), and with A (what is left of the meaning); and the mean average
-precision for A and not B. Searches use `retrieval.fusion.attention.UNWANTED_STRENGTH`.
+A and B are any two words that occur together in the captions of enough photos. A photo shows A if
+two of its captions have the word, and B if one has it. Printed are, in percent of the first ten
+hits and averaged over all pairs: hits with A but not B, hits with B (lower is better), and hits
+with A (how much of the query's meaning is left); and mean average precision for A but not B.
+Searches use `retrieval.fusion.attention.UNWANTED_STRENGTH`.
 """
 
 import argparse
@@ -25,15 +26,15 @@ from retrieval.fusion.attention import UNWANTED_STRENGTH, normalise, unwanted_pa
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
 _K = 10
-_SHARE = 0.15  # of the photos of A, that show B too
-_SAY_NOTHING = frozenset(
+_MIN_SHARE = 0.15  # of the photos of A that show B, too
+_STOP_WORDS = frozenset(
     "the and with are his her its for from into over out through down their that who next near "
     "other another some two three one during while".split()
 )
 
 
 def pairs(captions: Sequence[Sequence[str]]) -> list[tuple[str, str, Bools, Bools]]:
-    """(A, B, photos of A, photos of B), the masks bool [photos]; see above."""
+    """Pairs of words: (A, B, photos of A, photos of B), with masks bool [photos]."""
     counts = [Counter(w for text in some for w in _words(text)) for some in captions]
     common = Counter(word for count in counts for word, times in count.items() if times > 1)
     words = [w for w, photos in common.items() if photos >= max(4, len(counts) // 50)]
@@ -45,14 +46,14 @@ def pairs(captions: Sequence[Sequence[str]]) -> list[tuple[str, str, Bools, Bool
         for b in words
         if a != b
         and (both := int((of[a] & any_of[b]).sum()))
-        >= max(3, len(counts) // 200, _SHARE * of[a].sum())
+        >= max(3, len(counts) // 200, _MIN_SHARE * of[a].sum())
         and int(of[a].sum()) - both >= 5
     ]
 
 
 def _words(text: str) -> set[str]:
     found = (w.removesuffix("s") if len(w) > 3 else w for w in re.findall(r"[a-z]+", text.lower()))
-    return {w for w in found if len(w) > 2 and w not in _SAY_NOTHING}
+    return {w for w in found if len(w) > 2 and w not in _STOP_WORDS}
 
 
 def main() -> None:
@@ -66,26 +67,25 @@ def main() -> None:
     encoder = load_encoder(chosen.model)
     whole = read_captioned(chosen.dataset, chosen.split)
     with open_embedding_cache(encoder, lambda *_: None) as cache:
-        photos, wrong = cache.photos(whole.photos)
-        used = drop_unreadable(whole, wrong, False, print)
-        asked = pairs([photo.captions for photo in used.photos])
-        words = sorted({word for pair in asked for word in pair[:2]})
+        photos, unreadable = cache.photos(whole.photos)
+        used = drop_unreadable(whole, unreadable, False, print)
+        queries = pairs([photo.captions for photo in used.photos])
+        words = sorted({word for pair in queries for word in pair[:2]})
         rows = dict(zip(words, cache.texts(words).rows, strict=True))
-    print(f"{len(asked)} pairs of {len(words)} words, {len(used.photos):,} photos, {encoder.name}")
+    print(
+        f"{len(queries)} pairs of {len(words)} words, {len(used.photos):,} photos, {encoder.name}"
+    )
     print("strength   A, not B         B         A       mAP")
     for strength in STRENGTHS:
-        rows_of_shares = []
-        for a, b, has_a, has_b in asked:
-            less = unwanted_parts(rows[a], rows[b][None], [strength / UNWANTED_STRENGTH])[0]
-            scores = photos.rows @ normalise(rows[a] - less)
+        results = []
+        for a, b, has_a, has_b in queries:
+            unwanted = unwanted_parts(rows[a], rows[b][None], [strength / UNWANTED_STRENGTH])[0]
+            scores = photos.rows @ normalise(rows[a] - unwanted)
             first = np.argsort(-scores, kind="stable")[:_K]
-            right = has_a & ~has_b
-            shares = [float(100 * mask[first].mean()) for mask in (right, has_b, has_a)]
-            rows_of_shares.append([*shares, average_precision(scores, right)])
-        print(
-            f"{strength:<8g}"
-            + "".join(f"{value:>11.1f}" for value in np.mean(rows_of_shares, axis=0))
-        )
+            relevant = has_a & ~has_b
+            shares = [float(100 * mask[first].mean()) for mask in (relevant, has_b, has_a)]
+            results.append([*shares, average_precision(scores, relevant)])
+        print(f"{strength:<8g}" + "".join(f"{value:>11.1f}" for value in np.mean(results, axis=0)))
 
 
 if __name__ == "__main__":

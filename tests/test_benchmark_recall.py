@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import retrieval
-from benchmarks.recall import through
+from benchmarks.recall import rank_with_index
 from indexes.locate import is_index
 from tests.conftest import Run
 
@@ -160,7 +160,7 @@ def test_a_search_that_misses_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     rows = random.normal(size=(100, 8)).astype(np.float32)
     own = np.arange(20), np.arange(100)
-    assert through("exact", rows[:20], rows, *own)[1].recall == 100
+    assert rank_with_index("exact", rows[:20], rows, *own)[1].recall == 100
     from indexes import vectors
 
     search = vectors.search
@@ -170,7 +170,7 @@ def test_a_search_that_misses_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
         return ids[5:], scores[5:]
 
     monkeypatch.setattr(vectors, "search", worse)
-    assert through("exact", rows[:20], rows, *own)[1].recall == 50
+    assert rank_with_index("exact", rows[:20], rows, *own)[1].recall == 50
 
 
 def test_recall_through_an_approximate_index_is_what_it_finds() -> None:
@@ -178,9 +178,9 @@ def test_recall_through_an_approximate_index_is_what_it_finds() -> None:
     rows = random.normal(size=(4000, 16)).astype(np.float32)
     queries = rows[:200] + np.float32(0.5) * random.normal(size=(200, 16)).astype(np.float32)
     own = np.arange(200), np.arange(4000)
-    exact, _ = through("exact", queries, rows, *own)
+    exact, _ = rank_with_index("exact", queries, rows, *own)
     for kind, factory in (("hnsw", "HNSW32,SQ8"), ("ivf", "IVF64,SQ8"), ("int8", "SQ8")):
-        ranks, index = through(kind, queries, rows, *own)
+        ranks, index = rank_with_index(kind, queries, rows, *own)
         assert index.factory == factory and 90 < index.recall <= 100
         found = ranks.ranks <= 40  # the candidates; among them the order is the exact one
         assert found.mean() > 0.5
@@ -200,7 +200,7 @@ def test_each_type_of_index_is_a_run(run: Run, captioned: Path) -> None:
     }
     for one in values:
         assert one["text_to_image"]["R@1"] == values[0]["text_to_image"]["R@1"]
-    assert "index hnsw (HNSW32,SQ8, efSearch=16), text to image: gives" in run(*command, *types).out
+    assert "index hnsw (HNSW32,SQ8, efSearch=16), text to image: finds" in run(*command, *types).out
 
 
 def test_rankings_are_compared_and_the_default_ones_order_is_that_of_a_search(
@@ -222,10 +222,10 @@ def test_rankings_are_compared_and_the_default_ones_order_is_that_of_a_search(
 
 
 def test_things_are_right_where_two_captions_name_them() -> None:
-    from benchmarks.objects import average_precision, right
+    from benchmarks.objects import average_precision, relevant_photos
 
     captions = [["a cat", "two Cats"], ["a cat", "a dog"], ["a catalogue", "catalogues"]]
-    assert right("cat", captions).tolist() == [True, False, False]
+    assert relevant_photos("cat", captions).tolist() == [True, False, False]
     scores = np.array([0.1, 0.9, 0.5], np.float32)
     found = np.array([True, True, False])
     assert average_precision(scores, found) == pytest.approx(100 * (1 + 2 / 3) / 2)

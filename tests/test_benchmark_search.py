@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.index_types import bars, recall
-from benchmarks.search import Figures, choose, parse_sizes
+from benchmarks.index_types import kth_best_scores, recall
+from benchmarks.search import TypeResult, choose, parse_sizes
 from retrieval.errors import QueryError
 from tests.conftest import Run
 
-SOME = Figures(1000, "exact", "Flat", "", 100.0, 1.0, 2.0, 5.0, 9.0, 0.1, 10**6, 10**6)
+SOME = TypeResult(1000, "exact", "Flat", "", 100.0, 1.0, 2.0, 5.0, 9.0, 0.1, 10**6, 10**6)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_the_table_names_size_type_and_choice(run: Run, captioned: Path) -> None
     options = ("--model", "mini", "--sizes", "500", "--type", "exact")
     out = run("benchmark", "search", captioned, *options).out
     assert "500  exact (Flat)" in out
-    assert "500 vectors: auto would take exact: " in out
+    assert "500 vectors: auto would use exact: " in out
 
 
 def test_sizes_are_named_as_people_write_them() -> None:
@@ -84,11 +84,13 @@ def test_exact_is_taken_while_it_is_fast_enough_then_the_fastest_that_is_right()
 def test_recall_counts_what_is_as_near_as_the_exact_tenth() -> None:
     rows = np.repeat(np.eye(3, dtype=np.float32), 10, axis=0)  # ten equals for each query
     queries = np.eye(3, dtype=np.float32)[:2]
-    bar = bars(rows, queries)
+    thresholds = kth_best_scores(rows, queries)
     found = np.array([np.arange(10), np.arange(5, 15)])
-    assert recall(rows, queries, found, bar) == 75
-    assert recall(rows, queries, np.full((2, 10), -1), bar) == 0
-    assert recall(rows, queries, np.zeros((2, 10), np.int64), bar) == 5  # once, not ten times
+    assert recall(rows, queries, found, thresholds) == 75
+    assert recall(rows, queries, np.full((2, 10), -1), thresholds) == 0
+    assert (
+        recall(rows, queries, np.zeros((2, 10), np.int64), thresholds) == 5
+    )  # once, not ten times
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ def test_a_split_is_chosen_by_name(folder: Path, name: str) -> None:
 
 
 def test_a_set_without_splits_says_so(folder: Path) -> None:
-    with pytest.raises(DataSetError, match=r"no split 'val': it has none. Leave --split out"):
+    with pytest.raises(DataSetError, match=r"no split 'val': it has none. Leave out --split"):
         read_captioned(as_tar(folder), "val")
 
 
@@ -222,7 +222,7 @@ def test_a_bad_line_is_told_and_can_be_left_out(folder: Path, tmp_path: Path, na
     with pytest.raises(DataSetError, match=r"captions.jsonl, line 2: ") as raised:
         read_captioned(folder)
     assert what in str(raised.value)
-    assert "--skip-bad to go on with the other 2 photos" in str(raised.value)
+    assert "--skip-bad to continue with the other 2 photos" in str(raised.value)
     said: list[str] = []
     found = read_captioned(folder, skip_bad=True, log=said.append)
     assert contents(found) == {"coffee.png": ["a cup"], "rocket.jpg": ["a rocket"]}
@@ -273,7 +273,7 @@ BAD_FILES: dict[str, tuple[str, bytes, str]] = {
     "empty": ("captions.jsonl", b"", "has no captioned photo. Name another data set"),
     "empty table": ("captions.txt", b"", "no columns image and caption"),
     "compressed": ("set.tar.gz", b"\x1f\x8b", "it is compressed: unpack it first"),
-    "no tar": ("set.tar", b"hello" * 1000, "no whole, uncompressed tar"),
+    "no tar": ("set.tar", b"hello" * 1000, "not a complete, uncompressed tar"),
 }
 
 
@@ -324,14 +324,16 @@ def test_a_hostile_tar_is_told_and_the_rest_can_be_used(folder: Path) -> None:
 def test_a_cut_or_damaged_tar_is_told(folder: Path) -> None:
     data = as_tar(folder).read_bytes()
     (folder / "cut.tar").write_bytes(data[: len(data) // 2])
-    with pytest.raises(DataSetError, match=r"no whole, uncompressed tar \(unexpected end of data"):
+    with pytest.raises(
+        DataSetError, match=r"not a complete, uncompressed tar \(unexpected end of data"
+    ):
         read_captioned(folder / "cut.tar")
     second = read_captioned(folder / "shard.tar").photos[1].span
     assert second is not None
     header = second[0] - tarfile.BLOCKSIZE
     for byte in (b"\xff", b"x"):
         (folder / "hurt.tar").write_bytes(data[:header] + byte * 512 + data[header + 512 :])
-        with pytest.raises(DataSetError, match="no whole, uncompressed tar"):
+        with pytest.raises(DataSetError, match="not a complete, uncompressed tar"):
             read_captioned(folder / "hurt.tar")
 
 

@@ -1,7 +1,7 @@
-"""Graphics cards: what they compute, and what becomes of the work when they are full or fail.
+"""GPUs: what they compute, and what happens to the work when they run out of memory or fail.
 
-`pytest -m cuda` runs what needs a card. The rest runs anywhere: torch calls the processor `cpu:0`,
-too, and under that name it stands for a card here, with the errors that torch raises for one.
+`pytest -m cuda` runs what needs a GPU. The rest runs anywhere: torch also calls the processor
+`cpu:0`, and under that name it stands in for a GPU here, with the errors that torch raises for one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import retrieval
-from indexes import gpu as card_vectors
+from indexes import gpu as gpu_vectors
 from indexes import vectors
 from indexes.lazy_imports import load_faiss, load_torch
 from retrieval import Compute
@@ -38,10 +38,10 @@ from tests.test_engines import cosines, prepared
 
 STAND_IN = "cpu:0"
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding")  # torchvision's is to move
-ON_CARD, ON_CPU = Compute("torch", "cuda"), Compute("torch", "cpu")
+ON_GPU, ON_CPU = Compute("torch", "cuda"), Compute("torch", "cpu")
 
 
-def need_card() -> None:
+def need_gpu() -> None:
     why = cuda.cuda_error()
     if why is not None:
         pytest.skip(f"no NVIDIA GPU that torch can use: {why or 'there is no driver'}")
@@ -50,7 +50,7 @@ def need_card() -> None:
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 def device(request: pytest.FixtureRequest) -> str:
     if request.param == "cuda":
-        need_card()
+        need_gpu()
     return str(request.param)
 
 
@@ -99,7 +99,7 @@ def test_a_batch_fits_the_memory_that_is_free(each: float, free: int, most: int)
 
 
 @pytest.mark.parametrize("full", ["CUDA out of memory. Tried", "CUDA error: out of memory"])
-def test_a_full_card_gets_half_as_much_and_goes_on(
+def test_a_full_gpu_gets_smaller_batches(
     stand_in: None, fails: Any, originals: Path, full: str
 ) -> None:
     torch, said, sizes = load_torch(), [], []
@@ -110,7 +110,7 @@ def test_a_full_card_gets_half_as_much_and_goes_on(
         return kind(full) if length > 3 else None
 
     fails(error)
-    encoder = MiniEncoder(compute=ON_CARD, log=said.append)
+    encoder = MiniEncoder(compute=ON_GPU, log=said.append)
     photos = prepared(encoder, originals)[:6]
     rows = encoder.encode_images(photos)
     assert cosines(rows, MiniEncoder(compute=ON_CPU).encode_images(photos)).min() > 0.9999
@@ -120,22 +120,22 @@ def test_a_full_card_gets_half_as_much_and_goes_on(
     assert max(sizes) == 3, "what it learned is kept"
 
 
-def test_a_card_without_room_for_one_photo_is_left_with_a_sentence(
+def test_a_gpu_without_room_for_one_photo_falls_back_with_a_sentence(
     stand_in: None, fails: Any, originals: Path
 ) -> None:
     torch, said = load_torch(), []
     fails(lambda _: torch.OutOfMemoryError("CUDA out of memory."))
-    encoder = MiniEncoder(compute=ON_CARD, log=said.append)
+    encoder = MiniEncoder(compute=ON_GPU, log=said.append)
     photos = prepared(encoder, originals)[:2]
     assert len(encoder.encode_images(photos)) == 2
     assert encoder.device == "cpu"
     assert len(said) == 1 and "no memory" in said[0] and "CPU" in said[0]
 
 
-# A card that fails -----------------------------------------------------------------------------
+# A GPU that fails -----------------------------------------------------------------------------
 
 
-def test_a_card_that_is_lost_halfway_loses_no_photo(
+def test_a_gpu_that_is_lost_halfway_loses_no_photo(
     stand_in: None, fails: Any, originals: Path, tmp_path: Path
 ) -> None:
     torch, said, batches = load_torch(), [], []
@@ -146,14 +146,13 @@ def test_a_card_that_is_lost_halfway_loses_no_photo(
         return torch.AcceleratorError(lost) if len(batches) > 2 else None
 
     fails(error)
-    encoder = MiniEncoder(compute=ON_CARD, log=said.append)
+    encoder = MiniEncoder(compute=ON_GPU, log=said.append)
     report = retrieval.index(
         originals, index=tmp_path, model=encoder, options=retrieval.Options(batch_size=5)
     )
     assert report.encoded == 20 and len(batches) == 3 and encoder.device == "cpu"
     assert said == [
-        "The graphics card cannot go on (CUDA error: unspecified launch failure): "
-        "computing on the CPU."
+        "The GPU failed (CUDA error: unspecified launch failure): falling back to the CPU."
     ]
     retrieval.index(originals, index=tmp_path / "cpu", model=MiniEncoder(compute=ON_CPU))
     with retrieval.open(tmp_path) as there, retrieval.open(tmp_path / "cpu") as here:
@@ -165,14 +164,14 @@ def test_a_card_that_is_lost_halfway_loses_no_photo(
         )
 
 
-def test_texts_and_photos_of_an_open_clip_model_survive_a_card(
+def test_texts_and_photos_of_an_open_clip_model_survive_a_gpu(
     stand_in: None, fails: Any, random_clip: str, originals: Path
 ) -> None:
     said: list[str] = []
     dead: list[bool] = []
     fails(lambda _: RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED") if dead else None)
     right = OpenClipEncoder(random_clip, ON_CPU)
-    encoder = OpenClipEncoder(random_clip, ON_CARD, said.append)
+    encoder = OpenClipEncoder(random_clip, ON_GPU, said.append)
     photos = prepared(encoder, originals)[:9]
     assert photos[0].dtype == np.uint8, "bytes are a quarter of what floats would send"
     expected = right.encode_images(photos)
@@ -186,7 +185,7 @@ def test_texts_and_photos_of_an_open_clip_model_survive_a_card(
     )
 
 
-def test_where_torch_cannot_compile_the_card_goes_on_without(
+def test_where_torch_cannot_compile_the_gpu_computes_without(
     monkeypatch: pytest.MonkeyPatch, stand_in: None, originals: Path
 ) -> None:
     said: list[str] = []
@@ -203,12 +202,12 @@ def test_where_torch_cannot_compile_the_card_goes_on_without(
     photos = prepared(encoder, originals)[:3]
     rows = encoder.encode_images(photos)
     assert cosines(rows, MiniEncoder(compute=ON_CPU).encode_images(photos)).min() > 0.9999
-    assert encoder.device == STAND_IN and len(said) == 1 and "going on without" in said[0]
+    assert encoder.device == STAND_IN and len(said) == 1 and "without torch.compile" in said[0]
 
 
 def test_an_error_that_the_cpu_has_too_is_raised(stand_in: None, random_clip: str) -> None:
     said: list[str] = []
-    encoder = OpenClipEncoder(random_clip, ON_CARD, said.append)
+    encoder = OpenClipEncoder(random_clip, ON_GPU, said.append)
     with pytest.raises(RuntimeError):
         encoder.encode_images([np.zeros((3, 3, 5), np.uint8)])
     assert encoder.device == "cpu" and len(said) == 1
@@ -233,7 +232,7 @@ def test_a_driver_that_does_not_match_is_one_sentence(
     assert "too old (found version 11040)" in line and "CPU" in line and "Please" not in line
 
 
-def test_a_card_that_cannot_be_started_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_cannot_be_started_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = load_torch()
 
     def zeros(*_: object, **__: object) -> None:
@@ -275,14 +274,14 @@ class Counting:
         return photo
 
 
-def test_a_card_decodes_what_pillow_decodes(decoder: NvjpegDecoder, originals: Path) -> None:
+def test_a_gpu_decodes_what_pillow_decodes(decoder: NvjpegDecoder, originals: Path) -> None:
     encoder, decode = MiniEncoder(), Counting(decoder)
     files = sorted(originals.glob("*.jpg"))
     pairs = [(opened(f, target=128), opened(f, decode, target=128)) for f in files]
     assert decode.gave[0] >= 2 and decode.gave[1] == 0
-    for by_pillow, by_card in pairs:
-        assert by_card.size == by_pillow.size
-        off = np.abs(np.asarray(by_card, float) - np.asarray(by_pillow, float))
+    for by_pillow, by_gpu in pairs:
+        assert by_gpu.size == by_pillow.size
+        off = np.abs(np.asarray(by_gpu, float) - np.asarray(by_pillow, float))
         assert off.mean() < 1.5
     rows = [
         encoder.encode_images([encoder.prepare(p) for p in side])
@@ -296,9 +295,9 @@ def test_a_photo_that_lies_on_its_side_is_turned(decoder: NvjpegDecoder, tmp_pat
     exif[0x0112] = 6
     Image.linear_gradient("L").resize((400, 300)).save(file, exif=exif)
     decode = Counting(decoder)
-    by_card = opened(file, decode)
-    assert decode.gave == [1, 0] and by_card.size == (150, 200)
-    off = np.abs(np.asarray(by_card, float) - np.asarray(opened(file), float))
+    by_gpu = opened(file, decode)
+    assert decode.gave == [1, 0] and by_gpu.size == (150, 200)
+    off = np.abs(np.asarray(by_gpu, float) - np.asarray(opened(file), float))
     assert off.mean() < 1.5
 
 
@@ -350,7 +349,7 @@ def test_one_damaged_file_spoils_no_other(decoder: NvjpegDecoder, tmp_path: Path
             assert abs(np.asarray(photo, float).mean() - 10 * shade) < 2
 
 
-def test_an_index_by_a_cards_decoder_finds_the_same(
+def test_an_index_by_a_gpu_decoder_finds_the_same(
     monkeypatch: pytest.MonkeyPatch, device: str, originals: Path, tmp_path: Path
 ) -> None:
     decode = Counting(NvjpegDecoder(device))
@@ -385,9 +384,9 @@ def unit_rows(count: int, dim: int, seed: int = 0) -> np.ndarray:
 def test_copies_that_share_the_rows_find_what_the_whole_finds(copies: int) -> None:
     rows, ids = unit_rows(1001, 24), np.arange(1001) * 3 + 1
     whole = vectors.Part(ids, rows)
-    spread = card_vectors.copied(whole, [load_faiss().IndexFlatIP(24) for _ in range(copies)])
+    spread = gpu_vectors.copied(whole, [load_faiss().IndexFlatIP(24) for _ in range(copies)])
     for query in unit_rows(9, 24, seed=1):
-        for limits in ({}, {"allowed": ids[::7]}, {"refused": ids[:500]}):
+        for limits in ({}, {"allowed": ids[::7]}, {"excluded_ids": ids[:500]}):
             found, scores = vectors.search([spread], query, 20, **limits)
             expected, right = vectors.search([whole], query, 20, **limits)
             assert found.tolist() == expected.tolist()
@@ -395,25 +394,25 @@ def test_copies_that_share_the_rows_find_what_the_whole_finds(copies: int) -> No
     assert vectors.nearest_ids([spread], rows[:5]) == set(ids[:5].tolist())
 
 
-def test_an_index_searched_often_moves_to_the_cards_and_finds_the_same(
+def test_an_index_searched_often_moves_to_the_gpus_and_finds_the_same(
     monkeypatch: pytest.MonkeyPatch, photos: Path
 ) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(card_vectors, "LARGE", 10)
-    monkeypatch.setattr(card_vectors, "OFTEN", 3)
-    monkeypatch.setattr(card_vectors, "cards", lambda: asked.append(1) or 2)
-    flat = lambda _card, dim, half: load_faiss().IndexFlatIP(dim)  # noqa: E731
-    monkeypatch.setattr(card_vectors, "_empty", flat)
+    monkeypatch.setattr(gpu_vectors, "LARGE", 10)
+    monkeypatch.setattr(gpu_vectors, "OFTEN", 3)
+    monkeypatch.setattr(gpu_vectors, "cards", lambda: asked.append(1) or 2)
+    flat = lambda _gpu, dim, half: load_faiss().IndexFlatIP(dim)  # noqa: E731
+    monkeypatch.setattr(gpu_vectors, "_empty", flat)
     with retrieval.open(photos) as opened:
         found = []
         for _ in range(4):
             found.append([hit.path.name for hit in opened.similar(photos / "chelsea.png", k=9)])
-            assert bool(asked) == (len(found) >= 3), "a few searches never begin with a card"
+            assert bool(asked) == (len(found) >= 3), "a few searches never begin with a GPU"
     assert found[0] == found[1] == found[2] == found[3]
 
 
-def test_an_index_on_a_card_is_refused_where_there_is_none(run: Run, photos: Path) -> None:
-    if card_vectors.cards():
+def test_an_index_on_a_gpu_is_refused_where_there_is_none(run: Run, photos: Path) -> None:
+    if gpu_vectors.cards():
         pytest.skip("FAISS has a GPU here")
     done = run("benchmark", "search", shared("coco_cc"), "--type", "gpu", "--model", "mini")
     assert done.code == 1 and "NVIDIA GPU" in done.talk and "exact" in done.talk
@@ -421,12 +420,12 @@ def test_an_index_on_a_card_is_refused_where_there_is_none(run: Run, photos: Pat
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("half", [False, True])
-def test_faiss_finds_on_cards_what_it_finds_on_the_cpu(half: bool) -> None:
-    if not card_vectors.cards():
+def test_faiss_finds_on_gpus_what_it_finds_on_the_cpu(half: bool) -> None:
+    if not gpu_vectors.cards():
         pytest.skip("no GPU that FAISS can use")
     rows = unit_rows(300_000, 128)
     whole = vectors.Part(np.arange(len(rows)), rows)
-    spread = card_vectors.to_gpus(whole, half)
+    spread = gpu_vectors.to_gpus(whole, half)
     assert spread is not whole
     same = 0
     for query in unit_rows(20, 128, seed=1):
@@ -437,18 +436,18 @@ def test_faiss_finds_on_cards_what_it_finds_on_the_cpu(half: bool) -> None:
     assert same >= (0.95 if half else 0.999) * 200
 
 
-# On a real card --------------------------------------------------------------------------------
+# On a real GPU --------------------------------------------------------------------------------
 
 
 @pytest.mark.cuda
-def test_a_card_gives_the_embeddings_of_the_cpu(originals: Path, random_clip: str) -> None:
-    need_card()
+def test_a_gpu_gives_the_embeddings_of_the_cpu(originals: Path, random_clip: str) -> None:
+    need_gpu()
     for made in (
         lambda compute: MiniEncoder(compute=compute),
         lambda compute: MiniEncoder(compute=replace(compute, compile=True)),
         lambda compute: OpenClipEncoder(random_clip, compute),
     ):
-        there, here = made(ON_CARD), made(ON_CPU)
+        there, here = made(ON_GPU), made(ON_CPU)
         photos = 20 * prepared(here, originals)  # several batches, the last of another length
         assert cosines(there.encode_images(photos), here.encode_images(photos)).min() > 0.999
         assert there.device == "cuda"
@@ -457,9 +456,9 @@ def test_a_card_gives_the_embeddings_of_the_cpu(originals: Path, random_clip: st
 
 
 @pytest.mark.cuda
-def test_many_threads_may_use_one_card(originals: Path) -> None:
-    need_card()
-    encoder = MiniEncoder(compute=ON_CARD)
+def test_many_threads_may_use_one_gpu(originals: Path) -> None:
+    need_gpu()
+    encoder = MiniEncoder(compute=ON_GPU)
     photos = 10 * prepared(encoder, originals)
     expected = encoder.encode_images(photos)
     with ThreadPoolExecutor(4) as pool:
@@ -468,10 +467,10 @@ def test_many_threads_may_use_one_card(originals: Path) -> None:
 
 
 @pytest.mark.cuda
-def test_a_card_that_others_fill_goes_on_with_less(originals: Path) -> None:
-    need_card()
+def test_a_gpu_that_others_fill_gets_smaller_batches(originals: Path) -> None:
+    need_gpu()
     torch, said = load_torch(), []
-    encoder = MiniEncoder(compute=ON_CARD, log=said.append)
+    encoder = MiniEncoder(compute=ON_GPU, log=said.append)
     photos = 20 * prepared(encoder, originals)
     expected = encoder.encode_images(photos)
     torch.cuda.empty_cache()
@@ -486,8 +485,8 @@ def test_a_card_that_others_fill_goes_on_with_less(originals: Path) -> None:
 
 
 @pytest.mark.cuda
-def test_throughput_measures_the_card(run: Run) -> None:
-    need_card()
+def test_throughput_measures_the_gpu(run: Run) -> None:
+    need_gpu()
     told = run(
         *("benchmark", "throughput", "--device", "cuda", "--megapixels", 2, "--photos", 32),
         *("--repeats", 1, "--no-peers", "--json"),

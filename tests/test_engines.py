@@ -202,7 +202,7 @@ def test_engine_and_device_are_chosen_on_the_command_line(few: Path, run: Run) -
     assert odd.code == 1 and "--device cpu" in odd.talk
 
 
-def test_a_graphics_card_that_is_not_there_is_one_sentence(few: Path, run: Run) -> None:
+def test_a_gpu_that_is_not_there_is_one_sentence(few: Path, run: Run) -> None:
     from indexes.lazy_imports import has_nvidia_driver
 
     if has_nvidia_driver():

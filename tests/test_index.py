@@ -267,7 +267,7 @@ def test_a_rebuild_changes_the_model_and_nothing_else_does(
 ) -> None:
     excluded_ids = run("index", photos, "--model", random_clip)
     assert excluded_ids.code == 1
-    assert "was made by model mini" in excluded_ids.talk
+    assert "was built with model mini" in excluded_ids.talk
     assert "--rebuild" in excluded_ids.talk
     assert run("index", photos, "--model", random_clip, "--rebuild").out.startswith("20 added")
     with retrieval.open(photos) as opened:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import skimage
 import sklearn
+from blake3 import blake3
 from PIL import Image
 
 from retrieval.encoders.mini.encoder import WEIGHTS, MiniEncoder
@@ -116,9 +117,16 @@ def test_texts_need_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
 
 
-def test_the_fingerprint_is_that_of_the_weights_file(encoder: MiniEncoder) -> None:
-    assert len(encoder.fingerprint) == 16
-    assert encoder.fingerprint == MiniEncoder(WEIGHTS).fingerprint
+def test_the_fingerprint_is_that_of_the_weights_file(encoder: MiniEncoder, tmp_path: Path) -> None:
+    copy = tmp_path / "mini"
+    shutil.copytree(WEIGHTS, copy)
+    weights = copy / "model.safetensors"
+    assert encoder.fingerprint == blake3(weights.read_bytes()).hexdigest()[:16]
+    assert encoder.fingerprint == MiniEncoder(copy).fingerprint, "wherever the file is"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    assert encoder.fingerprint != MiniEncoder(copy).fingerprint
 
 
 def test_the_packaged_files_stay_small() -> None:

@@ -1,8 +1,9 @@
-"""Models by name: presets, local checkpoints, a hub within reach and a hub out of reach."""
+"""Models by name: presets, local checkpoints, a hub that answers and one that does not."""
 
 import http.server
 import json
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from tests.conftest import Run
 
 
 def python(code: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a process of its own: the hub's client reads its settings when imported."""
+    """Run code in a new process: the hub's client reads its settings when it is imported."""
     import os
 
     return subprocess.run(
@@ -37,8 +38,10 @@ INDEX = (
 def test_auto_falls_back_to_mini_in_one_line(few: Path, tmp_path: Path) -> None:
     result = python(INDEX, few, HF_HOME=str(tmp_path / "hub"), HF_ENDPOINT="http://127.0.0.1:9")
     assert result.returncode == 0, result.stderr
-    assert result.stderr.count("\n") == 1
-    assert "using the built-in model mini" in result.stderr
+    # A slow machine prints progress besides, and over it: only lines about the model count.
+    about_model = [line for line in re.split(r"[\r\n]", result.stderr) if "model" in line]
+    assert len(about_model) == 1, result.stderr
+    assert "using the built-in model mini" in about_model[0]
     with retrieval.open(few) as opened:
         assert opened.status().model.name == "mini"
 
@@ -109,7 +112,7 @@ def test_a_local_checkpoint_is_named_by_its_architecture(
     assert run("index", few, "--model", random_clip).out.startswith("4 added")
     with retrieval.open(few) as opened:
         made = opened.status().model
-        assert made.model == random_clip
+        assert made.name == random_clip
         vector = opened.embed(retrieval.Query((retrieval.Term("text", "a cat"),)))
         assert vector.shape == (made.dim,)
         assert np.isclose(np.linalg.norm(vector), 1, atol=1e-5)
@@ -127,13 +130,13 @@ def test_other_weights_under_the_same_name_are_refused(
     run("index", few, "--model", f"ViT-S-32-alt:{file}")
     model = open_clip.create_model("ViT-S-32-alt")
     save_file({key: value.contiguous() for key, value in model.state_dict().items()}, file)
-    excluded_ids = run("search", "a cat", cwd=few)
-    assert excluded_ids.code == 1
-    assert "other weights" in excluded_ids.talk
+    refused = run("search", "a cat", cwd=few)
+    assert refused.code == 1
+    assert "other weights" in refused.talk
 
 
 def test_a_checkpoint_never_runs_code(run: Run, few: Path, tmp_path: Path) -> None:
-    """A pickle that would write a file is excluded_ids with a sentence."""
+    """A pickle that would write a file is rejected with a sentence."""
     mark = tmp_path / "mark"
 
     class Evil:
@@ -181,5 +184,5 @@ def test_a_model_never_brings_its_own_code(
     )
     result = run("index", few, "--model", f"local-dir:{folder}")
     assert result.code == 1
-    assert "wants code of its own to be run" in result.talk
+    assert "asks to run code of its own" in result.talk
     assert not mark.exists()

@@ -13,9 +13,9 @@ from safetensors.numpy import load_file, save_file
 
 from retrieval import Compute
 from retrieval.encoders.mini.encoder import MiniEncoder
-from retrieval.encoders.mini.image import SameConv, build_rows
-from retrieval.encoders.mini.quantization import Levels, levels_of
-from retrieval.encoders.mini.text import below
+from retrieval.encoders.mini.image import SameConv, build_model
+from retrieval.encoders.mini.quantization import Quantization, input_quantization
+from retrieval.encoders.mini.text import strip_prefix
 from retrieval.errors import ModelError
 from retrieval.training.dual_encoder import DualEncoder
 from retrieval.training.quantization import LARGEST_CODE, round_to_levels
@@ -103,12 +103,12 @@ def test_embeddings_hardly_change_and_integers_compute_them(made: tuple[Path, Pa
 
 @openvino
 def test_openvino_rounds_as_the_levels_say(made: tuple[Path, Path]) -> None:
-    weights = below(load_file(made[1] / "model.safetensors"), "image.")
+    weights = strip_prefix(load_file(made[1] / "model.safetensors"), "image.")
     shape = json.loads((made[1] / "config.json").read_text())["image"]
-    module = build_rows(weights, shape)
+    module = build_model(weights, shape)
     for name, layer in module.named_modules():
         if isinstance(layer, SameConv):
-            levels = levels_of(weights, name)
+            levels = input_quantization(weights, name)
             assert levels is not None
             layer.register_forward_pre_hook(
                 lambda _, given, levels=levels: round_to_levels(given[0], levels)
@@ -125,12 +125,12 @@ def test_openvino_rounds_as_the_levels_say(made: tuple[Path, Path]) -> None:
 
 
 def test_levels_hold_their_ends_and_zero() -> None:
-    levels = Levels(0.5, 128)
+    levels = Quantization(0.5, 128)
     x = torch.tensor([-100.0, -64.0, -0.2, 0.0, 0.3, 63.5, 100.0])
     assert round_to_levels(x, levels).tolist() == [-64, -64, 0, 0, 0.5, 63.5, 63.5]
     assert (levels.low, levels.high) == (-64, 63.5)
-    stored = {"a.input": levels.stored()}
-    assert levels_of(stored, "a") == levels and levels_of(stored, "b") is None
+    stored = {"a.input": levels.as_tensor()}
+    assert input_quantization(stored, "a") == levels and input_quantization(stored, "b") is None
 
 
 @pytest.mark.parametrize(

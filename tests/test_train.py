@@ -103,7 +103,7 @@ def test_a_trained_model_indexes_and_searches(
     assert again.code == 1 and "other settings" in again.talk
     out.rename(tmp_path / "elsewhere")
     gone = run("search", "a cat", cwd=few)
-    assert gone.code == 1 and "not there any more" in gone.talk
+    assert gone.code == 1 and "is missing" in gone.talk
 
 
 def test_a_run_that_was_stopped_ends_like_one_that_was_not(

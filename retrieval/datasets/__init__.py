@@ -1,1 +1,1 @@
-"""Captioned photo sets, for benchmarks and training, and a cache of their embeddings."""
+"""Captioned photo sets for benchmarks and training, and a cache of their embeddings."""

@@ -1,8 +1,8 @@
-"""Captioned photo sets: photos with the captions that people wrote for them, in one shape.
+"""Captioned photo sets: photos with the captions that people wrote for them.
 
 Training and benchmarks read every data set through `read_captioned`, whatever its format. Nothing
-is unpacked, decoded or encoded here, and what a data set says of itself is not believed: a photo
-is opened only inside the named folder or tar.
+is unpacked, decoded or encoded here. Paths in a data set are not trusted: a photo is opened only
+inside the named folder or tar.
 """
 
 import io
@@ -30,10 +30,10 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class CaptionedPhoto:
-    """A photo by its name in the data set, its captions (at least one) and its split.
+    """A photo: its name in the data set, its captions (at least one) and its split.
 
-    It lies in the file `path` inside `folder`; `span` is its (offset, length) in bytes where that
-    file is a tar.
+    path: the photo's file inside `folder`, or the tar that holds it; span: in a tar, the photo's
+    (offset, length) in bytes.
     """
 
     name: str
@@ -44,7 +44,7 @@ class CaptionedPhoto:
     span: tuple[int, int] | None = None
 
     def open(self) -> BinaryIO:
-        """The photo's bytes; raises PhotoError or FileNotFoundError where they are not there."""
+        """Open the photo's bytes. Raises PhotoError, or FileNotFoundError if the file is gone."""
         file = open_inside(self.folder, self.path)
         if self.span is None:
             return file
@@ -59,7 +59,7 @@ class CaptionedPhoto:
 
 @dataclass(frozen=True)
 class CaptionedSet:
-    """The photos of one split (or of all) of a data set, in its own order."""
+    """The photos of a data set, or of some of its splits, in the order of the data set."""
 
     name: str
     split: str
@@ -67,7 +67,7 @@ class CaptionedSet:
 
     @property
     def captions(self) -> tuple[str, ...]:
-        """All captions, photo after photo."""
+        """All captions, photo by photo."""
         return tuple(caption for photo in self.photos for caption in photo.captions)
 
     @property
@@ -83,93 +83,106 @@ def read_captioned(
     skip_bad: bool = False,
     log: Callable[[str], None] = lambda _: None,
 ) -> CaptionedSet:
-    """Read a captioned photo set; the format is recognised by itself.
+    """Read a captioned photo set and recognise its format.
 
     where: a folder with `captions.jsonl`, Karpathy's `dataset_*.json`, COCO's `captions_*.json`,
-    Flickr's `*.token.txt`, a CSV with a column for image and caption, a WebDataset tar or a folder
-    of such tars, or an indexed folder with captions. split: a split's name, several joined by +,
-    or 'all'. images: the folder of the photos, if it is not in a usual place beside the captions.
-    skip_bad: leave out what is wrong and `say` how much that was, instead of raising.
-    Raises DataSetError, with file, line and remedy.
+    Flickr's `*.token.txt` or a CSV with columns for image and caption; one of those files; a
+    WebDataset tar or a folder of such tars; or an indexed folder with captions. split: the name of
+    a split, several joined by +, or 'all'. images: the folder of the photos, if it is in no usual
+    place next to the captions. skip_bad: leave out bad entries and report their number to `log`,
+    instead of raising.
+    Raises DataSetError, with the file, the line and the remedy.
     """
     index = index_at(where)
     if index is not None and (index == where or not holds_captions(where)):
-        return _chosen(*_read_indexed(where, index, images), split, skip_bad, log)
-    read = _read_tars if find_shards(where) else _read_text
-    return _chosen(*read(where, images), split, skip_bad, log)
+        source = _read_indexed(where, index, images)
+    elif shards := find_shards(where):
+        source = _read_tars(where, shards, images)
+    else:
+        source = _read_text(where, images)
+    return _collect(source, split, skip_bad, log)
 
 
-def part(whole: CaptionedSet, split: str) -> CaptionedSet:
-    """The photos of a split (or several, joined by +) of a set that was read with all of them.
+def select_split(whole: CaptionedSet, split: str) -> CaptionedSet:
+    """The photos of a split, or of several joined by +, of a set that was read with all splits.
 
-    Raises DataSetError where there is no such split.
+    Raises DataSetError if there is no such split.
     """
-    wanted = _wanted(whole.name, split, {p.split for p in whole.photos if p.split})
-    photos = tuple(p for p in whole.photos if wanted is None or p.split in wanted)
+    selected = _parse_splits(split, whole.name, {p.split for p in whole.photos if p.split})
+    photos = tuple(p for p in whole.photos if selected is None or p.split in selected)
     return CaptionedSet(whole.name, split, photos)
 
 
-Found = CaptionedPhoto | Problem
-Read = tuple[str, set[str], Callable[[set[str] | None], Iterator[Found]]]
+@dataclass(frozen=True)
+class _Source:
+    """A data set whose format is known.
+
+    entries: the photos of the given splits (None: of all), and what is wrong with bad entries.
+    """
+
+    name: str
+    splits: set[str]
+    entries: Callable[[set[str] | None], Iterator[CaptionedPhoto | Problem]]
 
 
-def _read_text(where: Path, images: Path | None) -> Read:
+def _read_text(where: Path, images: Path | None) -> _Source:
     file = find_caption_file(where)
     rows = list(read_rows(file))
     good = [row for row in rows if isinstance(row, Row)]
 
-    def photos(wanted: set[str] | None) -> Iterator[Found]:
-        chosen = [r for r in good if wanted is None or r.split in wanted]
-        folder, short = find_photos(file, chosen, images)
+    def entries(splits: set[str] | None) -> Iterator[CaptionedPhoto | Problem]:
+        selected = [row for row in good if splits is None or row.split in splits]
+        folder, by_file_name = find_photos(file, selected, images)
         for row in rows:
             if isinstance(row, Problem):
                 yield row
-            elif wanted is None or row.split in wanted:
-                path = row.image.rpartition("/")[2] if short else row.image
-                wrong = in_folder(folder, path)
+            elif splits is None or row.split in splits:
+                path = row.image.rpartition("/")[2] if by_file_name else row.image
+                error = in_folder(folder, path)
                 yield (
-                    Problem(row.where, wrong)
-                    if wrong
+                    Problem(row.where, error)
+                    if error
                     else CaptionedPhoto(row.image, row.captions, row.split, folder, path)
                 )
 
     name = file.stem if file is where else where.resolve().name
-    return name, {row.split for row in good if row.split}, photos
+    return _Source(name, {row.split for row in good if row.split}, entries)
 
 
-def _read_indexed(where: Path, index: Path, images: Path | None) -> Read:
+def _read_indexed(where: Path, index: Path, images: Path | None) -> _Source:
     if images is not None:
-        raise DataSetError(f"The index {index} knows where its photos are. Leave --images out.")
-    found = [
+        raise DataSetError(f"The index {index} knows where its photos are. Leave out --images.")
+    photos = [
         CaptionedPhoto(path, captions, None, folder, path)
         for folder, path, captions in read_index(index)
     ]
-    if not found:
+    if not photos:
         raise DataSetError(
-            f"The index {index} holds no captions. Put captions.jsonl beside the photos, or name a "
-            "list with `retrieval index --captions FILE`."
+            f"The index {index} holds no captions. Put captions.jsonl next to the photos, or name "
+            "a caption file with `retrieval index --captions FILE`."
         )
 
-    def photos(wanted: set[str] | None) -> Iterator[Found]:
-        for photo in found:
-            wrong = in_folder(photo.folder, photo.path)
-            yield Problem(f"{index}", wrong) if wrong else photo
+    def entries(_: set[str] | None) -> Iterator[CaptionedPhoto | Problem]:
+        for photo in photos:
+            error = in_folder(photo.folder, photo.path)
+            yield Problem(f"{index}", error) if error else photo
 
     name = (where.parent if where.name == FOLDER_NAME else where).resolve().name
-    return name, set(), photos
+    return _Source(name, set(), entries)
 
 
-def _read_tars(where: Path, images: Path | None) -> Read:
+def _read_tars(
+    where: Path, shards: Sequence[tuple[Path, str | None]], images: Path | None
+) -> _Source:
     if images is not None:
-        raise DataSetError(f"{where} holds its photos itself. Leave --images out.")
-    shards = find_shards(where)
-    found = [(shard, split, m) for shard, split in shards for m in webdataset.read_members(shard)]
+        raise DataSetError(f"{where} holds its photos itself. Leave out --images.")
+    members = [(shard, split, m) for shard, split in shards for m in webdataset.read_members(shard)]
 
-    def photos(wanted: set[str] | None) -> Iterator[Found]:
-        for shard, split, member in found:
+    def entries(splits: set[str] | None) -> Iterator[CaptionedPhoto | Problem]:
+        for shard, split, member in members:
             if isinstance(member, Problem):
                 yield member
-            elif wanted is None or split in wanted:
+            elif splits is None or split in splits:
                 name = (
                     f"{shard.relative_to(where).as_posix()}/{member.name}"
                     if shard != where
@@ -180,60 +193,55 @@ def _read_tars(where: Path, images: Path | None) -> Read:
                     name, member.captions, split, folder, shard.name, (member.offset, member.length)
                 )
 
-    return where.resolve().stem, {split for _, split in shards if split}, photos
+    return _Source(where.resolve().stem, {split for _, split in shards if split}, entries)
 
 
-def _chosen(
-    name: str,
-    splits: set[str],
-    photos: Callable[[set[str] | None], Iterator[Found]],
-    split: str,
-    skip_bad: bool,
-    log: Callable[[str], None],
+def _collect(
+    source: _Source, split: str, skip_bad: bool, log: Callable[[str], None]
 ) -> CaptionedSet:
-    """The photos of a split, each with a name of its own, or the sentence on what is wrong."""
-    wanted = _wanted(name, split, splits)
-    good: dict[str, CaptionedPhoto] = {}
+    """The photos of a split, no name twice. Raises DataSetError for bad entries or no photos."""
+    selected = _parse_splits(split, source.name, source.splits)
+    photos: dict[str, CaptionedPhoto] = {}
     problems: list[Problem] = []
-    for found in photos(wanted):
-        if isinstance(found, Problem):
-            problems.append(found)
+    for entry in source.entries(selected):
+        if isinstance(entry, Problem):
+            problems.append(entry)
         else:
-            good[found.name] = found
+            photos[entry.name] = entry
     if problems and not skip_bad:
-        raise DataSetError(_sentence(problems, len(good)))
+        raise DataSetError(_describe(problems, len(photos)))
     if problems:
         first = problems[0]
         log(f"Left out {_count(len(problems))}, the first {first.where}: {first.what}.")
-    if not good:
+    if not photos:
         raise DataSetError(
-            f"{name} has no captioned photo"
-            + (f" in the split '{split}'" if wanted else "")
+            f"{source.name} has no captioned photo"
+            + (f" in the split '{split}'" if selected else "")
             + (" but bad ones. Correct them." if problems else ". Name another data set.")
         )
-    return CaptionedSet(name, split, tuple(good.values()))
+    return CaptionedSet(source.name, split, tuple(photos.values()))
 
 
-def _wanted(name: str, split: str, splits: set[str]) -> set[str] | None:
-    """The splits asked for, None for all; raises DataSetError for one that is not there."""
-    wanted = None if split == ALL else set(split.split("+"))
-    unknown = sorted((wanted or set()) - splits)
+def _parse_splits(text: str, name: str, known: set[str]) -> set[str] | None:
+    """The splits that `text` names, None for all. Raises DataSetError for an unknown one."""
+    selected = None if text == ALL else set(text.split("+"))
+    unknown = sorted((selected or set()) - known)
     if unknown:
-        there = f"its splits are {', '.join(sorted(splits))} and {ALL}" if splits else "it has none"
+        choices = f"its splits are {', '.join(sorted(known))} and {ALL}" if known else "it has none"
         raise DataSetError(
-            f"{name} has no split '{unknown[0]}': {there}. "
-            + ("Choose one with --split." if splits else "Leave --split out.")
+            f"{name} has no split '{unknown[0]}': {choices}. "
+            + ("Choose one with --split." if known else "Leave out --split.")
         )
-    return wanted
+    return selected
 
 
 def _count(entries: int) -> str:
     return f"{entries:,} bad {'entry' if entries == 1 else 'entries'}"
 
 
-def _sentence(problems: Sequence[Problem], good: int) -> str:
+def _describe(problems: Sequence[Problem], good: int) -> str:
     more = f" (and {_count(len(problems) - 1)} more)" if len(problems) > 1 else ""
     return (
-        f"{problems[0].where}: {problems[0].what}{more}. Correct it, or add --skip-bad to go on "
+        f"{problems[0].where}: {problems[0].what}{more}. Correct it, or add --skip-bad to continue "
         f"with the other {good} photos."
     )

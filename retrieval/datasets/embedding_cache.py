@@ -39,11 +39,11 @@ _SQL_VARIABLES = 30_000
 
 
 @dataclass(frozen=True)
-class Embedded:
-    """Embeddings, float32 [n, dim], unit rows; fresh: how many were encoded in this run."""
+class Embeddings:
+    """Embeddings, float32 [n, dim], unit rows; encoded: how many were encoded in this run."""
 
     rows: Floats
-    fresh: int
+    encoded: int
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class EmbeddingCache:
         self._index, self._encoder, self._progress = index, encoder, progress
         self._texts = index.folder / "texts.db"
 
-    def photos(self, photos: Sequence[CaptionedPhoto]) -> tuple[Embedded, dict[int, str]]:
+    def photos(self, photos: Sequence[CaptionedPhoto]) -> tuple[Embeddings, dict[int, str]]:
         """The embeddings of the photos that can be used, in order.
 
         The second value has the reasons against the others, by their positions.
@@ -73,15 +73,15 @@ class EmbeddingCache:
         hashes: list[str] = []
         reasons: dict[int, str] = {}
         batch: dict[str, _Read] = {}
-        fresh = 0
+        encoded = 0
 
         def commit() -> None:
-            nonlocal fresh
+            nonlocal encoded
             if batch:
                 prepared = [read.prepared for read in batch.values() if read.prepared is not None]
                 rows = self._encoder.encode_images(prepared)
                 catalogue.add_photos([read.photo for read in batch.values() if read.photo], rows)
-                fresh += len(batch)
+                encoded += len(batch)
                 batch.clear()
 
         workers = os.cpu_count() or 1
@@ -104,7 +104,9 @@ class EmbeddingCache:
         commit()
         ids = catalogue.photo_ids(set(hashes))
         row_ids, rows = catalogue.all_search_embeddings(self._index.model.dim)
-        return Embedded(rows[np.searchsorted(row_ids, [ids[h] for h in hashes])], fresh), reasons
+        return Embeddings(
+            rows[np.searchsorted(row_ids, [ids[h] for h in hashes])], encoded
+        ), reasons
 
     def _read(self, photo: CaptionedPhoto, known: set[str], limit: float) -> _Read:
         """Read one photo (in a thread), and decode it unless it is known."""
@@ -121,7 +123,7 @@ class EmbeddingCache:
         except PhotoError as error:
             return _Read("", reason=str(error))
 
-    def texts(self, texts: Sequence[str]) -> Embedded:
+    def texts(self, texts: Sequence[str]) -> Embeddings:
         """The embeddings of texts, in order."""
         keys = {text: blake3(text.encode()).digest() for text in texts}
         with _database(self._texts) as db:
@@ -138,7 +140,7 @@ class EmbeddingCache:
                     )
                 self._progress("captions", start + len(part), len(missing))
         rows = np.stack([found[keys[text]] for text in texts])
-        return Embedded(rows.astype(np.float32), len(missing))
+        return Embeddings(rows.astype(np.float32), len(missing))
 
     def _find(self, db: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, Floats]:
         found = {}

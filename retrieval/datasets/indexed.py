@@ -1,4 +1,4 @@
-"""An indexed folder as a captioned photo set: its photos, and what the index has about them."""
+"""Read an indexed folder as a captioned photo set: its photos, and the captions in the index."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,16 +7,19 @@ from indexes.index import Index
 
 
 def read_index(index: Path) -> Iterator[tuple[Path, str, tuple[str, ...]]]:
-    """(folder, path in it, captions) of every present photo with captions, one place of each."""
+    """(root folder, path in it, captions) of every present photo with captions.
+
+    A photo that is in several places is given once.
+    """
     with Index.open(index) as opened:
-        met: set[int | None] = set()
+        seen: set[int | None] = set()
         for root in opened.roots():
-            said: dict[str, list[str]] = {}
+            captions: dict[str, list[str]] = {}
             for caption in opened.catalogue.captions(root.id):
-                said.setdefault(caption.path, []).append(caption.text)
+                captions.setdefault(caption.path, []).append(caption.text)
             files = opened.catalogue.files(root.id)
-            for path, texts in said.items():
+            for path, texts in captions.items():
                 file = files.get(path)
-                if file and file.present and file.photo_id and file.photo_id not in met:
-                    met.add(file.photo_id)
+                if file and file.present and file.photo_id and file.photo_id not in seen:
+                    seen.add(file.photo_id)
                     yield root.path, path, tuple(texts)

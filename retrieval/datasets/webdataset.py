@@ -1,8 +1,8 @@
-"""WebDataset tars: `KEY.jpg` beside `KEY.txt` or `KEY.json`, read where they are.
+"""Read WebDataset tars, `KEY.jpg` with `KEY.txt` or `KEY.json`, without unpacking them.
 
-Nothing is unpacked: a photo is remembered by its place in the tar. Only the captions are read, each
-of a bounded size; compressed tars are refused, since nothing in them can be found without unpacking
-all before it.
+A photo is identified by its position in the tar. Only the captions are read, and their size is
+limited. Compressed tars are rejected, because finding anything in them means unpacking all that
+comes before it.
 """
 
 import json
@@ -16,14 +16,14 @@ from retrieval.captions.formats import Problem, checked_captions, inner_path, qu
 from retrieval.errors import DataSetError
 from retrieval.photos.walk import PHOTO_SUFFIXES
 
-_TEXTS = frozenset(("txt", "caption", "captions", "cap", "text"))
-_LARGEST_TEXT = 1 << 20  # bytes, of a caption or of a name
-_LARGEST_PHOTO = 1 << 29
+_TEXT_SUFFIXES = frozenset(("txt", "caption", "captions", "cap", "text"))
+_MAX_TEXT_BYTES = 1 << 20  # of captions or of a name
+_MAX_PHOTO_BYTES = 1 << 29
 
 
 @dataclass(frozen=True)
 class Member:
-    """A photo in a tar: its name, its captions, and where its bytes are."""
+    """A photo in a tar: its name, its captions, and its offset and length in bytes."""
 
     name: str
     captions: tuple[str, ...]
@@ -33,29 +33,31 @@ class Member:
 
 @dataclass
 class _Sample:
+    """The files of one key, and what is wrong with them."""
+
     photo: tarfile.TarInfo | None = None
     captions: tuple[str, ...] = ()
-    wrong: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
 
 class _Header(tarfile.TarInfo):
-    """A tar's header whose long names are bounded; `tarfile` would read gigabytes of a name."""
+    """A tar header that limits the length of names; `tarfile` would read gigabytes."""
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
         assert archive.fileobj is not None
-        place = archive.fileobj.tell()
+        position = archive.fileobj.tell()
         block = archive.fileobj.read(tarfile.BLOCKSIZE)
-        archive.fileobj.seek(place)
+        archive.fileobj.seek(position)
         if len(block) == tarfile.BLOCKSIZE and block[156:157] in b"xXgLK":
             size = tarfile.TarInfo.frombuf(block, archive.encoding or "utf-8", "replace").size
-            if size > _LARGEST_TEXT:
+            if size > _MAX_TEXT_BYTES:
                 raise tarfile.ReadError(f"a name of {size:,} bytes")
         return super().fromtarfile(archive)
 
 
 def read_members(file: Path) -> Iterator[Member | Problem]:
-    """The captioned photos of a tar, in its order; raises DataSetError if it is none."""
+    """The captioned photos of a tar, in its order. Raises DataSetError if it is not a tar."""
     samples: dict[str, _Sample] = {}
     try:
         with (
@@ -69,51 +71,54 @@ def read_members(file: Path) -> Iterator[Member | Problem]:
                 stem, _, suffix = last.partition(".")
                 sample = samples.setdefault(f"{folder}/{stem}" if folder else stem, _Sample())
                 try:
-                    _take(sample, member, suffix.lower(), source)
-                except ValueError as bad:
-                    sample.wrong.append(f"{quoted(member.name)}: {bad}")
+                    _add_member(sample, member, suffix.lower(), source)
+                except ValueError as error:
+                    sample.errors.append(f"{quoted(member.name)}: {error}")
             _check_end(archive, source)
     except tarfile.TarError as error:
         raise DataSetError(
-            f"{file} is no whole, uncompressed tar ({error}). Fetch it again, or pack it with "
-            f"`tar -cf {file.name} FOLDER`."
+            f"{file} is not a complete, uncompressed tar ({error}). Download it again, or pack it "
+            f"with `tar -cf {file.name} FOLDER`."
         ) from None
     for key, sample in samples.items():
-        yield _judged(file, key, sample)
+        yield _check_sample(file, key, sample)
 
 
 def _check_end(archive: tarfile.TarFile, source: BinaryIO) -> None:
-    """Raise TarError where reading ended before the tar did; `tarfile` says nothing then."""
+    """Raise TarError if reading stopped before the end of the tar; `tarfile` does not report it."""
     source.seek(archive.offset)
     if source.read(tarfile.BLOCKSIZE).strip(b"\0"):
         raise tarfile.ReadError(f"damaged at byte {archive.offset:,}")
 
 
-def _take(sample: _Sample, member: tarfile.TarInfo, suffix: str, source: BinaryIO) -> None:
-    """Note a photo or its captions; other parts of a sample are not ours."""
+def _add_member(sample: _Sample, member: tarfile.TarInfo, suffix: str, source: BinaryIO) -> None:
+    """Add a photo or its captions to a sample; other files are ignored.
+
+    Raises ValueError for a file that cannot be used.
+    """
     is_photo = suffix.rpartition(".")[2] in PHOTO_SUFFIXES
-    if not is_photo and suffix not in _TEXTS and suffix != "json":
+    if not is_photo and suffix not in _TEXT_SUFFIXES and suffix != "json":
         return
     inner_path(member.name)
     if not member.isreg() or member.sparse is not None:
         raise ValueError("not a regular file")
-    if member.size > (_LARGEST_PHOTO if is_photo else _LARGEST_TEXT):
+    if member.size > (_MAX_PHOTO_BYTES if is_photo else _MAX_TEXT_BYTES):
         raise ValueError(f"too large ({member.size:,} bytes)")
     if is_photo:
         if sample.photo is not None:
-            raise ValueError(f"a second photo beside {quoted(sample.photo.name)}")
+            raise ValueError(f"a second photo next to {quoted(sample.photo.name)}")
         sample.photo = member
         return
     source.seek(member.offset_data)
     data = source.read(member.size)
     if suffix != "json":
         sample.captions = _from_text(data)
-    elif not sample.captions:  # what the .txt says goes
+    elif not sample.captions:  # the .txt takes precedence
         sample.captions = _from_json(data)
 
 
 def _from_text(data: bytes) -> tuple[str, ...]:
-    """A caption a line."""
+    """One caption per line."""
     try:
         lines = data.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
@@ -122,7 +127,7 @@ def _from_text(data: bytes) -> tuple[str, ...]:
 
 
 def _from_json(data: bytes) -> tuple[str, ...]:
-    """The captions that an object names; none where it is of other facts."""
+    """The captions in a JSON object; none if it holds other metadata."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
@@ -131,10 +136,10 @@ def _from_json(data: bytes) -> tuple[str, ...]:
     return () if found is None else checked_captions(found)
 
 
-def _judged(file: Path, key: str, sample: _Sample) -> Member | Problem:
+def _check_sample(file: Path, key: str, sample: _Sample) -> Member | Problem:
     where = f"{file}, {quoted(key)}"
-    if sample.wrong:
-        return Problem(where, sample.wrong[0])
+    if sample.errors:
+        return Problem(where, sample.errors[0])
     if sample.photo is None:
         return Problem(where, "the caption has no photo")
     if not sample.captions:

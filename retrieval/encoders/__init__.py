@@ -1,1 +1,1 @@
-"""Encoders: models that turn photos and texts into unit vectors of one shared space."""
+"""Models that turn photos and texts into embeddings, and the engines that compute them."""

@@ -1,6 +1,6 @@
-"""What every encoder offers: photos and texts in, unit vectors of one shared space out.
+"""The interface of every encoder: photos and texts in, unit vectors of one shared space out.
 
-One module for each kind of model implements this interface. Importing this costs no torch.
+Each kind of model has a module that implements it. Importing this module does not import torch.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,40 +10,41 @@ from PIL import Image
 
 from indexes.arrays import Array, Floats
 
-Log = Callable[[str], None]  # receives what a user should know, a sentence at a time
+Log = Callable[[str], None]
+"""Receives messages for the user, one sentence at a time."""
 EngineName = Literal["auto", "torch", "openvino"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 
 
 class Encoder(Protocol):
-    """What every encoder offers; all of it may be called from many threads at once."""
+    """The interface of every encoder. All of it may be called from many threads at once."""
 
     name: str
-    """As an index records it and `--model` takes it."""
+    """The name that an index records and `--model` takes."""
     fingerprint: str
-    """A hash of the weights: two encoders with the same one give the same embeddings."""
+    """A hash of the weights: encoders with equal fingerprints give equal embeddings."""
     dim: int
     """The length of every embedding."""
     image_size: int
-    """The side, in pixels, of the square that the model looks at."""
+    """The side, in pixels, of the square that the model sees."""
 
     @property
     def device(self) -> str:
-        """Where photos are computed now: `cpu`, or a card as torch names it."""
+        """Where photos are currently computed: `cpu`, or a GPU as torch names it."""
         ...
 
     def prepare(self, photo: Image.Image) -> Array:
-        """An upright RGB photo as the array that `encode_images` batches."""
+        """Turn an upright RGB photo into the array that `encode_images` batches."""
         ...
 
     def encode_images(self, batch: Sequence[Array]) -> Floats:
-        """Prepared photos to float32 [n, dim], unit rows."""
+        """Embed prepared photos: float32 [n, dim], unit rows."""
         ...
 
     def encode_texts(self, texts: Sequence[str]) -> Floats:
-        """Texts to float32 [n, dim], unit rows."""
+        """Embed texts: float32 [n, dim], unit rows."""
         ...
 
     def torch_module(self) -> Any:
-        """What `encode_images` computes as a torch module on the CPU, to compare with."""
+        """The computation of `encode_images` as a torch module on the CPU, for comparisons."""
         ...

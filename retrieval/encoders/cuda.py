@@ -1,7 +1,7 @@
-"""A graphics card from the outside: whether it can be used, what fits on it, how arrays get there.
+"""A GPU from the outside: whether it works, how large a batch fits, how arrays are transferred.
 
-Nothing here knows of models. The functions that count are pure; `Feed` also works for the CPU,
-where sending is no more than stacking.
+Nothing here knows about models. `Uploader` and `Download` also work on the CPU, where no transfer
+is needed.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.cuda import Event
 
-MOST = 256  # photos at a time; more do not make a card faster
-_SHARE = 0.8  # of what is free: other programs want some, and memory is never without gaps
+MAX_BATCH_SIZE = 256  # larger batches do not make a GPU faster
+_MEMORY_SHARE = 0.8  # of free memory: other programs need some, and some is lost to fragmentation
 
 
 def cuda_error() -> str | None:
-    """Why torch cannot use a card here, in a few words; None if it can, '' if there is no driver.
+    """Why torch cannot use a GPU here, in a few words; None if it can, '' if there is no driver.
 
-    Tries it: a driver that does not match and a card that is broken show only then.
+    It runs a small computation, because only that shows a mismatched driver or a broken GPU.
     """
     if not has_nvidia_driver():
         return ""
@@ -39,18 +39,18 @@ def cuda_error() -> str | None:
                 torch.zeros(1, device="cuda").cpu()
                 return None
         except RuntimeError as error:
-            return short(error)
-    return short(caught[0].message) if caught else "torch sees none"
+            return first_sentence(error)
+    return first_sentence(caught[0].message) if caught else "torch sees none"
 
 
-def short(error: object) -> str:
-    """The first sentence of an error of torch, which goes on with advice for programmers."""
+def first_sentence(error: object) -> str:
+    """The first sentence of a torch error, without the advice for programmers that follows it."""
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return line.partition(". ")[0][:200].rstrip(". ")
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether memory was all that a card lacked. Not every library under torch says so by type."""
+    """Whether the GPU only ran out of memory. Not every library below torch has a type for that."""
     text = str(error).lower()
     return (
         isinstance(error, load_torch().OutOfMemoryError)
@@ -59,76 +59,83 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     )
 
 
-def batch_size_for(bytes_each: float, free_bytes: int, most: int = MOST) -> int:
-    """How many photos to compute at a time: a power of two, from 1 to `most`.
+def batch_size_for(bytes_each: float, free_bytes: int, limit: int = MAX_BATCH_SIZE) -> int:
+    """How many photos to compute at a time: a power of two from 1 to `limit`.
 
-    bytes_each: what a photo takes while it is computed; free_bytes: what there is for all.
+    bytes_each: memory that one photo takes while it is computed; free_bytes: memory for all.
     """
-    fit = int(_SHARE * free_bytes / max(bytes_each, 1.0))
-    return min(most, 1 << max(fit.bit_length() - 1, 0))
+    fit = int(_MEMORY_SHARE * free_bytes / max(bytes_each, 1.0))
+    return min(limit, 1 << max(fit.bit_length() - 1, 0))
 
 
 def measure_batch_size(device: str, count: int, compute: Callable[[], object]) -> int:
-    """`batch_size_for`, measured: `compute` computes `count` photos once, and waits for them."""
+    """`batch_size_for` with measured memory.
+
+    compute: computes `count` photos once, and waits until that is done.
+    """
     torch = load_torch()
     if torch.device(device).type != "cuda":
-        return MOST
+        return MAX_BATCH_SIZE
     memory = torch.cuda
     memory.empty_cache()
     memory.reset_peak_memory_stats()
     before = memory.memory_allocated()
     compute()
-    taken = memory.max_memory_allocated() - before
+    used = memory.max_memory_allocated() - before
     memory.empty_cache()
-    return batch_size_for(taken / count, memory.mem_get_info()[0])
+    return batch_size_for(used / count, memory.mem_get_info()[0])
 
 
-class Feed:
-    """Sends arrays to a device through two buffers in turn.
+class Uploader:
+    """Sends arrays to a device through two staging buffers in turn.
 
-    On a card the buffers are page-locked and a stream of its own copies them: while one batch is
-    computed, the next is gathered and sent. For one thread at a time.
+    For a GPU the buffers are page-locked and copied on a stream of their own: while one batch is
+    computed, the next is gathered and sent. To be used by one thread at a time.
     """
 
     def __init__(self, device: str) -> None:
         torch = load_torch()
         self._device = torch.device(device)
-        self._on_card = self._device.type == "cuda"
-        self._copies = torch.cuda.Stream(self._device) if self._on_card else None
-        self._buffers = [_Buffer(), _Buffer()]
+        self._is_gpu = self._device.type == "cuda"
+        self._copy_stream = torch.cuda.Stream(self._device) if self._is_gpu else None
+        self._buffers = [_StagingBuffer(), _StagingBuffer()]
 
     def send(self, items: Sequence[Array]) -> Tensor:
-        """n arrays of one shape and dtype as a tensor [n, ...] on the device.
+        """Stack n arrays of one shape and dtype into a tensor [n, ...] on the device.
 
-        On the CPU it is the buffer itself, valid until the call after the next.
+        On the CPU the result is the buffer itself, valid until the second call after this one.
         """
         torch = load_torch()
         self._buffers.reverse()
         buffer = self._buffers[0]
-        if buffer.sent is not None:
-            buffer.sent.synchronize()
-        batch = buffer.room(items, self._on_card)
+        if buffer.copied is not None:
+            buffer.copied.synchronize()
+        batch = buffer.view_for(items, self._is_gpu)
         np.stack(items, out=batch.numpy())
-        if not self._on_card:
+        if not self._is_gpu:
             return batch
-        with torch.cuda.stream(self._copies):
-            there: Tensor = batch.to(self._device, non_blocking=True)
-            buffer.sent = torch.cuda.Event()
-            buffer.sent.record()
-        computing = torch.cuda.current_stream(self._device)
-        computing.wait_event(buffer.sent)
-        there.record_stream(computing)  # its memory is not free again before it was computed
-        return there
+        with torch.cuda.stream(self._copy_stream):
+            on_gpu: Tensor = batch.to(self._device, non_blocking=True)
+            buffer.copied = torch.cuda.Event()
+            buffer.copied.record()
+        compute_stream = torch.cuda.current_stream(self._device)
+        compute_stream.wait_event(buffer.copied)
+        on_gpu.record_stream(compute_stream)  # do not reuse its memory before it was computed
+        return on_gpu
 
 
 @dataclass
-class _Buffer:
-    """Host memory that grows to the largest batch; `sent` is reached when it may be overwritten."""
+class _StagingBuffer:
+    """Host memory that grows to the largest batch.
+
+    copied: the event after which the memory may be overwritten.
+    """
 
     memory: Tensor | None = None
-    sent: Event | None = None
+    copied: Event | None = None
 
-    def room(self, items: Sequence[Array], pinned: bool) -> Tensor:
+    def view_for(self, items: Sequence[Array], pinned: bool) -> Tensor:
+        """The part of the memory that holds `items`: a tensor [n, ...]."""
         torch = load_torch()
         shape, dtype = items[0].shape, torch.from_numpy(items[0]).dtype
         memory = self.memory
@@ -143,8 +150,8 @@ class _Buffer:
         return memory[: len(items)]
 
 
-class Fetch:
-    """Rows that a device may still be computing; `wait` gives them as an array."""
+class Download:
+    """Rows that a device may still be computing; `wait` returns them as an array."""
 
     def __init__(self, rows: Tensor) -> None:
         torch = load_torch()
@@ -156,9 +163,9 @@ class Fetch:
             self._arrived.record()
 
     def wait(self) -> Floats:
-        """float32 [n, dim]. Raises RuntimeError where computing them failed after all."""
+        """float32 [n, dim]. Raises RuntimeError if the computation failed."""
         if self._arrived is None:
-            here: Floats = self._rows.numpy()
-            return here
+            rows: Floats = self._rows.numpy()
+            return rows
         self._arrived.synchronize()
-        return self._rows.numpy().copy()  # the page-locked memory is wanted again
+        return self._rows.numpy().copy()  # gives the page-locked memory back

@@ -1,7 +1,7 @@
-"""What computes embeddings: which engine, on which device, and what to fall back to.
+"""Which engine computes embeddings, on which device, and what to fall back to.
 
-A wish that cannot be met is told in a sentence and never stops a run: torch on the CPU can
-compute every model.
+A choice that this machine cannot meet is reported in one sentence and never stops a run: torch on
+the CPU can compute every model.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from retrieval.encoders.base import DeviceName, EngineName, Log
 from retrieval.encoders.cuda import cuda_error
 from retrieval.errors import QueryError
 
-Built = TypeVar("Built")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Compute:
-    """engine: `openvino` (CPU only), `torch`, or `auto`, the faster one; device: `cuda`, `cpu`, or
-    `auto`, what the model gains most from; compile: with torch.compile on a GPU, which costs a
-    minute at the start. Raises QueryError for what does not go together.
+    """How to compute embeddings.
+
+    engine: `openvino` (CPU only), `torch`, or `auto`, the faster of the two. device: `cuda`,
+    `cpu`, or `auto`, whichever suits the model best. compile: use torch.compile on a GPU, which
+    costs a minute at the start. Raises QueryError for a combination that is not supported.
     """
 
     engine: EngineName = "auto"
@@ -31,35 +33,41 @@ class Compute:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        for what, value, names in (
+        for option, value, names in (
             ("engine", self.engine, get_args(EngineName)),
             ("device", self.device, get_args(DeviceName)),
         ):
             if value not in names:
-                raise QueryError(f"There is no {what} '{value}'. Choose {' or '.join(names)}.")
+                raise QueryError(f"There is no {option} '{value}'. Choose {' or '.join(names)}.")
         if self.engine == "openvino" and self.device == "cuda":
             raise QueryError(
-                "The openvino engine does not compute on an NVIDIA GPU. Leave --engine out, or use "
+                "The openvino engine does not run on NVIDIA GPUs. Leave out --engine, or use "
                 "--device cpu."
             )
 
 
 def torch_device(compute: Compute, log: Log) -> str:
-    """`cuda` if it is wished for and there, or `auto` and there; else `cpu`."""
+    """`cuda` if `compute` allows it and a GPU works, else `cpu`.
+
+    log: receives a sentence if a GPU was requested, or has a driver, but cannot be used.
+    """
     if compute.device == "cpu" or compute.engine == "openvino":
         return "cpu"
-    reason = cuda_error()
-    if reason is None:
+    error = cuda_error()
+    if error is None:
         return "cuda"
-    if reason:
-        log(f"There is an NVIDIA driver, but torch cannot use it ({reason}): computing on the CPU.")
+    if error:
+        log(f"There is an NVIDIA driver, but torch cannot use it ({error}): using the CPU.")
     elif compute.device == "cuda":
-        log("torch finds no NVIDIA GPU that it can use here: computing on the CPU.")
+        log("torch finds no NVIDIA GPU that it can use here: using the CPU.")
     return "cpu"
 
 
-def with_openvino(compute: Compute, build: Callable[[], Built], log: Log) -> Built | None:
-    """What `build` makes with OpenVINO; None, told in a sentence, where torch has to do."""
+def build_with_openvino(compute: Compute, build: Callable[[], T], log: Log) -> T | None:
+    """The result of `build`, which uses OpenVINO; None where torch has to be used instead.
+
+    log: receives a sentence if OpenVINO was requested but is missing, or if `build` fails.
+    """
     if compute.engine == "torch":
         return None
     if importlib.util.find_spec("openvino") is None:
@@ -67,7 +75,7 @@ def with_openvino(compute: Compute, build: Callable[[], Built], log: Log) -> Bui
             log("OpenVINO is not installed (`pip install openvino`): using torch instead.")
         return None
     if compute.engine == "auto" and platform.machine() not in ("x86_64", "AMD64"):
-        return None  # elsewhere torch is not known to be slower
+        return None  # on other processors torch is not known to be slower
     try:
         return build()
     except (ImportError, RuntimeError) as error:

@@ -1,7 +1,8 @@
-"""JPEG files decoded and made smaller by a graphics card, for the threads that read photos.
+"""Decode and shrink JPEG files on a GPU, for the threads that read photos.
 
-Whoever reads a photo asks for it and waits; what many ask for at the same time is decoded together.
-Pixels come back to the host: there they survive the card, and everything after is as for any photo.
+A thread that reads a photo requests it and waits; files requested at the same time are decoded in
+one batch. The pixels return to host memory: they survive a failure of the GPU, and every later step
+is the same as for any other photo.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def jpeg_decoder(encoder: Encoder) -> Callable[[bytes, int], Image.Image | None] | None:
-    """What decodes JPEG files on the card that an encoder computes on; None on the CPU."""
+    """`NvjpegDecoder.decode` for the GPU that an encoder runs on; None on the CPU."""
     if encoder.device == "cpu":
         return None
     decoder = nvjpeg_decoder(encoder.device)
@@ -35,86 +36,88 @@ def jpeg_decoder(encoder: Encoder) -> Callable[[bytes, int], Image.Image | None]
 
 @cache
 def nvjpeg_decoder(device: str) -> NvjpegDecoder | None:
-    """The decoder of a card, one for all threads; None where `device` has none that works."""
+    """The decoder of a GPU, shared by all threads; None where `device` has none that works."""
     if load_torch().device(device).type != "cuda":
         return None
     try:
         decoder = NvjpegDecoder(device)
         grey = io.BytesIO()
         Image.new("L", (16, 16), 128).save(grey, "JPEG")
-        decoder.decode_all([_Asked(grey.getvalue(), 2)])
+        decoder.decode_batch([_Request(grey.getvalue(), 2)])
     except (ImportError, AttributeError, RuntimeError):
-        return None  # torchvision without nvJPEG, or without decoders at all
+        return None  # torchvision without nvJPEG, or without any decoder
     return decoder
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """A file to decode, and how many times smaller to make it."""
+class _Request:
+    """A file to decode, the factor to shrink it by, and the photo once it is decoded."""
 
     data: bytes
     shrink: int
-    pixels: Future[Image.Image | None] = field(default_factory=Future)
+    photo: Future[Image.Image | None] = field(default_factory=Future)
 
 
 class NvjpegDecoder:
-    """Decodes on `device`; `cpu` does the same without a card. For any number of threads."""
+    """Decodes on `device`; `cpu` does the same without a GPU. Safe to call from many threads."""
 
     def __init__(self, device: str) -> None:
-        """Raises ImportError where there is no torchvision."""
+        """Raises ImportError if torchvision is not installed."""
         from torchvision import io as torchvision_io
 
         torch = load_torch()
         self._io, self._device = torchvision_io, device
-        self._waiting: deque[_Asked] = deque()
+        self._pending: deque[_Request] = deque()
         self._lock = threading.Lock()
         self._stream = None
-        if torch.device(device).type == "cuda":  # a stream of its own: never behind the encoder
+        if torch.device(device).type == "cuda":  # its own stream, so it never waits for the encoder
             self._stream = torch.cuda.Stream(device, priority=-1)
 
     def decode(self, data: bytes, shrink: int) -> Image.Image | None:
-        """The photo of a JPEG file in RGB, not turned; each pixel the mean of `shrink` × `shrink`.
+        """The photo of a JPEG file in RGB, not rotated; a pixel is the mean of `shrink` × `shrink`.
 
-        None where the card cannot decode it; it may still be a photo.
+        None if the GPU cannot decode it; Pillow may still be able to.
         """
-        asked = _Asked(data, shrink)
-        self._waiting.append(asked)
-        with self._lock:  # who comes in serves all that wait, so nobody waits for two rounds
-            together = [self._waiting.popleft() for _ in range(len(self._waiting))]
-            if together:
-                self._serve(together)
-        return asked.pixels.result()
+        request = _Request(data, shrink)
+        self._pending.append(request)
+        with (
+            self._lock
+        ):  # the thread that enters serves all requests, so none waits for two batches
+            batch = [self._pending.popleft() for _ in range(len(self._pending))]
+            if batch:
+                self._serve(batch)
+        return request.photo.result()
 
-    def _serve(self, together: Sequence[_Asked]) -> None:
-        """Answer each; if one makes all fail, each by itself."""
+    def _serve(self, batch: Sequence[_Request]) -> None:
+        """Answer every request; if the batch fails, decode each file by itself."""
         try:
-            photos: Sequence[Image.Image | None] = self.decode_all(together)
-        except Exception:  # whatever it is: they wait for an answer, and Pillow tells the reason
-            if len(together) > 1:
-                for asked in together:
-                    self._serve([asked])
+            photos: Sequence[Image.Image | None] = self.decode_batch(batch)
+        except (
+            Exception
+        ):  # any error: threads wait for an answer, and Pillow will report the reason
+            if len(batch) > 1:
+                for request in batch:
+                    self._serve([request])
                 return
             photos = [None]
-        for asked, photo in zip(together, photos, strict=True):
-            asked.pixels.set_result(photo)
+        for request, photo in zip(batch, photos, strict=True):
+            request.photo.set_result(photo)
 
-    def decode_all(self, together: Sequence[_Asked]) -> list[Image.Image]:
-        """Decode them in one go; raises RuntimeError where one of them is damaged."""
+    def decode_batch(self, batch: Sequence[_Request]) -> list[Image.Image]:
+        """Decode all files in one call. Raises RuntimeError if one of them is damaged."""
         torch = load_torch()
-        files = [torch.frombuffer(bytearray(a.data), dtype=torch.uint8) for a in together]
-        with torch.inference_mode(), torch.cuda.stream(self._stream) if self._stream else _NOTHING:
+        files = [torch.frombuffer(bytearray(r.data), dtype=torch.uint8) for r in batch]
+        stream: Any = torch.cuda.stream(self._stream) if self._stream else nullcontext()
+        with torch.inference_mode(), stream:
             decoded = self._io.decode_jpeg(files, self._io.ImageReadMode.RGB, device=self._device)
-            small = [_shrunk(d, a.shrink) for d, a in zip(decoded, together, strict=True)]
+            small = [_shrink(d, r.shrink) for d, r in zip(decoded, batch, strict=True)]
             return [Image.fromarray(pixels.cpu().numpy()) for pixels in small]
 
 
-_NOTHING: Any = nullcontext()
-
-
-def _shrunk(photo: Tensor, times: int) -> Tensor:
-    """uint8 [3, H, W] -> uint8 [ceil(H / times), ceil(W / times), 3], as Pillow's `reduce`."""
+def _shrink(photo: Tensor, factor: int) -> Tensor:
+    """uint8 [3, H, W] -> uint8 [ceil(H / factor), ceil(W / factor), 3], as Pillow's `reduce`."""
     mean = load_torch().nn.functional.avg_pool2d(
-        photo.float(), times, ceil_mode=True, count_include_pad=False
+        photo.float(), factor, ceil_mode=True, count_include_pad=False
     )
     small: Tensor = mean.round().to(photo.dtype).permute(1, 2, 0).contiguous()
     return small

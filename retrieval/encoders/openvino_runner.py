@@ -1,7 +1,7 @@
 """Run an OpenVINO graph over many photos, on all cores of the CPU.
 
-Each core takes its own photos, one small batch after the other: that suits caches, needs no waiting
-of threads for one another, and leaves room for the threads that decode.
+Each core computes its own photos, one small batch after the other. That suits the caches, keeps
+threads from waiting for one another, and leaves room for the threads that decode.
 """
 
 from __future__ import annotations
@@ -19,46 +19,46 @@ if TYPE_CHECKING:
 
 
 class CompiledGraph:
-    """A graph with one input, [tile, ...], and one output, float32 [tile, dim], compiled for here.
+    """A graph compiled for this CPU: one input [batch, ...], one output float32 [batch, dim].
 
     Safe to call from several threads; one call at a time is computed.
     """
 
-    def __init__(self, model: Model, tile: int, exact: bool = True) -> None:
-        """Compile `model` for batches of `tile`, which takes from 0.2 seconds to a few.
+    def __init__(self, model: Model, batch_size: int, float32_only: bool = True) -> None:
+        """Compile `model` for batches of `batch_size`, which takes from 0.2 seconds to a few.
 
-        exact: compute in float32. Otherwise OpenVINO may choose bfloat16 or float16 where the
-        processor is faster in it. Raises RuntimeError where OpenVINO cannot compile the graph.
+        float32_only: compute in float32. Otherwise OpenVINO may choose bfloat16 or float16 if the
+        processor is faster in it. Raises RuntimeError if OpenVINO cannot compile the graph.
         """
         openvino = load_openvino()
-        self._tile = tile
+        self._batch_size = batch_size
         self._lock = threading.Lock()
         shape = model.input(0).partial_shape
-        shape[0] = tile
+        shape[0] = batch_size
         model.reshape(shape)
         settings = {"PERFORMANCE_HINT": "THROUGHPUT", "ENABLE_CPU_PINNING": False}
-        if exact:
+        if float32_only:
             settings["INFERENCE_PRECISION_HINT"] = "f32"
         compiled = openvino.Core().compile_model(model, "CPU", settings)
         self.dim = int(compiled.output(0).shape[1])
         self._queue = openvino.AsyncInferQueue(compiled)
-        self._queue.set_callback(_keep)
+        self._queue.set_callback(_copy_rows)
 
     def run(self, photos: Array) -> Floats:
-        """[n, ...] as the input has it -> float32 [n, dim]."""
+        """Compute n photos, [n, ...] as the graph's input: float32 [n, dim]."""
         count = len(photos)
         result = np.empty((count, self.dim), np.float32)
         with self._lock:
-            for start in range(0, count, self._tile):
-                tile = photos[start : start + self._tile]
-                rows = result[start : start + len(tile)]
-                if len(tile) < self._tile:
-                    missing = np.zeros((self._tile - len(tile), *tile.shape[1:]), tile.dtype)
-                    tile = np.concatenate([tile, missing])
-                self._queue.start_async({0: tile}, rows)
+            for start in range(0, count, self._batch_size):
+                batch = photos[start : start + self._batch_size]
+                rows = result[start : start + len(batch)]
+                if len(batch) < self._batch_size:
+                    padding = (self._batch_size - len(batch), *batch.shape[1:])
+                    batch = np.concatenate([batch, np.zeros(padding, batch.dtype)])
+                self._queue.start_async({0: batch}, rows)
             self._queue.wait_all()
         return result
 
 
-def _keep(request: Any, rows: Floats) -> None:
+def _copy_rows(request: Any, rows: Floats) -> None:
     rows[:] = request.get_output_tensor(0).data[: len(rows)]

@@ -1,7 +1,7 @@
-"""Run a torch module over many photos or texts, on a graphics card for as long as it lasts.
+"""Run a torch module over many photos or texts, on the GPU, falling back to the CPU if it fails.
 
-A card that is full gets smaller batches; one that fails is told of in a sentence, and the CPU does
-that batch again and all that follow: nothing is lost.
+A GPU that runs out of memory gets smaller batches. A GPU that fails is reported in one sentence;
+the CPU then computes that batch again and all later ones, and nothing is lost.
 """
 
 from __future__ import annotations
@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 from indexes.arrays import Array, Floats
 from indexes.lazy_imports import load_torch
 from retrieval.encoders.base import Log
-from retrieval.encoders.cuda import Feed, Fetch, is_out_of_memory, measure_batch_size, short
+from retrieval.encoders.cuda import (
+    Download,
+    Uploader,
+    first_sentence,
+    is_out_of_memory,
+    measure_batch_size,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,34 +27,35 @@ if TYPE_CHECKING:
 Forward = Callable[[Any, Any], Any]
 """(module, batch [n, ...]) -> float32 [n, dim], both on one device."""
 
-_PROBE = 8  # photos that show what one takes
+_PROBE_SIZE = 8  # photos computed to measure the memory that one takes
 
 
 class ModuleRunner:
-    """A module and the device that it is on. Safe to call from several threads.
+    """A torch module and the device that it is on. Safe to call from several threads.
 
-    While a thread waits for its rows, the next one's batch is already on its way to the card.
+    While one thread waits for its rows, the batch of the next is already sent to the GPU.
     """
 
     def __init__(
         self,
         build: Callable[[], nn.Module],
         device: str,
-        on_cpu: int,
+        cpu_batch_size: int,
         log: Log = lambda _: None,
         bf16: bool = False,
         compile: bool = False,
     ) -> None:
-        """build: makes the module, on the CPU; called again where a card fails, since what was on
-        it is gone. on_cpu: items that the CPU computes at a time. bf16: compute in bfloat16 where
-        autocast may, on a card. compile: by torch.compile, there.
+        """build: creates the module on the CPU; called again if a GPU fails, because nothing can
+        be copied from it then. cpu_batch_size: items that the CPU computes at a time. bf16: on a
+        GPU, compute in bfloat16 where autocast allows it. compile: on a GPU, use torch.compile.
         """
-        self._build, self._on_cpu, self._log, self._bf16 = build, on_cpu, log, bf16
+        self._build, self._cpu_batch_size, self._log = build, cpu_batch_size, log
+        self._bf16 = bf16
         self._lock = threading.Lock()
         self._place(device, compile)
 
     def _place(self, device: str, compile: bool) -> None:
-        """Begin on a device with a new module; on the CPU where the card has no room for it."""
+        """Build the module on a device, or on the CPU if the GPU has no room for it."""
         try:
             module = self._build()
             if device != "cpu":
@@ -58,76 +65,81 @@ class ModuleRunner:
         except RuntimeError as error:
             if device == "cpu":
                 raise
-            self._leave(short(error))
+            self._fall_back_to_cpu(first_sentence(error))
             return
         self.module, self.device, self._compiled = module, device, compile
-        self._feed = Feed(device)
-        self._sizes: dict[Forward, int] = {}
+        self._uploader = Uploader(device)
+        self._batch_sizes: dict[Forward, int] = {}
 
     def run(self, forward: Forward, items: Sequence[Array]) -> Floats:
-        """What `forward` makes of n ≥ 1 arrays of one shape: float32 [n, dim]."""
+        """Apply `forward` to n ≥ 1 arrays of one shape: float32 [n, dim].
+
+        Raises RuntimeError if the CPU fails, too.
+        """
         while True:
             with self._lock:
-                device, fetch = self.device, None
-                size = min(len(items), self._sizes.get(forward, _PROBE))
+                device, download = self.device, None
+                size = min(len(items), self._batch_sizes.get(forward, _PROBE_SIZE))
                 try:
-                    size = min(len(items), self._size(forward, items))
-                    fetch = self._start(forward, items, size)
+                    size = min(len(items), self._batch_size(forward, items))
+                    download = self._submit(forward, items, size)
                 except RuntimeError as error:
                     if device == "cpu":
                         raise
-                    reason, full = short(error), is_out_of_memory(error)
-                if fetch is None:  # the error is gone by now, and what its frames held on the card
-                    self._retreat(forward, size, reason, full)
+                    reason, out_of_memory = first_sentence(error), is_out_of_memory(error)
+                # Outside `except`: the error's traceback would keep GPU memory in use.
+                if download is None:
+                    self._recover(forward, size, reason, out_of_memory)
                     continue
             try:
-                return fetch.wait()
+                return download.wait()
             except RuntimeError as error:
                 if device == "cpu":
                     raise
-                reason = short(error)
+                reason = first_sentence(error)
             with self._lock:
-                if self.device == device:  # else another thread has left it
-                    self._leave(reason)
+                if self.device == device:  # else another thread has fallen back already
+                    self._fall_back_to_cpu(reason)
 
-    def _start(self, forward: Forward, items: Sequence[Array], size: int) -> Fetch:
-        """Have all items computed, `size` at a time, without waiting for a card to finish."""
+    def _submit(self, forward: Forward, items: Sequence[Array], size: int) -> Download:
+        """Start computing all items, `size` at a time, without waiting for a GPU to finish."""
         torch = load_torch()
-        kind = torch.device(self.device).type
+        device_type = torch.device(self.device).type
+        use_bf16 = self._bf16 and self.device != "cpu"
         rows = []
         with (
             torch.inference_mode(),
-            torch.autocast(kind, torch.bfloat16, enabled=self._bf16 and self.device != "cpu"),
+            torch.autocast(device_type, torch.bfloat16, enabled=use_bf16),
         ):
             for start in range(0, len(items), size):
-                batch = self._feed.send(items[start : start + size])
+                batch = self._uploader.send(items[start : start + size])
                 rows.append(forward(self.module, batch).float())
-            return Fetch(torch.cat(rows))
+            return Download(torch.cat(rows))
 
-    def _size(self, forward: Forward, items: Sequence[Array]) -> int:
-        """How many items to compute at a time; found on a card by trying with a few."""
+    def _batch_size(self, forward: Forward, items: Sequence[Array]) -> int:
+        """How many items to compute at a time; measured on a GPU with a small probe."""
         if self.device == "cpu":
-            return self._on_cpu
-        if forward not in self._sizes and len(items) > _PROBE:
-            self._sizes[forward] = measure_batch_size(
-                self.device, _PROBE, lambda: self._start(forward, items[:_PROBE], _PROBE).wait()
+            return self._cpu_batch_size
+        if forward not in self._batch_sizes and len(items) > _PROBE_SIZE:
+            probe = items[:_PROBE_SIZE]
+            self._batch_sizes[forward] = measure_batch_size(
+                self.device, _PROBE_SIZE, lambda: self._submit(forward, probe, _PROBE_SIZE).wait()
             )
-        return self._sizes.get(forward, _PROBE)
+        return self._batch_sizes.get(forward, _PROBE_SIZE)
 
-    def _retreat(self, forward: Forward, size: int, reason: str, full: bool) -> None:
-        """Ask less of a card that is full; compute without torch.compile; or leave the card."""
-        if full and size > 1:
-            self._sizes[forward] = size // 2
+    def _recover(self, forward: Forward, size: int, reason: str, out_of_memory: bool) -> None:
+        """Halve the batch, or continue without torch.compile, or fall back to the CPU."""
+        if out_of_memory and size > 1:
+            self._batch_sizes[forward] = size // 2
             load_torch().cuda.empty_cache()
-        elif full:
-            self._leave("no memory is left on it for even one photo at a time")
-        elif self._compiled:  # it may be no more than the compiler
-            self._log(f"The compiled model cannot be computed ({reason}): going on without.")
+        elif out_of_memory:
+            self._fall_back_to_cpu("it has no memory left for even one photo")
+        elif self._compiled:  # perhaps only the compiler failed
+            self._log(f"The compiled model fails ({reason}): continuing without torch.compile.")
             self._place(self.device, False)
         else:
-            self._leave(reason)
+            self._fall_back_to_cpu(reason)
 
-    def _leave(self, reason: str) -> None:
-        """Go on on the CPU: nothing can be fetched from a card that failed."""
-        self._log(f"The graphics card cannot go on ({reason}): computing on the CPU.")
+    def _fall_back_to_cpu(self, reason: str) -> None:
+        self._log(f"The GPU failed ({reason}): falling back to the CPU.")
         self._place("cpu", False)

@@ -21,8 +21,8 @@ from indexes.atomic_write import atomic_write
 from indexes.lazy_imports import load_torch
 from retrieval.encoders.mini.encoder import FORMAT, MiniEncoder, read_tensors
 from retrieval.encoders.mini.image import ImageHead, ImageTower
-from retrieval.encoders.mini.quantization import bits_of
-from retrieval.encoders.mini.text import EPSILON, floats
+from retrieval.encoders.mini.quantization import weight_bits
+from retrieval.encoders.mini.text import EPSILON, float_tensor
 from retrieval.training.pretrained_towers import imagenet_names, int8_rows
 from retrieval.training.quantization import quantize
 
@@ -165,7 +165,7 @@ class DualEncoder(nn.Module):
         stored = read_tensors(folder / "model.safetensors", "")
         del stored["image.head.concepts"], stored["image.head.concepts.scale"]
         model = cls(config, as_floats(stored), tokenizer)
-        model.bits = bits_of(stored, "image.tower.")
+        model.bits = weight_bits(stored, "image.tower.")
         return model
 
     def write(
@@ -258,4 +258,4 @@ class DualEncoder(nn.Module):
 def as_floats(stored: Arrays) -> Arrays:
     """Stored tensors as float32, int8 codes times their scales, without the ranges of inputs."""
     names = [name for name in stored if not name.endswith((".scale", ".input"))]
-    return {name: floats(stored, name) for name in names}
+    return {name: float_tensor(stored, name) for name in names}

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from retrieval.datasets.captioned import ALL, CaptionedSet, part, read_captioned
+from retrieval.datasets.captioned import ALL, CaptionedSet, read_captioned, select_split
 from retrieval.errors import DataSetError
 from retrieval.training.options import DataOptions, Log
 
@@ -22,10 +22,10 @@ def training_and_held_out(options: DataOptions, log: Log) -> tuple[CaptionedSet,
     everything = read_captioned(options.dataset, ALL, options.images, options.skip_bad, log)
     splits = {photo.split for photo in everything.photos}
     split = options.split or ("train" if "train" in splits else ALL)
-    training = part(everything, split)
+    training = select_split(everything, split)
     held_out = options.held_out or ("val" if "val" in splits and split != ALL else None)
     if held_out is not None:
-        measured = part(everything, held_out)
+        measured = select_split(everything, held_out)
         names = {photo.name for photo in measured.photos}
         training = replace(
             training, photos=tuple(p for p in training.photos if p.name not in names)

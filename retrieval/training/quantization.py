@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from indexes.arrays import Array
 from indexes.lazy_imports import load_torch
 from retrieval.encoders.mini.image import ImageTower, SameConv
-from retrieval.encoders.mini.quantization import LEVELS, Levels
+from retrieval.encoders.mini.quantization import LEVELS, Quantization
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +41,7 @@ def quantize(tower: ImageTower, photos: NDArray[np.uint8]) -> Arrays:
 
     photos: typical photos, uint8 [n, S, S, 3]; each takes 20 MB of memory at 224 pixels. For each
     convolution NAME the result has `NAME.weight`, int8 in its shape, `NAME.weight.scale`, float32
-    [channels], `NAME.input` (`Levels.stored`) and `NAME.bias`, float16 [channels].
+    [channels], `NAME.input` (`Quantization.as_tensor`) and `NAME.bias`, float16 [channels].
     """
     return _Quantizer(tower).run(torch.from_numpy(photos).to(tower.stem.weight.device))
 
@@ -58,7 +58,7 @@ class _Quantizer:
     def run(self, photos: Tensor) -> Arrays:
         x = (photos.permute(0, 3, 1, 2).float() - 127.0) / 128.0
         # The levels of the first input are the 256 values of a pixel.
-        exact, quantized = self.convolution(self.tower.stem, x, x, Levels(1 / 128, 127))
+        exact, quantized = self.convolution(self.tower.stem, x, x, Quantization(1 / 128, 127))
         for block in self.tower.blocks:
             before = exact, quantized
             for part in (block.expand, block.depthwise, block.project):
@@ -70,7 +70,7 @@ class _Quantizer:
         return self.arrays
 
     def convolution(
-        self, layer: SameConv, exact: Tensor, quantized: Tensor, levels: Levels | None = None
+        self, layer: SameConv, exact: Tensor, quantized: Tensor, levels: Quantization | None = None
     ) -> tuple[Tensor, Tensor]:
         """Quantize one convolution; returns its output for the exact and for the rounded input."""
         name, weight, bias = self.names[layer], layer.weight, layer.bias
@@ -85,7 +85,7 @@ class _Quantizer:
         self.arrays |= {
             f"{name}.weight": codes.to(torch.int8).cpu().numpy(),
             f"{name}.weight.scale": scale.cpu().numpy(),
-            f"{name}.input": levels.stored(),
+            f"{name}.input": levels.as_tensor(),
             f"{name}.bias": (bias - shift).half().cpu().numpy(),
         }
         if layer.act:
@@ -93,14 +93,14 @@ class _Quantizer:
         return exact, quantized
 
 
-def round_to_levels(x: Tensor, levels: Levels) -> Tensor:
+def round_to_levels(x: Tensor, levels: Quantization) -> Tensor:
     """Every number replaced by the nearest level, in the shape of x."""
-    return torch.fake_quantize_per_tensor_affine(x, levels.step, levels.zero, 0, LEVELS - 1)
+    return torch.fake_quantize_per_tensor_affine(x, levels.scale, levels.zero_point, 0, LEVELS - 1)
 
 
-def _levels_for(x: Tensor) -> Levels:
+def _levels_for(x: Tensor) -> Quantization:
     """Levels that cover the range of `x`; they start at zero if no number is negative."""
     largest = max(float(x.abs().max()), 1e-6)
     if float(x.min()) >= 0:
-        return Levels(largest / (LEVELS - 1), 0)
-    return Levels(largest / (LEVELS // 2 - 1), LEVELS // 2)
+        return Quantization(largest / (LEVELS - 1), 0)
+    return Quantization(largest / (LEVELS // 2 - 1), LEVELS // 2)

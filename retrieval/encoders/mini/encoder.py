@@ -1,7 +1,7 @@
 """`mini`, the built-in encoder: small, offline, with its weights in the package.
 
-EfficientNet-Lite2 for photos and MiniLM for texts meet in one space of unit vectors. Texts need
-numpy alone, so that a search starts fast; OpenVINO, or torch where it is not to be had, is imported
+EfficientNet-Lite2 for photos and MiniLM for texts share one space of unit vectors. Texts need only
+numpy, which lets a search start fast. OpenVINO, or torch if OpenVINO is not available, is imported
 when the first photos are encoded.
 """
 
@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 
 from indexes.arrays import Array, Floats
 from retrieval.encoders.base import Log
-from retrieval.encoders.engine import Compute, torch_device, with_openvino
+from retrieval.encoders.engine import Compute, build_with_openvino, torch_device
 from retrieval.encoders.mini.text import TextEncoder
 from retrieval.errors import ModelError
 
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights" / "mini"
 FORMAT = 2
-_READ = (1, 2)  # 1 has no convolutions of 8 bits
+_READABLE_FORMATS = (1, 2)  # format 1 has no 8-bit convolutions
 
 
 class MiniEncoder:
-    """Photos and texts to float32 unit rows of `dim` numbers; compare them by inner product.
+    """Photos and texts to float32 unit rows of length `dim`; compare them by inner product.
 
     `fingerprint` is the first 16 hexadecimal digits of the weights file's BLAKE3 hash.
     """
@@ -46,9 +46,9 @@ class MiniEncoder:
     ) -> None:
         """Read the text side of `folder` (model.safetensors, tokenizer.json, config.json).
 
-        compute: for photos; texts are always computed on the CPU. log: receives a sentence where
-        that cannot be had.
-        Raises ModelError, naming the file, where one is missing, damaged or of another format.
+        compute: engine and device for photos; texts are always computed on the CPU. log: receives
+        a sentence if those are not available.
+        Raises ModelError, with the path, if a file is missing, damaged or of another format.
         """
         self.name = "mini" if folder == WEIGHTS else f"trained:{folder.resolve()}"
         self._compute, self._log = compute, log
@@ -59,36 +59,36 @@ class MiniEncoder:
         try:
             self.fingerprint = blake3().update_mmap(self._weights).hexdigest()[:16]
         except OSError as error:
-            raise ModelError(_remedy(self._weights, error)) from error
+            raise ModelError(_read_error(self._weights, error)) from error
         tokenizer = _read_tokenizer(folder / "tokenizer.json")
         try:
             self._text = TextEncoder(
                 read_tensors(self._weights, "text."), tokenizer, **self._config["text"]
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(_remedy(self._weights, error)) from error
+            raise ModelError(_read_error(self._weights, error)) from error
         self._image: GraphEncoder | ImageEncoder | None = None
         self._lock = threading.Lock()
 
     @property
     def device(self) -> str:
-        """Where photos are computed now; the first to ask has the image tower built."""
+        """Where photos are currently computed. The first call loads the image tower."""
         return self._image_encoder().device
 
     def prepare(self, photo: Image.Image) -> NDArray[np.uint8]:
-        """The whole of an upright photo, squashed to a square: uint8 [size, size, 3].
+        """Squash the whole of an upright photo to a square: uint8 [size, size, 3].
 
-        The model was trained on squashed photos, so nothing is cropped and nothing is padded.
-        Safe to call from several threads.
+        The model was trained on squashed photos: nothing is cropped, nothing is padded. Safe to
+        call from several threads.
         """
         rgb = photo if photo.mode == "RGB" else photo.convert("RGB")
         return np.array(squash(rgb, self.image_size), dtype=np.uint8)
 
     def encode_images(self, batch: Sequence[NDArray[np.uint8]]) -> Floats:
-        """Embeddings of prepared photos: float32 [n, dim], unit rows.
+        """Embed prepared photos: float32 [n, dim], unit rows.
 
-        The first call builds the image tower. Raises ValueError where a photo
-        did not come from `prepare`, and ModelError where the weights do not fit.
+        The first call loads the image tower. Raises ValueError if a photo did not come from
+        `prepare`, and ModelError if the weights do not fit.
         """
         if len(batch) == 0:
             return np.empty((0, self.dim), np.float32)
@@ -98,11 +98,11 @@ class MiniEncoder:
         return self._image_encoder().encode(batch)
 
     def encode_texts(self, texts: Sequence[str]) -> Floats:
-        """Embeddings of texts: float32 [n, dim], unit rows; past 128 tokens a text is cut."""
+        """Embed texts, truncated to 128 tokens: float32 [n, dim], unit rows."""
         return self._text.encode(texts)
 
     def encode_sentences(self, texts: Sequence[str]) -> Floats:
-        """Unit sentence vectors of MiniLM itself, float32 [n, 384]: texts compared with texts."""
+        """Unit sentence vectors of MiniLM, to compare texts with texts: float32 [n, 384]."""
         return self._text.sentences(texts)
 
     def _image_encoder(self) -> GraphEncoder | ImageEncoder:
@@ -111,64 +111,67 @@ class MiniEncoder:
                 try:
                     self._image = self._build_image_encoder()
                 except (KeyError, RuntimeError, TypeError, ValueError) as error:
-                    raise ModelError(_remedy(self._weights, error)) from error
+                    raise ModelError(_read_error(self._weights, error)) from error
             return self._image
 
     def _build_image_encoder(self) -> GraphEncoder | ImageEncoder:
         tensors = read_tensors(self._weights, "image.")
 
-        def graph() -> GraphEncoder:
+        def build_graph() -> GraphEncoder:
             from retrieval.encoders.mini.image_openvino import GraphEncoder
 
             return GraphEncoder(tensors, self._config["image"])
 
         if self._compute.device != "cuda" and (
-            encoder := with_openvino(self._compute, graph, self._log)
+            encoder := build_with_openvino(self._compute, build_graph, self._log)
         ):
             return encoder
         from retrieval.encoders.mini.image import ImageEncoder
 
-        # A graphics card is used only when asked for: decoding is slower than this model.
+        # A GPU is used only on request: decoding photos takes longer than this model does.
         device = torch_device(self._compute, self._log) if self._compute.device == "cuda" else "cpu"
         return ImageEncoder(
             tensors, self._config["image"], device, self._log, self._compute.compile
         )
 
     def torch_module(self) -> Any:
-        """The image tower as a torch module: uint8 [n, size, size, 3] to unit rows."""
-        from retrieval.encoders.mini.image import build_rows
+        """The image side as a torch module: uint8 [n, size, size, 3] to unit rows."""
+        from retrieval.encoders.mini.image import build_model
 
-        return build_rows(read_tensors(self._weights, "image."), self._config["image"])
+        return build_model(read_tensors(self._weights, "image."), self._config["image"])
 
 
 def squash(photo: Image.Image, size: int) -> Image.Image:
-    """The whole of an RGB photo as a square of `size` pixels; training looks at photos so, too."""
+    """Resize an RGB photo to a square of `size` pixels, ignoring its proportions.
+
+    Training prepares photos in the same way.
+    """
     return photo.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0)
 
 
 def read_tensors(path: Path, prefix: str) -> dict[str, Array]:
-    """The tensors of a safetensors file whose names start with `prefix`, which is taken off.
+    """The tensors of a safetensors file whose names start with `prefix`, named without it.
 
-    Raises ModelError where the file is missing or damaged.
+    Raises ModelError if the file is missing or damaged.
     """
     try:
         with safe_open(path, framework="numpy") as file:
             names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
             return {name.removeprefix(prefix): file.get_tensor(name) for name in names}
     except (OSError, SafetensorError) as error:
-        raise ModelError(_remedy(path, error)) from error
+        raise ModelError(_read_error(path, error)) from error
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if config["format"] not in _READ:
-            raise ModelError(_remedy(path, f"format {config['format']}, not {FORMAT}"))
+        if config["format"] not in _READABLE_FORMATS:
+            raise ModelError(_read_error(path, f"format {config['format']}, not {FORMAT}"))
         for name in ("dim", "text", "image"):
             if name not in config:
-                raise ModelError(_remedy(path, f"no {name}"))
+                raise ModelError(_read_error(path, f"no {name}"))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(_remedy(path, error)) from error
+        raise ModelError(_read_error(path, error)) from error
     return config
 
 
@@ -176,9 +179,9 @@ def _read_tokenizer(path: Path) -> Tokenizer:
     try:
         return Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:  # the tokenizers package raises bare Exception for a bad file
-        raise ModelError(_remedy(path, error)) from error
+        raise ModelError(_read_error(path, error)) from error
 
 
-def _remedy(path: Path, reason: object) -> str:
+def _read_error(path: Path, reason: object) -> str:
     reason = f"{type(reason).__name__}: {reason}" if isinstance(reason, Exception) else reason
     return f"The built-in model cannot be read from {path} ({reason}). Install the package again."

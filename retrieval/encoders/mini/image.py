@@ -1,7 +1,7 @@
-"""The image tower of `mini`: EfficientNet-Lite2 with its batch normalisation folded away.
+"""The image side of `mini` in torch: EfficientNet-Lite2 with its batch normalisation folded in.
 
-Importing this module imports torch, so `MiniEncoder` does it when the first photos are encoded.
-The tower turns photos into a grid of features, the head turns a grid into an embedding.
+The tower turns photos into a grid of features, the head turns a grid into an embedding. Importing
+this module imports torch, so `MiniEncoder` does that when the first photos are encoded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from indexes.lazy_imports import load_torch
 from retrieval.encoders.base import Log
-from retrieval.encoders.mini.text import below, floats
+from retrieval.encoders.mini.text import float_tensor, strip_prefix
 from retrieval.encoders.torch_runner import ModuleRunner
 
 if TYPE_CHECKING:
@@ -25,14 +25,14 @@ else:
     nn = torch.nn
     functional = torch.nn.functional
 
-_ON_CPU = 8  # photos at a time; more do not stay in a processor's cache
+_CPU_BATCH_SIZE = 8  # photos; more do not fit into the processor's cache
 
 
 class SameConv(nn.Module):
-    """Convolution with TensorFlow's 'same' padding, a bias and, if asked, ReLU6 after it.
+    """Convolution with TensorFlow's 'same' padding, a bias and, if `act`, a ReLU6.
 
-    (B, C_in, H, W) -> (B, C_out, ceil(H / stride), ceil(W / stride)). TensorFlow pads the right
-    and the bottom one more than the left and the top where the padding is odd.
+    (B, C_in, H, W) -> (B, C_out, ceil(H / stride), ceil(W / stride)). If the padding is odd,
+    TensorFlow pads the right and the bottom by one more than the left and the top.
     """
 
     def __init__(
@@ -54,32 +54,32 @@ class SameConv(nn.Module):
         return functional.relu6(x, inplace=True) if self.act else x
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """The convolution itself, by these weights."""
+        """The convolution alone, with the given weights."""
         kernel = weight.shape[2]
-        before = kernel // 2
+        padding = kernel // 2
         if self.stride > 1:
-            rows, columns = (_missing(size, kernel, self.stride) for size in x.shape[2:])
-            left, above = columns // 2, rows // 2
-            x = functional.pad(x, (left, columns - left, above, rows - above))
-            before = 0
-        return functional.conv2d(x, weight, bias, self.stride, before, 1, self.groups)
+            rows, columns = (_total_padding(size, kernel, self.stride) for size in x.shape[2:])
+            left, top = columns // 2, rows // 2
+            x = functional.pad(x, (left, columns - left, top, rows - top))
+            padding = 0
+        return functional.conv2d(x, weight, bias, self.stride, padding, 1, self.groups)
 
 
-def _missing(size: int, kernel: int, stride: int) -> int:
-    """Padding in all, both sides together, that makes the output ceil(size / stride) long."""
+def _total_padding(size: int, kernel: int, stride: int) -> int:
+    """Padding of both sides together that makes the output ceil(size / stride) long."""
     return max((-(-size // stride) - 1) * stride + kernel - size, 0)
 
 
 class InvertedResidual(nn.Module):
-    """Widen by 1x1, filter each channel, narrow by 1x1; add the input where shapes allow.
+    """Expand by 1x1, filter each channel, project by 1x1; add the input if the shapes are equal.
 
-    Sandler et al., MobileNetV2, 2018; without squeeze-and-excitation, as EfficientNet-Lite is.
+    Sandler et al., MobileNetV2, 2018; without squeeze-and-excitation, as in EfficientNet-Lite.
     """
 
-    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int, widen: int) -> None:
+    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
-        middle = c_in * widen
-        self.expand = SameConv(c_in, middle) if widen > 1 else nn.Identity()
+        middle = c_in * expansion
+        self.expand = SameConv(c_in, middle) if expansion > 1 else nn.Identity()
         self.depthwise = SameConv(middle, middle, kernel, stride, groups=middle)
         self.project = SameConv(middle, c_out, act=False)
         self.residual = stride == 1 and c_in == c_out
@@ -92,18 +92,18 @@ class InvertedResidual(nn.Module):
 class ImageTower(nn.Module):
     """Photos to a grid of features.
 
-    `stages` lists (repeats, kernel, stride, widening, channels), `stem` and `top` count the
-    channels of the first and the last convolution (Tan and Le, EfficientNet, 2019, table 1).
+    stages: (repeats, kernel, stride, expansion, channels) of each; stem, top: channels of the first
+    and of the last convolution (Tan and Le, EfficientNet, 2019, table 1).
     """
 
     def __init__(self, stem: int, stages: Sequence[Sequence[int]], top: int) -> None:
         super().__init__()
         self.stem = SameConv(3, stem, 3, 2)
         blocks, c_in = [], stem
-        for repeats, kernel, stride, widen, channels in stages:
+        for repeats, kernel, stride, expansion, channels in stages:
             for position in range(repeats):
-                step = stride if position == 0 else 1
-                blocks.append(InvertedResidual(c_in, channels, kernel, step, widen))
+                block_stride = stride if position == 0 else 1
+                blocks.append(InvertedResidual(c_in, channels, kernel, block_stride, expansion))
                 c_in = channels
         self.blocks = nn.Sequential(*blocks)
         self.top = SameConv(c_in, top)
@@ -119,10 +119,10 @@ class ImageTower(nn.Module):
 class ImageHead(nn.Module):
     """A grid of features to a unit row of the space shared with the texts.
 
-    The mean of the grid and `queries` attention-weighted means of it go through a linear map.
-    To that is added what the ImageNet classifier saw: the mean of its classes' text embeddings
-    weighted by their probabilities (Norouzi et al., ConSE, 2014), which knows things that
-    the captioned photos never showed.
+    A linear layer maps the mean of the grid and `queries` attention-weighted means of it. Added to
+    its output is the mean of the ImageNet classes' text embeddings, weighted by the classifier's
+    probabilities (Norouzi et al., ConSE, 2014). It knows things that no captioned photo of the
+    training set shows.
     """
 
     def __init__(self, channels: int, queries: int, dim: int, classes: int) -> None:
@@ -132,24 +132,27 @@ class ImageHead(nn.Module):
         self.classifier = nn.Linear(channels, classes)
         self.gate = nn.Parameter(torch.ones(()))
         self.log_sharpness = nn.Parameter(torch.zeros(()))
-        self.dropout = 0.0  # of the linear map's input
+        self.dropout = 0.0  # of the linear layer's input
 
     def forward(self, grid: Tensor, concepts: Tensor) -> Tensor:
-        """(B, cells, channels) and the classes' (classes, dim) -> (B, dim), unit rows."""
+        """grid (B, cells, channels), concepts (classes, dim) -> (B, dim), unit rows.
+
+        concepts: the text embeddings of the classes.
+        """
         mean = grid.mean(1)
-        views = mean[:, None]
+        pooled = mean[:, None]
         if self.query is not None:
             attention = self.query(grid).softmax(1)  # (B, cells, queries)
-            views = torch.cat([views, attention.transpose(1, 2) @ grid], 1)
-        views = functional.layer_norm(views, (self.classifier.in_features,)).flatten(1)
-        out = self.linear(functional.dropout(views, self.dropout, self.training))
-        seen = (self.classifier(mean) * self.log_sharpness.exp()).softmax(1) @ concepts
-        row: Tensor = out + self.gate * functional.normalize(seen, dim=1)
+            pooled = torch.cat([pooled, attention.transpose(1, 2) @ grid], 1)
+        pooled = functional.layer_norm(pooled, (self.classifier.in_features,)).flatten(1)
+        out = self.linear(functional.dropout(pooled, self.dropout, self.training))
+        classes = (self.classifier(mean) * self.log_sharpness.exp()).softmax(1) @ concepts
+        row: Tensor = out + self.gate * functional.normalize(classes, dim=1)
         return functional.normalize(row, dim=1)
 
 
-class ImageRows(nn.Module):
-    """Tower and head in one: photos to embeddings."""
+class ImageModel(nn.Module):
+    """Tower and head together: photos to embeddings."""
 
     concepts: Tensor
 
@@ -164,27 +167,27 @@ class ImageRows(nn.Module):
         return rows
 
 
-def build_rows(weights: Mapping[str, np.ndarray], shape: Mapping[str, Any]) -> ImageRows:
-    """The module of the packaged weights, for inference.
+def build_model(weights: Mapping[str, np.ndarray], shape: Mapping[str, Any]) -> ImageModel:
+    """The model with these weights, for inference.
 
-    `weights` are named `tower.*` and `head.*`, `shape` is config.json's `image`. All in float32:
-    bfloat16 is twice as fast where there is hardware for it, but its embeddings are as far as
-    cosine 0.983 from these.
-    Raises KeyError or RuntimeError where the weights are not of this shape.
+    weights: named `tower.*` and `head.*`; shape: `image` in config.json. It computes in float32.
+    bfloat16 is twice as fast on hardware that supports it, but the cosine between its embeddings
+    and these goes down to 0.983.
+    Raises KeyError or RuntimeError if the weights do not have this shape.
     """
-    tower = build_tower(shape, below(weights, "tower."))
-    head = below(weights, "head.")
+    tower = build_tower(shape, strip_prefix(weights, "tower."))
+    head = strip_prefix(weights, "head.")
     state = _state(head)
     concepts = state.pop("concepts")
     classes = len(state["classifier.weight"])
     with torch.device("meta"):
         module = ImageHead(shape["top"], shape["queries"], concepts.shape[1], classes)
     module.load_state_dict(state, assign=True)
-    return ImageRows(tower, module, concepts).requires_grad_(False).eval()
+    return ImageModel(tower, module, concepts).requires_grad_(False).eval()
 
 
 class ImageEncoder:
-    """Prepared photos to embeddings, on `device`, by the packaged weights."""
+    """Prepared photos to embeddings, on `device`."""
 
     def __init__(
         self,
@@ -194,40 +197,40 @@ class ImageEncoder:
         log: Log = lambda _: None,
         compile: bool = False,
     ) -> None:
-        """As `build_rows`; the rest as `ModuleRunner`."""
+        """weights, shape: as for `build_model`; the rest as for `ModuleRunner`."""
         self._runner = ModuleRunner(
-            lambda: build_rows(weights, shape), device, _ON_CPU, log, compile=compile
+            lambda: build_model(weights, shape), device, _CPU_BATCH_SIZE, log, compile=compile
         )
 
     @property
     def device(self) -> str:
-        """Where photos are computed now."""
+        """Where photos are currently computed, as torch names it."""
         return self._runner.device
 
     def encode(self, photos: Sequence[np.ndarray]) -> np.ndarray:
         """n of uint8 [S, S, 3] -> float32 [n, dim], unit rows."""
-        return self._runner.run(_rows, photos)
+        return self._runner.run(_forward, photos)
 
 
-def _rows(module: ImageRows, photos: Tensor) -> Tensor:
-    rows: Tensor = module(photos)
+def _forward(model: ImageModel, photos: Tensor) -> Tensor:
+    rows: Tensor = model(photos)
     return rows
 
 
 def fast_dtype() -> torch.dtype:
-    """bfloat16 where the processor has instructions for it, else float32; for training only."""
-    native = ("avx512_bf16", "amx_bf16")
-    has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return torch.bfloat16 if any(has.get(name) for name in native) else torch.float32
+    """bfloat16 if the processor has instructions for it, else float32; for training only."""
+    names = ("avx512_bf16", "amx_bf16")
+    features = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return torch.bfloat16 if any(features.get(name) for name in names) else torch.float32
 
 
 def build_tower(shape: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> ImageTower:
     """An `ImageTower` of `shape` ({stem, stages, top}) with `weights`, ready for inference.
 
-    `weights` are named as the module's parameters, with `NAME.scale` where they are of 8 bits.
-    Those are computed with as floats, and what enters a convolution is not rounded as OpenVINO
-    rounds it: torch is three times as slow with that, and embeddings are at cosine 0.999 to those
-    without. Raises RuntimeError or ValueError where they do not fit.
+    weights: named as the module's parameters, with `NAME.scale` for those in 8 bits. 8-bit weights
+    are converted to floats, and the inputs of convolutions are not quantized as they are in
+    OpenVINO: that would make torch three times as slow, and the cosine between embeddings with and
+    without it is 0.999. Raises RuntimeError or ValueError if the weights do not fit.
     """
     with torch.device("meta"):
         tower = ImageTower(shape["stem"], shape["stages"], shape["top"])
@@ -238,6 +241,6 @@ def build_tower(shape: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> 
 
 
 def _state(weights: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-    """Tensors of a model file as float32 for `load_state_dict`."""
+    """The tensors of a model file as float32, for `load_state_dict`."""
     names = [name for name in weights if not name.endswith(".scale")]
-    return {name: torch.from_numpy(floats(weights, name)) for name in names}
+    return {name: torch.from_numpy(float_tensor(weights, name)) for name in names}

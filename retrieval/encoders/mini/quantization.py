@@ -1,8 +1,8 @@
-"""The 256 levels that an 8-bit convolution of `mini` rounds what it is given to.
+"""The 8-bit quantization of what enters the convolutions of `mini`.
 
-A convolution with int8 weights has, beside them, `NAME.input`: the step between two levels and the
-number of the level that stands for zero. Jacob et al., Quantization and Training of Neural Networks
-for Efficient Integer-Arithmetic-Only Inference, 2018.
+A convolution with int8 weights has a tensor `NAME.input` that holds the scale and the zero point of
+its input. Jacob et al., Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference, 2018.
 """
 
 from __future__ import annotations
@@ -19,44 +19,46 @@ LEVELS = 256
 
 
 @dataclass(frozen=True)
-class Levels:
-    """(number - zero) * step, for numbers from 0 to 255."""
+class Quantization:
+    """The values (q - zero_point) * scale for integers q from 0 to 255."""
 
-    step: float
-    zero: int
+    scale: float
+    zero_point: int
 
     def __post_init__(self) -> None:
-        if not (0 < self.step < math.inf and 0 <= self.zero < LEVELS):
-            raise ValueError(f"no levels have the step {self.step} and the zero {self.zero}")
+        if not (0 < self.scale < math.inf and 0 <= self.zero_point < LEVELS):
+            raise ValueError(f"bad quantization: scale {self.scale}, zero point {self.zero_point}")
 
     @property
     def low(self) -> float:
-        return -self.zero * self.step
+        """The lowest value."""
+        return -self.zero_point * self.scale
 
     @property
     def high(self) -> float:
-        return (LEVELS - 1 - self.zero) * self.step
+        """The highest value."""
+        return (LEVELS - 1 - self.zero_point) * self.scale
 
-    def stored(self) -> Floats:
+    def as_tensor(self) -> Floats:
         """As a tensor of a model file: float32 [2]."""
-        return np.array([self.step, self.zero], np.float32)
+        return np.array([self.scale, self.zero_point], np.float32)
 
 
-def levels_of(weights: Mapping[str, Array], name: str) -> Levels | None:
-    """The levels of the convolution `name`, none where it computes in floats.
+def input_quantization(weights: Mapping[str, Array], name: str) -> Quantization | None:
+    """How the input of the convolution `name` is quantized; None if it computes in floats.
 
-    Raises ValueError where they are no levels.
+    Raises ValueError if the tensor does not hold a scale and a zero point.
     """
-    stored = weights.get(f"{name}.input")
-    if stored is None:
+    tensor = weights.get(f"{name}.input")
+    if tensor is None:
         return None
-    step, zero = np.asarray(stored, np.float32).reshape(2).tolist()
-    return Levels(step, int(zero) if math.isfinite(zero) else -1)
+    scale, zero_point = np.asarray(tensor, np.float32).reshape(2).tolist()
+    return Quantization(scale, int(zero_point) if math.isfinite(zero_point) else -1)
 
 
-def bits_of(weights: Mapping[str, Array], tower: str) -> int:
-    """8 or 16: what the tower's convolutions are stored in, all of them alike.
+def weight_bits(weights: Mapping[str, Array], tower: str) -> int:
+    """The bits, 8 or 16, that the weights of all convolutions of a tower are stored in.
 
-    tower: what the names of its tensors begin with.
+    tower: the prefix of its tensors' names.
     """
     return 8 if f"{tower}stem.input" in weights else 16

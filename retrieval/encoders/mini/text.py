@@ -1,8 +1,8 @@
 """The text tower of `mini`: MiniLM (6 layers, 384 wide) computed in plain numpy.
 
-A search from the command line encodes one short query, and importing a deep-learning library
-takes longer than that; numpy does it in milliseconds. Lists of texts are cut into batches, one a
-core: threads inside a product of matrices this small wait for one another more than they work.
+A search from the command line encodes one short query. Importing a deep-learning library takes
+longer than that; numpy needs milliseconds. Lists of texts are split into batches, one per core,
+because threads inside a product of such small matrices mostly wait for one another.
 """
 
 from __future__ import annotations
@@ -21,72 +21,73 @@ from tokenizers import Tokenizer
 from indexes.arrays import Array, Floats
 
 EPSILON = 1e-12  # of the layer normalisations, as BERT was trained
-_IN_CACHE = 1 << 15  # numbers, whose intermediate results stay in a core's cache
+_CHUNK = 1 << 15  # numbers whose intermediate results fit into a core's cache
 
 
 class Int8Matrix:
-    """A matrix kept as int8 rows with one scale each: row i is codes[i] * scales[i]."""
+    """A matrix stored as int8 rows with one scale each: row i is codes[i] * scales[i]."""
 
     def __init__(self, codes: NDArray[np.int8], scales: NDArray[np.floating[Any]]) -> None:
-        """`codes` is int8 [rows, columns], `scales` is [rows]; raises ValueError otherwise."""
+        """codes: int8 [rows, columns]; scales: [rows]. Raises ValueError for other shapes."""
         if codes.dtype != np.int8 or codes.ndim != 2 or scales.shape != codes.shape[:1]:
-            raise ValueError("int8 codes need two dimensions and one scale a row")
+            raise ValueError("int8 codes need two dimensions and one scale per row")
         self.codes, self.scales = codes, scales.astype(np.float32)
 
-    def rows(self, which: NDArray[np.integer[Any]]) -> Floats:
-        """Rows by number, any shape of numbers: float32 [*which.shape, columns]."""
-        codes: Floats = self.codes[which].astype(np.float32)
-        codes *= self.scales[which][..., None]
-        return codes
+    def rows(self, indices: NDArray[np.integer[Any]]) -> Floats:
+        """Rows by index, for indices of any shape: float32 [*indices.shape, columns]."""
+        values: Floats = self.codes[indices].astype(np.float32)
+        values *= self.scales[indices][..., None]
+        return values
 
-    def whole(self) -> Floats:
+    def dequantize(self) -> Floats:
         """The whole matrix, float32 [rows, columns]."""
         return self.rows(np.arange(len(self.codes)))
 
     def transposed(self) -> Floats:
-        """The whole matrix, float32 [columns, rows], laid out for rows that multiply it.
+        """The whole matrix transposed, float32 [columns, rows], contiguous in memory.
 
-        From the left, a few rows are multiplied by it twice as fast as by a transposed view.
+        Multiplying a few rows by it is twice as fast as by a transposed view.
         """
         return np.multiply(np.ascontiguousarray(self.codes.T), self.scales, dtype=np.float32)
 
 
-def floats(weights: Mapping[str, Array], name: str) -> Floats:
-    """The tensor `name` of a model file as float32, in its own shape: where `NAME.scale` is there,
-    int8 codes times the scale of their row (of a convolution, of their channel).
+def float_tensor(weights: Mapping[str, Array], name: str) -> Floats:
+    """The tensor `name` of a model file as float32, in its own shape.
 
-    Raises KeyError where it is missing, ValueError where codes and scales do not fit.
+    If the file has `NAME.scale`, the tensor holds int8 codes, to be multiplied by the scale of
+    their row (of their output channel in a convolution). Raises KeyError if the tensor is missing,
+    ValueError if codes and scales do not match.
     """
     value = weights[name]
     if f"{name}.scale" not in weights:
         return np.asarray(value, np.float32)
     codes = value.reshape(len(value), -1)
-    return Int8Matrix(codes, weights[f"{name}.scale"]).whole().reshape(value.shape)
+    return Int8Matrix(codes, weights[f"{name}.scale"]).dequantize().reshape(value.shape)
 
 
 class TextEncoder:
-    """Texts to unit rows of the shared space: the tower, then the head learned with photos."""
+    """Texts to unit rows of the shared space: the tower, then the head trained with photos."""
 
     def __init__(
         self, weights: Mapping[str, Array], tokenizer: Tokenizer, heads: int, longest: int
     ) -> None:
-        """Weights named `tower.*` and `head.*`; raises as `TextTower` does."""
-        self._tower = TextTower(below(weights, "tower."), tokenizer, heads, longest)
-        self._head = {k: v.astype(np.float32) for k, v in below(weights, "head.").items()}
+        """weights: named `tower.*` and `head.*`. Raises the errors of `TextTower`."""
+        self._tower = TextTower(strip_prefix(weights, "tower."), tokenizer, heads, longest)
+        self._head = {k: v.astype(np.float32) for k, v in strip_prefix(weights, "head.").items()}
         self.dim = len(self._head["down.bias"])
 
     def encode(self, texts: Sequence[str]) -> Floats:
-        """float32 [n, dim], unit rows: normalise(s + W2 gelu(W1 s + b1) + b2) of sentence s."""
+        """normalise(s + W2 gelu(W1 s + b1) + b2) for sentence vectors s: float32 [n, dim]."""
         if len(texts) == 0:
             return np.empty((0, self.dim), np.float32)
-        sentence = self.sentences(texts)
-        hidden = gelu(sentence @ self._head["up.weight"].T + self._head["up.bias"])
-        moved = sentence + hidden @ self._head["down.weight"].T + self._head["down.bias"]
-        moved /= np.linalg.norm(moved, axis=1, keepdims=True)
-        return np.asarray(moved, np.float32)
+        sentences = self.sentences(texts)
+        hidden = gelu(sentences @ self._head["up.weight"].T + self._head["up.bias"])
+        rows = sentences + hidden @ self._head["down.weight"].T + self._head["down.bias"]
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        return np.asarray(rows, np.float32)
 
     def sentences(self, texts: Sequence[str]) -> Floats:
-        """The tower alone: unit sentence vectors, float32 [n, width], to compare texts by."""
+        """Unit sentence vectors of the tower alone, to compare texts: float32 [n, width]."""
         return self._tower.encode(texts)
 
 
@@ -99,33 +100,33 @@ class TextTower:
     def __init__(
         self, weights: Mapping[str, Array], tokenizer: Tokenizer, heads: int, longest: int
     ) -> None:
-        """Weights by name: float arrays, or int8 `NAME` with `NAME.scale`.
+        """weights: float arrays, or int8 `NAME` with `NAME.scale`. longest: tokens of a text.
 
-        Raises KeyError or ValueError where `weights` are not those of such a tower.
+        Raises KeyError or ValueError if `weights` do not belong to such a tower.
         """
         self._tokenizer = tokenizer
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(longest)
         self._heads = heads
-        self._words = Int8Matrix(weights["words"], weights["words.scale"])
-        self._places = weights["places"].astype(np.float32)
-        self._norm = _pair(weights, "norm")
+        self._token_embeddings = Int8Matrix(weights["words"], weights["words.scale"])
+        self._position_embeddings = weights["places"].astype(np.float32)
+        self._norm = _norm_weights(weights, "norm")
         self._layers: list[dict[str, Floats]] = []
         while f"layers.{len(self._layers)}.qkv.weight" in weights:
             self._layers.append(_layer(weights, f"layers.{len(self._layers)}."))
 
     def encode(self, texts: Sequence[str], batch: int = 32) -> Floats:
-        """Unit sentence vectors, float32 [n, 384]; texts past the longest length are cut.
+        """Unit sentence vectors, float32 [n, 384]; longer texts are truncated.
 
-        Texts are sorted by length first, so that a batch carries little padding.
+        Texts are sorted by length first, to keep the padding of a batch small.
         """
-        result = np.empty((len(texts), self._places.shape[1]), np.float32)
+        result = np.empty((len(texts), self._position_embeddings.shape[1]), np.float32)
         tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
         batches = [order[start : start + batch] for start in range(0, len(order), batch)]
 
-        def forward(chosen: Sequence[int]) -> None:
-            result[chosen] = self._forward([tokens[i] for i in chosen])
+        def forward(indices: Sequence[int]) -> None:
+            result[indices] = self._forward([tokens[i] for i in indices])
 
         with _blas().limit(limits=1, user_api="blas"):
             if len(batches) == 1:
@@ -136,52 +137,54 @@ class TextTower:
         return result
 
     def _forward(self, tokens: Sequence[Sequence[int]]) -> Floats:
-        """One padded batch: B lists of at most T token numbers -> (B, 384)."""
+        """One padded batch: B lists of at most T token ids -> (B, 384)."""
         lengths = np.array([len(ids) for ids in tokens])
         length = int(lengths.max())
         ids = np.zeros((len(tokens), length), np.int64)
         for row, line in zip(ids, tokens, strict=True):
             row[: len(line)] = line
-        real = np.arange(length) < lengths[:, None]  # (B, T)
-        x = _normalised(self._words.rows(ids) + self._places[:length], *self._norm)
-        unseen = np.where(real, 0.0, -1e9).astype(np.float32)[:, None, None, :]  # (B, 1, 1, T)
+        is_token = np.arange(length) < lengths[:, None]  # (B, T)
+        x = _layer_norm(
+            self._token_embeddings.rows(ids) + self._position_embeddings[:length], *self._norm
+        )
+        mask = np.where(is_token, 0.0, -1e9).astype(np.float32)[:, None, None, :]  # (B, 1, 1, T)
         for layer in self._layers:
-            x = self._block(x, layer, unseen)
-        mean: Floats = np.einsum("btc,bt->bc", x, real.astype(np.float32))
+            x = self._block(x, layer, mask)
+        mean: Floats = np.einsum("btc,bt->bc", x, is_token.astype(np.float32))
         mean /= np.linalg.norm(mean, axis=1, keepdims=True)
         return mean
 
-    def _block(self, x: Floats, layer: Mapping[str, Floats], unseen: Floats) -> Floats:
-        """Attention, then the perceptron, each added to its input and normalised: (B, T, C)."""
+    def _block(self, x: Floats, layer: Mapping[str, Floats], mask: Floats) -> Floats:
+        """Attention, then an MLP, each added to its input and normalised: (B, T, C)."""
         b, t, c = x.shape
         flat = x.reshape(b * t, c)
         qkv = flat @ layer["qkv.weight"] + layer["qkv.bias"]
         q, k, v = qkv.reshape(b, t, 3, self._heads, -1).transpose(2, 0, 3, 1, 4)  # (B, H, T, D)
-        logits = q @ k.transpose(0, 1, 3, 2) / np.float32(np.sqrt(q.shape[-1])) + unseen
+        logits = q @ k.transpose(0, 1, 3, 2) / np.float32(np.sqrt(q.shape[-1])) + mask
         attention = np.exp(logits - logits.max(-1, keepdims=True))
         attention /= attention.sum(-1, keepdims=True)
-        seen = (attention @ v).transpose(0, 2, 1, 3).reshape(b * t, c)
-        flat = flat + (seen @ layer["out.weight"] + layer["out.bias"])
-        flat = _normalised(flat, layer["norm1.weight"], layer["norm1.bias"])
-        wide = gelu(flat @ layer["up.weight"] + layer["up.bias"])
-        flat = flat + (wide @ layer["down.weight"] + layer["down.bias"])
-        return _normalised(flat, layer["norm2.weight"], layer["norm2.bias"]).reshape(b, t, c)
+        attended = (attention @ v).transpose(0, 2, 1, 3).reshape(b * t, c)
+        flat = flat + (attended @ layer["out.weight"] + layer["out.bias"])
+        flat = _layer_norm(flat, layer["norm1.weight"], layer["norm1.bias"])
+        hidden = gelu(flat @ layer["up.weight"] + layer["up.bias"])
+        flat = flat + (hidden @ layer["down.weight"] + layer["down.bias"])
+        return _layer_norm(flat, layer["norm2.weight"], layer["norm2.bias"]).reshape(b, t, c)
 
 
-def below(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
-    """The arrays whose names start with `prefix`, by the rest of their names."""
+def strip_prefix(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+    """The arrays whose names start with `prefix`, named without it."""
     return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
 
 def gelu(x: Floats) -> Floats:
     """x * Phi(x), elementwise, in x's shape.
 
-    The error function is Abramowitz and Stegun's 7.1.26, off by at most 1.5e-7.
+    The error function is Abramowitz and Stegun's 7.1.26, with an error of at most 1.5e-7.
     """
     result = np.empty(x.shape, np.float32)
     flat, out = np.ascontiguousarray(x).reshape(-1), result.reshape(-1)
-    for start in range(0, flat.size, _IN_CACHE):
-        _gelu(flat[start : start + _IN_CACHE], out[start : start + _IN_CACHE])
+    for start in range(0, flat.size, _CHUNK):
+        _gelu(flat[start : start + _CHUNK], out[start : start + _CHUNK])
     return result
 
 
@@ -196,36 +199,36 @@ def _gelu(x: Floats, out: Floats) -> None:
         poly += np.float32(factor)
         poly *= t
     np.multiply(z, -z, out=z)
-    poly *= np.exp(z, out=z)  # 1 - erf(|x| / sqrt 2), twice the tail beyond |x|
+    poly *= np.exp(z, out=z)  # 1 - erf(|x| / sqrt 2), twice the tail above |x|
     poly *= np.float32(0.5)
-    poly *= np.abs(x)  # what x loses where it is positive, and all that is left where it is not
+    poly *= np.abs(x)  # subtracted from x where x > 0; minus the result elsewhere
     np.maximum(x, np.float32(0.0), out=out)
     out -= poly
 
 
 @cache
 def _blas() -> ThreadpoolController:
-    """The libraries that multiply numpy's matrices, found once."""
+    """Controls the threads of numpy's BLAS library; looked up once."""
     return ThreadpoolController()
 
 
 def _layer(weights: Mapping[str, Array], prefix: str) -> dict[str, Floats]:
-    """One layer's arrays, matrices as (in, out) so that rows of x multiply them from the left."""
+    """The arrays of one layer; matrices are (in, out), to be multiplied by rows from the left."""
     layer: dict[str, Floats] = {}
     for name in ("qkv", "out", "up", "down"):
         key = f"{prefix}{name}.weight"
         layer[f"{name}.weight"] = Int8Matrix(weights[key], weights[f"{key}.scale"]).transposed()
         layer[f"{name}.bias"] = weights[f"{prefix}{name}.bias"].astype(np.float32)
     for name in ("norm1", "norm2"):
-        layer[f"{name}.weight"], layer[f"{name}.bias"] = _pair(weights, f"{prefix}{name}")
+        layer[f"{name}.weight"], layer[f"{name}.bias"] = _norm_weights(weights, f"{prefix}{name}")
     return layer
 
 
-def _pair(weights: Mapping[str, Array], name: str) -> tuple[Floats, Floats]:
+def _norm_weights(weights: Mapping[str, Array], name: str) -> tuple[Floats, Floats]:
     return weights[f"{name}.weight"].astype(np.float32), weights[f"{name}.bias"].astype(np.float32)
 
 
-def _normalised(x: Floats, weight: Floats, bias: Floats) -> Floats:
+def _layer_norm(x: Floats, weight: Floats, bias: Floats) -> Floats:
     """Layer normalisation over the last axis."""
     x = x - x.mean(-1, keepdims=True)
     variance = np.einsum("...c,...c->...", x, x) / np.float32(x.shape[-1])

@@ -1,7 +1,7 @@
-"""The main job, measured as a user meets it: index a folder, index it again, search it cold.
+"""End to end, as a user sees it: index a folder, index it again, search it from a cold start.
 
-Every figure is of a whole process of the installed `retrieval` command, from start to exit, with
-its peak memory. Run it as `python -m benchmarks.main_job FOLDER [--model mini] [--json]`.
+Every measurement is of a whole process of the `retrieval` command, from start to exit, with its
+peak memory. Run it as `python -m benchmarks.end_to_end FOLDER [--model mini] [--json]`.
 """
 
 import argparse
@@ -18,8 +18,8 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Ran:
-    """One process: wall seconds, peak resident MiB, what it printed, and processor seconds."""
+class ProcessRun:
+    """A finished process: wall seconds, peak resident MiB, its output, and processor seconds."""
 
     seconds: float
     mebibytes: float
@@ -28,8 +28,8 @@ class Ran:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What `measure` found. Seconds are wall time, medians where repeated; memory is the peak."""
+class EndToEnd:
+    """What `measure` found. Seconds are wall time, medians if repeated; memory is the peak."""
 
     photos: int
     model: str
@@ -44,8 +44,8 @@ class Figures:
     machine: str
 
 
-# Started by a process of ten megabytes: Linux counts the memory of the one that starts a program
-# as the program's own peak.
+# Linux counts the memory of the process that starts a program as the program's own peak, so a small
+# process of ten megabytes starts it.
 _LAUNCH = """
 import json, os, sys, time
 started = time.perf_counter()
@@ -57,32 +57,32 @@ print(json.dumps([os.waitstatus_to_exitcode(status), seconds, usage.ru_maxrss, c
 """
 
 
-def run(*arguments: str) -> Ran:
-    """Run `retrieval ARGUMENTS…` to its end; raises RuntimeError with its words if it fails."""
+def run(*arguments: str) -> ProcessRun:
+    """Run `retrieval ARGUMENTS…` to its end. Raises RuntimeError with its output if it fails."""
     command = [sys.executable, "-S", "-E", "-c", _LAUNCH, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    *lines, figures = done.stdout.splitlines(keepends=True)
-    code, seconds, peak, cpu = json.loads(figures)
+    *lines, measured = done.stdout.splitlines(keepends=True)
+    code, seconds, peak, cpu = json.loads(measured)
     text = "".join(lines) + done.stderr
     if code:
         raise RuntimeError(f"retrieval {' '.join(arguments)}: {text}")
     scale = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes there
-    return Ran(seconds, peak / scale, text, cpu)
+    return ProcessRun(seconds, peak / scale, text, cpu)
 
 
-def measure(folder: Path, model: str, repeats: int = 5) -> Figures:
-    """Index `folder` into a temporary index, then re-run and search it `repeats` times each."""
+def measure(folder: Path, model: str, repeats: int = 5) -> EndToEnd:
+    """Index `folder` into a temporary index, then index and search it `repeats` times each."""
     with tempfile.TemporaryDirectory() as place:
         index = ["--index", place]
         first = run("index", str(folder), *index, "--model", model)
         again = [run("index", str(folder), *index) for _ in range(repeats)]
         search = [run("search", "a dog on the beach", *index) for _ in range(repeats)]
-        found = json.loads(run("info", "--json", *index).out)
-    helped = [run("--help") for _ in range(repeats)]
+        info = json.loads(run("info", "--json", *index).out)
+    helps = [run("--help") for _ in range(repeats)]
     rate = re.search(r"\((\d+) photos/s\)", first.out)
-    return Figures(
-        photos=found["photos"],
-        model=found["made"]["model"],
+    return EndToEnd(
+        photos=info["photos"],
+        model=info["made"]["model"],
         photos_per_second=float(rate[1]) if rate else 0.0,
         index_seconds=first.seconds,
         index_mebibytes=first.mebibytes,
@@ -90,22 +90,22 @@ def measure(folder: Path, model: str, repeats: int = 5) -> Figures:
         unchanged_mebibytes=max(r.mebibytes for r in again),
         search_seconds=statistics.median(r.seconds for r in search),
         search_mebibytes=max(r.mebibytes for r in search),
-        help_seconds=statistics.median(r.seconds for r in helped),
+        help_seconds=statistics.median(r.seconds for r in helps),
         machine=f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
     )
 
 
-def as_table(figures: Figures) -> str:
-    """The figures in the shape of the README's table."""
+def as_table(found: EndToEnd) -> str:
+    """A table for the terminal."""
     rows = [
-        ("index, first time", figures.index_seconds, figures.index_mebibytes),
-        ("index, nothing changed", figures.unchanged_seconds, figures.unchanged_mebibytes),
-        ("search, from a cold start", figures.search_seconds, figures.search_mebibytes),
-        ("--help", figures.help_seconds, 0.0),
+        ("index, first time", found.index_seconds, found.index_mebibytes),
+        ("index, nothing changed", found.unchanged_seconds, found.unchanged_mebibytes),
+        ("search, from a cold start", found.search_seconds, found.search_mebibytes),
+        ("--help", found.help_seconds, 0.0),
     ]
     lines = [
-        f"{figures.photos} photos, model {figures.model}, {figures.machine}: "
-        f"{figures.photos_per_second:.0f} photos/s",
+        f"{found.photos} photos, model {found.model}, {found.machine}: "
+        f"{found.photos_per_second:.0f} photos/s",
         f"{'':<28}{'seconds':>9}{'peak MiB':>10}",
     ]
     lines += [f"{n:<28}{s:>9.2f}{m:>10.0f}" if m else f"{n:<28}{s:>9.2f}" for n, s, m in rows]
@@ -114,12 +114,12 @@ def as_table(figures: Figures) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="a folder of photos, which is not changed")
+    parser.add_argument("folder", type=Path, help="a folder of photos; it is not changed")
     parser.add_argument("--model", default="mini")
     parser.add_argument("--json", action="store_true", help="print JSON")
     chosen = parser.parse_args()
-    figures = measure(chosen.folder, chosen.model)
-    print(json.dumps(asdict(figures), indent=2) if chosen.json else as_table(figures))
+    found = measure(chosen.folder, chosen.model)
+    print(json.dumps(asdict(found), indent=2) if chosen.json else as_table(found))
 
 
 if __name__ == "__main__":
