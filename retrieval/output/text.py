@@ -205,5 +205,6 @@ def status_text(status: Status, all_skipped: bool) -> str:
 
 
 def status_json(status: Status) -> str:
-    """What an index holds, as one JSON object."""
-    return json.dumps(asdict(status), indent=2, default=str)
+    """What an index holds, as one JSON object. Its keys are fixed: programs read them."""
+    fields = {"made" if name == "model" else name: value for name, value in asdict(status).items()}
+    return json.dumps(fields, indent=2, default=str)
