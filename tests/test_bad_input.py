@@ -15,7 +15,7 @@ from PIL import Image
 
 import retrieval
 from retrieval.photos.decode import load_photo
-from tests.conftest import Run, shared
+from tests.conftest import Run, needs_extra, shared
 from tests.test_index import present
 
 
@@ -347,6 +347,7 @@ def test_the_bad_photos_of_the_shared_set(run: Run, tmp_path: Path) -> None:
     assert hits["african_elephants_cmyk.jpg"].score > 0.9
 
 
+@needs_extra("raw", "rawpy")
 def test_a_camera_raw_file_is_indexed(run: Run, few: Path, originals: Path) -> None:
     write_dng(few / "IMG_1.dng", originals / "china.jpg")
     assert run("index", few, "--model", "mini").out.startswith("5 added")
@@ -402,11 +403,11 @@ def test_memory_stays_bounded_over_large_photos(tmp_path: Path) -> None:
         "peaks = []\n"
         "used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
         "peak = lambda _: peaks.append(used())\n"
-        "from retrieval.indexing import run as indexing\n"
-        "indexing.BATCH_SIZE = 4\n"
-        "report = retrieval.index(sys.argv[1], model='mini', progress=peak)\n"
+        "options = retrieval.Options(batch_size=4)\n"
+        "report = retrieval.index(sys.argv[1], model='mini', options=options, progress=peak)\n"
         "assert report.encoded == 24\n"
-        "print(peaks[2], peaks[-1])\n"
+        "assert len(peaks) >= 6, 'a peak for each batch'\n"
+        "print(peaks[1], peaks[-1])\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(folder)], check=True, capture_output=True

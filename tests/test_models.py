@@ -15,6 +15,7 @@ import pytest
 
 import retrieval
 from tests.conftest import Run
+from tests.tiny_models import OPEN_CLIP, write_open_clip
 
 
 def python(code: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -65,7 +66,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory, random_clip: str) -> Iterator[
     files.mkdir(parents=True)
     shutil.copy(random_clip.partition(":")[2], files / "open_clip_model.safetensors")
     config = {
-        "model_cfg": open_clip.get_model_config("ViT-S-32-alt"),
+        "model_cfg": open_clip.get_model_config(OPEN_CLIP),
         "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
     }
     (files / "open_clip_config.json").write_text(json.dumps(config))
@@ -109,7 +110,7 @@ def test_a_local_checkpoint_is_named_by_its_architecture(
     assert run("index", few, "--model", random_clip).out.startswith("4 added")
     with retrieval.open(few) as opened:
         made = opened.status().model
-        assert made.model == random_clip
+        assert made.name == random_clip
         vector = opened.embed(retrieval.Query((retrieval.Term("text", "a cat"),)))
         assert vector.shape == (made.dim,)
         assert np.isclose(np.linalg.norm(vector), 1, atol=1e-5)
@@ -119,20 +120,18 @@ def test_a_local_checkpoint_is_named_by_its_architecture(
 def test_other_weights_under_the_same_name_are_refused(
     run: Run, few: Path, random_clip: str, tmp_path: Path
 ) -> None:
-    import open_clip
-    from safetensors.torch import save_file
-
     file = tmp_path / "model.safetensors"
     shutil.copy(random_clip.partition(":")[2], file)
-    run("index", few, "--model", f"ViT-S-32-alt:{file}")
-    model = open_clip.create_model("ViT-S-32-alt")
-    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, file)
+    run("index", few, "--model", f"{OPEN_CLIP}:{file}")
+    write_open_clip(file, seed=1)
     excluded_ids = run("search", "a cat", cwd=few)
     assert excluded_ids.code == 1
     assert "other weights" in excluded_ids.talk
 
 
-def test_a_checkpoint_never_runs_code(run: Run, few: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_never_runs_code(
+    run: Run, few: Path, random_clip: str, tmp_path: Path
+) -> None:
     """A pickle that would write a file is excluded_ids with a sentence."""
     mark = tmp_path / "mark"
 
@@ -142,7 +141,7 @@ def test_a_checkpoint_never_runs_code(run: Run, few: Path, tmp_path: Path) -> No
 
     checkpoint = tmp_path / "evil.pt"
     checkpoint.write_bytes(pickle.dumps({"state_dict": Evil()}))
-    result = run("index", few, "--model", f"ViT-S-32-alt:{checkpoint}")
+    result = run("index", few, "--model", f"{OPEN_CLIP}:{checkpoint}")
     assert result.code == 1
     assert "cannot be loaded" in result.talk
     assert not mark.exists()
@@ -168,7 +167,7 @@ def test_a_model_never_brings_its_own_code(
     folder = tmp_path / "evil"
     folder.mkdir()
     shutil.copy(random_clip.partition(":")[2], folder / "open_clip_model.safetensors")
-    config = open_clip.get_model_config("ViT-S-32-alt")
+    config = open_clip.get_model_config(OPEN_CLIP)
     config["text_cfg"]["hf_tokenizer_name"] = "evil"
     config["text_cfg"]["tokenizer_kwargs"] = {"trust_remote_code": True}
     (folder / "open_clip_config.json").write_text(
