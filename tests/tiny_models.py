@@ -30,7 +30,7 @@ OPEN_CLIP = "tiny-ViT"
 OPEN_CLIP_CONFIG = {
     "embed_dim": 32,
     "vision_cfg": {
-        "image_size": 64, "patch_size": 16, "layers": 2, "width": 64, "head_width": 32
+        "image_size": 224, "patch_size": 32, "layers": 2, "width": 64, "head_width": 32
     },
     "text_cfg": {
         "context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2
