@@ -1,10 +1,12 @@
 """What the tests share: real photos, an index of them, and the command line in this process."""
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,13 @@ import pytest
 import cli
 import retrieval
 from retrieval.demo import copy_demo_photos
+from tests import tiny_models
+
+# Each worker of pytest-xdist would start as many threads as there are cores, which then wait for
+# each other. Read when numpy's and torch's libraries are loaded, and by processes that tests start.
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if WORKERS > 1:
+    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // WORKERS, 1)))
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -112,12 +121,63 @@ def shared(name: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def random_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The name of an open_clip model in a local checkpoint, with random weights."""
-    import open_clip
-    from safetensors.torch import save_file
+def tiny_mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder of the kind of `mini`, with tiny towers and random weights."""
+    return tiny_models.write_mini(tmp_path_factory.mktemp("models") / "tiny-mini")
 
+
+@pytest.fixture(scope="session")
+def random_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of a two-layer open_clip model in a local checkpoint, with random weights."""
+    return tiny_models.write_open_clip(tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="session")
+def random_vit_s(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """As `random_clip`, of the size of real models; for slow tests."""
     file = tmp_path_factory.mktemp("checkpoint") / "small.safetensors"
-    model = open_clip.create_model("ViT-S-32-alt")
-    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, file)
-    return f"ViT-S-32-alt:{file}"
+    return tiny_models.write_open_clip(file, architecture="ViT-S-32-alt")
+
+
+# What may be skipped -----------------------------------------------------------------------------
+
+ALLOWED = (
+    "shared/data/",  # is not beside the repository
+    "FAISS has a GPU here",
+    "this machine has an NVIDIA driver",
+    "no right to mount a file system here",
+    "mounting a folder read-only needs root",
+    "has to give up root's rights",
+)
+"""Reasons that depend on the machine, besides those of tests marked `cuda`. Whatever else skips
+lacks something that could be installed."""
+
+
+def needs_extra(extra: str, *modules: str) -> Callable[[Any], Any]:
+    """Mark a test that needs an optional extra; it is skipped where a module of it is missing."""
+    missing = [module for module in modules if find_spec(module) is None]
+    skip = pytest.mark.skipif(bool(missing), reason=f"needs '.[{extra}]': no {', '.join(missing)}")
+
+    def decorate(test: Any) -> Any:
+        return pytest.mark.extras(skip(test))
+
+    return decorate
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """Fail what skips for lack of something that continuous integration installs.
+
+    RETRIEVAL_ALL_EXTRAS is 1 where all extras are installed, 0 where those of the README's test
+    command are (tests of the others may skip), and unset where anything may skip.
+    """
+    report = yield
+    extras = os.environ.get("RETRIEVAL_ALL_EXTRAS")
+    if extras is None or not report.skipped or hasattr(report, "wasxfail"):
+        return report
+    reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
+    may_skip = bool(item.get_closest_marker("cuda")) or any(part in reason for part in ALLOWED)
+    if not may_skip and not (extras == "0" and item.get_closest_marker("extras")):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} may not be skipped here: {reason}"
+    return report

@@ -15,7 +15,7 @@ from PIL import Image
 
 import retrieval
 from retrieval.photos.decode import load_photo
-from tests.conftest import Run, shared
+from tests.conftest import Run, needs_extra, shared
 from tests.test_index import present
 
 
@@ -347,6 +347,7 @@ def test_the_bad_photos_of_the_shared_set(run: Run, tmp_path: Path) -> None:
     assert hits["african_elephants_cmyk.jpg"].score > 0.9
 
 
+@needs_extra("raw", "rawpy")
 def test_a_camera_raw_file_is_indexed(run: Run, few: Path, originals: Path) -> None:
     write_dng(few / "IMG_1.dng", originals / "china.jpg")
     assert run("index", few, "--model", "mini").out.startswith("5 added")

@@ -12,7 +12,7 @@ from PIL import Image
 import retrieval
 from benchmarks.recall import rank_with_index
 from indexes.locate import is_index
-from tests.conftest import Run
+from tests.conftest import Run, needs_extra
 
 CAPTIONS = {
     "chelsea.png": ["a cat", "a close-up of a tabby cat's face"],
@@ -105,6 +105,7 @@ def test_one_direction_alone(run: Run, captioned: Path) -> None:
     assert values["image_to_text"]["R@10"] == 100
 
 
+@needs_extra("plot", "matplotlib")
 def test_a_chart_is_drawn(run: Run, captioned: Path, tmp_path: Path) -> None:
     file = tmp_path / "chart.png"
     ran = run("benchmark", "recall", captioned, "--model", "mini", "--plot", file)

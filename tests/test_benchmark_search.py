@@ -11,7 +11,7 @@ from PIL import Image
 from benchmarks.index_types import kth_best_scores, recall
 from benchmarks.search import TypeResult, choose, parse_sizes
 from retrieval.errors import QueryError
-from tests.conftest import Run
+from tests.conftest import Run, needs_extra
 
 SOME = TypeResult(1000, "exact", "Flat", "", 100.0, 1.0, 2.0, 5.0, 9.0, 0.1, 10**6, 10**6)
 
@@ -28,9 +28,8 @@ def captioned(originals: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_every_type_is_measured(run: Run, captioned: Path, tmp_path: Path) -> None:
-    chart = tmp_path / "chart.png"
-    options = ("--model", "mini", "--sizes", "1k", "--plot", chart, "--json")
+def test_every_type_is_measured(run: Run, captioned: Path) -> None:
+    options = ("--model", "mini", "--sizes", "1k", "--json")
     ran = run("benchmark", "search", captioned, *options)
     assert ran.code == 0, ran.talk
     told = ran.json
@@ -52,6 +51,13 @@ def test_every_type_is_measured(run: Run, captioned: Path, tmp_path: Path) -> No
     assert half["disk"] == pytest.approx(exact["disk"] / 2, rel=0.05)
     assert quarter["disk"] == pytest.approx(exact["disk"] / 4, rel=0.05)
     assert told["choices"]["1000"]["kind"] == "exact"
+
+
+@needs_extra("plot", "matplotlib")
+def test_the_types_are_drawn(run: Run, captioned: Path, tmp_path: Path) -> None:
+    chart = tmp_path / "chart.png"
+    options = ("--model", "mini", "--sizes", "500", "--type", "exact", "--plot", chart)
+    assert run("benchmark", "search", captioned, *options).code == 0
     with Image.open(chart) as drawn:
         assert drawn.size[0] > 1000
 

@@ -97,16 +97,22 @@ def test_the_engines_agree_on_any_shape_of_mini(size: int) -> None:
 
 
 @openvino
+@pytest.mark.parametrize(
+    "model", ["random_clip", pytest.param("random_vit_s", marks=pytest.mark.slow)]
+)
 def test_the_engines_give_the_same_embeddings_of_an_open_clip_model(
-    random_clip: str, originals: Path
+    request: pytest.FixtureRequest, model: str, originals: Path
 ) -> None:
     said: list[str] = []
+    name = request.getfixturevalue(model)
     by_torch, by_openvino = (
-        OpenClipEncoder(random_clip, Compute(engine), said.append)  # type: ignore[arg-type]
+        OpenClipEncoder(name, Compute(engine), said.append)  # type: ignore[arg-type]
         for engine in ("torch", "openvino")
     )
     photos = prepared(by_torch, originals)[:11]  # not a multiple of what a core takes at once
-    assert cosines(by_torch.encode_images(photos), by_openvino.encode_images(photos)).min() > 0.999
+    rows = by_torch.encode_images(photos)
+    assert cosines(rows, by_openvino.encode_images(photos)).min() > 0.999
+    assert (rows @ rows.T).min() < 0.99, "different photos differ"
     assert by_torch.fingerprint == by_openvino.fingerprint
     assert not said
 

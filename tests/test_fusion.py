@@ -17,7 +17,7 @@ from retrieval.evaluation.composed_queries import composed_queries, related
 from retrieval.fusion import store
 from retrieval.fusion.attention import PHOTO, TEXT, Attention, Fusion, attend, normalise
 from retrieval.ranking import matching
-from tests.conftest import Run, shared
+from tests.conftest import Run, needs_extra, shared
 
 torch = load_torch()
 DIM = 12
@@ -371,25 +371,40 @@ def test_the_benchmark_and_the_training_of_a_small_set(
     assert trained.code == 1 and "photos to train on" in trained.talk  # 18 are too few
 
 
-def test_a_fusion_is_trained_from_the_command_line(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", ["tiny", pytest.param("mini", marks=pytest.mark.slow)])
+def test_a_fusion_is_trained_from_the_command_line(
+    run: Run, tmp_path: Path, tiny_mini: Path, model: str
+) -> None:
     out = tmp_path / "own.safetensors"
-    ask = ("train-fusion", shared("coco_cc"), "--model", "mini", "--out", out)
+    name = str(tiny_mini) if model == "tiny" else model
+    ask = ("train-fusion", shared("coco_cc"), "--model", name, "--out", out)
     trained = run(*ask)
     assert trained.code == 0 and f"The fusion in {out}" in trained.out
     assert "training on 39 photos, measuring on 111 others" in trained.talk
     made = store.read_fusion(out)
-    with retrieval.open(_indexed(tmp_path)) as photos:
+    with retrieval.open(_indexed(tmp_path, name)) as photos:
         assert made.about["fingerprint"] == photos.status(look=False).model.fingerprint
     assert made.about["photos"] == 39
     match = matching.read_matching(matching.matching_file(out), made)
     assert (match.about["fusion"], match.about["photos"]) == (made.name, 39)
-    assert Image.open(out.with_suffix(".png")).format == "PNG"
-    again = run(*ask, "--quiet")
-    assert again.code == 0 and again.talk == ""
-    assert store.read_fusion(out).name == made.name  # the same seed gives the same fusion
+    if model == "mini":
+        again = run(*ask, "--quiet")
+        assert again.code == 0 and again.talk == ""
+        assert store.read_fusion(out).name == made.name  # the same seed gives the same fusion
 
 
-def _indexed(folder: Path) -> Path:
+def _indexed(folder: Path, model: str) -> Path:
     (folder / "empty").mkdir()
-    retrieval.index(folder / "empty", model="mini")
+    retrieval.index(folder / "empty", model=model)
     return folder / "empty"
+
+
+@needs_extra("plot", "matplotlib")
+def test_the_training_of_a_fusion_is_drawn(tmp_path: Path) -> None:
+    from retrieval.training.fusion import Step
+    from retrieval.training.fusion_run import draw
+
+    steps = [Step(role, epoch, 1.0, 20 + epoch) for role in ("photo", "query") for epoch in (-1, 0)]
+    assert draw(steps, tmp_path / "curve.png")
+    with Image.open(tmp_path / "curve.png") as curve:
+        assert curve.format == "PNG" and curve.width > 1000

@@ -16,6 +16,7 @@ import pytest
 
 import retrieval
 from tests.conftest import Run
+from tests.tiny_models import OPEN_CLIP, write_open_clip
 
 
 def python(code: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -68,7 +69,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory, random_clip: str) -> Iterator[
     files.mkdir(parents=True)
     shutil.copy(random_clip.partition(":")[2], files / "open_clip_model.safetensors")
     config = {
-        "model_cfg": open_clip.get_model_config("ViT-S-32-alt"),
+        "model_cfg": open_clip.get_model_config(OPEN_CLIP),
         "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
     }
     (files / "open_clip_config.json").write_text(json.dumps(config))
@@ -122,20 +123,18 @@ def test_a_local_checkpoint_is_named_by_its_architecture(
 def test_other_weights_under_the_same_name_are_refused(
     run: Run, few: Path, random_clip: str, tmp_path: Path
 ) -> None:
-    import open_clip
-    from safetensors.torch import save_file
-
     file = tmp_path / "model.safetensors"
     shutil.copy(random_clip.partition(":")[2], file)
-    run("index", few, "--model", f"ViT-S-32-alt:{file}")
-    model = open_clip.create_model("ViT-S-32-alt")
-    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, file)
-    refused = run("search", "a cat", cwd=few)
-    assert refused.code == 1
-    assert "other weights" in refused.talk
+    run("index", few, "--model", f"{OPEN_CLIP}:{file}")
+    write_open_clip(file, seed=1)
+    result = run("search", "a cat", cwd=few)
+    assert result.code == 1
+    assert "other weights" in result.talk
 
 
-def test_a_checkpoint_never_runs_code(run: Run, few: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_never_runs_code(
+    run: Run, few: Path, random_clip: str, tmp_path: Path
+) -> None:
     """A pickle that would write a file is rejected with a sentence."""
     mark = tmp_path / "mark"
 
@@ -145,7 +144,7 @@ def test_a_checkpoint_never_runs_code(run: Run, few: Path, tmp_path: Path) -> No
 
     checkpoint = tmp_path / "evil.pt"
     checkpoint.write_bytes(pickle.dumps({"state_dict": Evil()}))
-    result = run("index", few, "--model", f"ViT-S-32-alt:{checkpoint}")
+    result = run("index", few, "--model", f"{OPEN_CLIP}:{checkpoint}")
     assert result.code == 1
     assert "cannot be loaded" in result.talk
     assert not mark.exists()
@@ -171,7 +170,7 @@ def test_a_model_never_brings_its_own_code(
     folder = tmp_path / "evil"
     folder.mkdir()
     shutil.copy(random_clip.partition(":")[2], folder / "open_clip_model.safetensors")
-    config = open_clip.get_model_config("ViT-S-32-alt")
+    config = open_clip.get_model_config(OPEN_CLIP)
     config["text_cfg"]["hf_tokenizer_name"] = "evil"
     config["text_cfg"]["tokenizer_kwargs"] = {"trust_remote_code": True}
     (folder / "open_clip_config.json").write_text(

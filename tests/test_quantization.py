@@ -1,4 +1,7 @@
-"""The photo tower in 8 bits: nearly the same embeddings, computed by integers."""
+"""The photo tower in 8 bits: nearly the same embeddings, computed by integers.
+
+With a tiny model, and in the slow tests with `mini`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from retrieval import Compute
-from retrieval.encoders.mini.encoder import MiniEncoder
+from retrieval.encoders.mini.encoder import WEIGHTS, MiniEncoder
 from retrieval.encoders.mini.image import SameConv, build_model
 from retrieval.encoders.mini.quantization import Quantization, input_quantization
 from retrieval.encoders.mini.text import strip_prefix
@@ -22,22 +25,20 @@ from retrieval.training.quantization import LARGEST_CODE, round_to_levels
 from tests.conftest import shared
 from tests.test_engines import openvino
 
-SIZE = 96
-
 
 def photos(count: int, skip: int = 0) -> list[Image.Image]:
     files = sorted((shared("coco_cc") / "images").iterdir())[skip : skip + count]
     return [Image.open(file).convert("RGB") for file in files]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The packaged model at a small size, in 16 bits and in 8."""
-    from retrieval.encoders.mini.encoder import WEIGHTS
-
+@pytest.fixture(scope="module", params=["tiny", pytest.param("mini", marks=pytest.mark.slow)])
+def made(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_mini: Path
+) -> tuple[Path, Path]:
+    """A model at a small size, in 16 bits and in 8."""
     folder = tmp_path_factory.mktemp("models")
-    dual = DualEncoder.read(WEIGHTS).eval()
-    dual.config["image"] = {**dual.config["image"], "size": SIZE}
+    dual = DualEncoder.read(tiny_mini if request.param == "tiny" else WEIGHTS).eval()
+    dual.config["image"] = {**dual.config["image"], "size": 64 if request.param == "tiny" else 96}
     dual.write(folder / "halves")
     seen = np.stack([MiniEncoder(folder / "halves").prepare(photo) for photo in photos(24)])
     dual.write(folder / "bytes", photos=seen)
@@ -50,7 +51,9 @@ def test_a_tower_in_8_bits_is_half_as_large_and_reads_as_what_it_was(
     halves, eight = (load_file(folder / "model.safetensors") for folder in made)
     size = {k: sum(v.nbytes for n, v in w.items() if n.startswith("image.tower")) for k, w in
             (("halves", halves), ("eight", eight))}  # fmt: skip
-    assert size["eight"] < 0.55 * size["halves"]
+    # Next to the few weights of tiny towers, scales and ranges take room.
+    large = size["halves"] > 10**6
+    assert size["eight"] < (0.55 if large else 0.8) * size["halves"]
     for name in [n for n in halves if n.startswith("image.tower") and n.endswith(".weight")]:
         assert eight[name].dtype == np.int8 and eight[name].shape == halves[name].shape
         assert np.abs(eight[name].astype(int)).max() == LARGEST_CODE, "no product overflows 16 bits"
@@ -97,7 +100,8 @@ def test_embeddings_hardly_change_and_integers_compute_them(made: tuple[Path, Pa
     precisions = [
         info["runtimePrecision"].value for info in kinds if info["layerType"].value == "Convolution"
     ]
-    assert len(precisions) > 60
+    layers = [name for name in load_file(made[1] / "model.safetensors") if name.endswith(".input")]
+    assert len(precisions) >= len(layers) > 10
     assert set(precisions) <= {"u8", "i8"}, "no convolution is left in floats"
 
 

@@ -186,5 +186,8 @@ def status_text(status: Status, all_skipped: bool) -> str:
 
 
 def status_json(status: Status) -> str:
-    """What an index holds, as one JSON object."""
-    return json.dumps(asdict(status), indent=2, default=str)
+    """What an index holds, as one JSON object. Its keys are fixed: programs read them."""
+    fields = asdict(status)
+    model = {"model": fields["model"].pop("name"), **fields["model"]}
+    fields = {"made": model} | {name: value for name, value in fields.items() if name != "model"}
+    return json.dumps(fields, indent=2, default=str)
