@@ -25,7 +25,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkout") / "main"
     folder.mkdir()
     leave_out = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for name in ("pyproject.toml", "README.md", "cli.py"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "cli.py"):
         shutil.copy(ROOT / name, folder)
     for name in ("retrieval", "indexes", "benchmarks", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=leave_out)
