@@ -1,0 +1,209 @@
+"""The docs say what is so: commands, modules, files, links and names exist, and examples run."""
+
+import ast
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import typer
+
+import retrieval
+from cli import app
+from retrieval.demo import copy_photos
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CARD = ROOT / "retrieval" / "weights" / "mini" / "MODEL_CARD.md"
+# Named in docs/python.md before they are in `retrieval`: to be deleted when they are there.
+TO_COME = {
+    "SearchOptions", "remove", "fuse", "delete_index", "train", "TrainOptions", "train_fusion",
+    "FusionTrainOptions",
+}  # fmt: skip
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+all_pages = pytest.mark.parametrize("page", [*PAGES, CARD], ids=name_of)
+# A changelog names commands and files of earlier versions.
+current_pages = pytest.mark.parametrize(
+    "page", [page for page in (*PAGES, CARD) if page.name != "changelog.md"], ids=name_of
+)
+
+
+@pytest.fixture(scope="module")
+def make_cli() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_cli", ROOT / "docs" / "make_cli.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# The command line ------------------------------------------------------------------------------
+
+
+def commands() -> dict[tuple[str, ...], Any]:
+    """Every command by its words after `retrieval`."""
+    found: dict[tuple[str, ...], Any] = {}
+
+    def add(command: Any, name: tuple[str, ...]) -> None:
+        found[name] = command
+        for word, below in getattr(command, "commands", {}).items():
+            add(below, (*name, word))
+
+    add(typer.main.get_command(app), ())
+    return found
+
+
+COMMANDS = commands()
+
+
+def test_the_page_of_the_command_line_is_current(make_cli: ModuleType) -> None:
+    """If this fails, run `python docs/make_cli.py`."""
+    page = (ROOT / "docs" / "cli.md").read_text("utf-8")
+    headings = re.findall(r"^## retrieval ?(.*)$", page, re.M)
+    assert headings == [" ".join(name) for name in COMMANDS]
+    sections = re.split(r"^## .*$", page, flags=re.M)[1:]
+    for section, command in zip(sections, COMMANDS.values(), strict=True):
+        shown = "".join(section.split())  # lines are broken elsewhere by other versions of typer
+        for parameter in command.params:
+            assert all(name in shown for name in parameter.opts if name.startswith("-"))
+            assert "".join(parameter.help.split()) in shown, f"run docs/make_cli.py: {parameter}"
+        assert "".join(command.help.split()) in shown, f"run docs/make_cli.py: {command.name}"
+    if f"typer {make_cli.typer_version()}" in page:
+        assert page == make_cli.page(app), "run docs/make_cli.py"
+
+
+@pytest.mark.parametrize("name", COMMANDS, ids=lambda name: " ".join(("retrieval", *name)))
+def test_every_command_and_option_has_a_help_text(name: tuple[str, ...]) -> None:
+    command = COMMANDS[name]
+    assert command.help and command.help.strip().endswith((".", ")"))
+    for parameter in command.params:
+        assert parameter.help and parameter.help.strip(), f"{parameter.name} has no help text"
+
+
+# What the pages name ---------------------------------------------------------------------------
+
+
+def code(text: str) -> Iterator[str]:
+    """Lines of shell blocks, and whatever stands in backticks elsewhere."""
+    for block in re.findall(r"^```bash\n(.*?)^```$", text, re.M | re.S):
+        yield from block.replace("\\\n", " ").splitlines()
+    prose = re.sub(r"^```(?:bash|python)\n.*?^```$", "", text, flags=re.M | re.S)
+    yield from re.findall(r"^\$ (.+)$", prose, re.M)
+    for span in re.findall(r"(?<!`)`([^`]+)`(?!`)", prose):
+        yield " ".join(span.split())
+
+
+def words_after(line: str, start: str) -> Iterator[list[str]]:
+    """The words of every command in a line that starts with `start`, without comments."""
+    for found in re.finditer(rf"(?:^|[\s$;&|/]){start} ([^;&|<]+)", f" {line}"):
+        try:
+            yield shlex.split(found[1], comments=True)
+        except ValueError:  # a sentence with an apostrophe, no command
+            continue
+
+
+@current_pages
+def test_commands_and_their_options_exist(page: Path) -> None:
+    for line in code(page.read_text("utf-8")):
+        for words in words_after(line, "retrieval"):
+            if not words or not re.fullmatch(r"[a-z][a-z-]*", words[0]):
+                options, command = words, COMMANDS[()]
+            else:
+                nested = tuple(words[:2]) in COMMANDS
+                name = tuple(words[:2]) if nested else (words[0],)
+                assert name in COMMANDS, f"{page.name}: there is no command in `{line}`"
+                options, command = words[len(name) :], COMMANDS[name]
+            known = {opt for p in command.params for opt in (*p.opts, *p.secondary_opts)}
+            known |= {"--help", "-h"}
+            for word in options:
+                if re.match(r"--?[a-zA-Z0-9]", word) and not re.match(r"-\d+\.", word):
+                    for option in word.split("|") if word.startswith("--") else [word]:
+                        assert option.split("=")[0] in known, f"{page.name}: `{line}`"
+
+
+@current_pages
+def test_modules_that_are_run_exist(page: Path) -> None:
+    for line in code(page.read_text("utf-8")):
+        for words in words_after(line, "python -m"):
+            if words[0].split(".")[0] in ("retrieval", "benchmarks"):
+                spec = importlib.util.find_spec(words[0])
+                assert spec and spec.origin, f"{page.name}: {words[0]}"
+                assert "__main__" in Path(spec.origin).read_text("utf-8"), (
+                    f"{words[0]} runs nothing"
+                )
+
+
+@current_pages
+def test_files_that_are_named_exist(page: Path) -> None:
+    text = page.read_text("utf-8")
+    named = re.findall(r"\b(?:retrieval|indexes|benchmarks|tests|docs)/[\w./-]*\w/?", text)
+    wrong = [path for path in named if not (ROOT / path).exists()]
+    assert not wrong, f"{page.name}: {wrong}"
+
+
+@all_pages
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path) if path else page
+        assert target.exists(), f"{page.name}: {link}"
+        if anchor:
+            titles = re.findall(r"^#+ (.+)$", target.read_text("utf-8"), re.M)
+            slugs = [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles]
+            assert anchor in slugs, f"{page.name}: {link}"
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert len(readme.splitlines()) <= 110
+    for page in PAGES[1:]:
+        assert f"(docs/{page.name})" in readme
+
+
+# Python ----------------------------------------------------------------------------------------
+
+
+def examples() -> list[tuple[str, bool]]:
+    """Every Python block of docs/python.md, and whether it is run."""
+    text = (ROOT / "docs" / "python.md").read_text("utf-8")
+    found = re.findall(r"^(<!-- not run -->\n)?```python\n(.*?)^```$", text, re.M | re.S)
+    return [(block, not mark) for mark, block in found]
+
+
+def test_names_of_the_package_in_the_docs_are_public() -> None:
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        for block in re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S):
+            for node in ast.walk(ast.parse(block)):
+                names = []
+                if isinstance(node, ast.ImportFrom) and node.module == "retrieval":
+                    names = [alias.name for alias in node.names]
+                elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                    names = [node.attr] if node.value.id == "retrieval" else []
+                assert set(names) <= {*retrieval.__all__, *TO_COME}, f"{page.name}: {names}"
+
+
+def test_the_examples_in_python_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy_photos(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RETRIEVAL_INDEX", raising=False)
+    names: dict[str, Any] = {}
+    for block, run in examples():
+        if any(re.search(rf"\b{name}\b", block) for name in TO_COME - set(retrieval.__all__)):
+            break  # what follows builds on it
+        if run:
+            exec(compile(block, "docs/python.md", "exec"), names)
+    out = capsys.readouterr().out
+    assert "20 photos added, 0 skipped" in out
+    assert "coffee.png" in out
