@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 import retrieval
 from cli import app
@@ -167,6 +168,25 @@ def test_the_readme_leads_to_every_page() -> None:
     assert len(readme.splitlines()) <= 110
     for page in PAGES[1:]:
         assert f"(docs/{page.name})" in readme
+
+
+def test_what_the_readme_shows_of_the_demo_is_what_it_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores, percents and seconds are of another machine; of the hits only the first is sure."""
+
+    def same_everywhere(text: str) -> list[str]:
+        lines = re.findall(r"^(?:\$ .+|\d+ added .+| +1 .+)$", text, re.M)
+        return [re.sub(r"\d+(?:\.\d+)?", "N", " ".join(line.split())) for line in lines]
+
+    readme = (ROOT / "README.md").read_text("utf-8")
+    shown = [same_everywhere(b) for b in re.findall(r"^```text\n(.*?)^```$", readme, re.M | re.S)]
+    monkeypatch.chdir(tmp_path)
+    printed = same_everywhere(CliRunner().invoke(app, ["demo"]).stdout)
+    for block in shown:
+        assert len(block) >= 4
+        for line in block:
+            assert line in printed
 
 
 # Python ----------------------------------------------------------------------------------------
