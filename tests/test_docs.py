@@ -38,8 +38,8 @@ current_pages = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(scope="module")
-def make_cli() -> ModuleType:
+def load_make_cli() -> ModuleType:
+    """The script docs/make_cli.py as a module."""
     spec = importlib.util.spec_from_file_location("make_cli", ROOT / "docs" / "make_cli.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -47,26 +47,19 @@ def make_cli() -> ModuleType:
     return module
 
 
+make_cli = load_make_cli()
+COMMANDS: dict[tuple[str, ...], Any] = dict(make_cli.commands(typer.main.get_command(app)))
+HELP = {"--help", "-h"}
+OPTIONS = {
+    name: {*HELP, *(o for p in command.params for o in (*p.opts, *p.secondary_opts))}
+    for name, command in COMMANDS.items()
+}
+
+
 # The command line ------------------------------------------------------------------------------
 
 
-def commands() -> dict[tuple[str, ...], Any]:
-    """Every command by its words after `retrieval`."""
-    found: dict[tuple[str, ...], Any] = {}
-
-    def add(command: Any, name: tuple[str, ...]) -> None:
-        found[name] = command
-        for word, below in getattr(command, "commands", {}).items():
-            add(below, (*name, word))
-
-    add(typer.main.get_command(app), ())
-    return found
-
-
-COMMANDS = commands()
-
-
-def test_the_page_of_the_command_line_is_current(make_cli: ModuleType) -> None:
+def test_the_page_of_the_command_line_is_current() -> None:
     """If this fails, run `python docs/make_cli.py`."""
     page = (ROOT / "docs" / "cli.md").read_text("utf-8")
     headings = re.findall(r"^## retrieval ?(.*)$", page, re.M)
@@ -116,19 +109,24 @@ def words_after(line: str, start: str) -> Iterator[list[str]]:
 def test_commands_and_their_options_exist(page: Path) -> None:
     for line in code(page.read_text("utf-8")):
         for words in words_after(line, "retrieval"):
-            if not words or not re.fullmatch(r"[a-z][a-z-]*", words[0]):
-                options, command = words, COMMANDS[()]
-            else:
-                nested = tuple(words[:2]) in COMMANDS
-                name = tuple(words[:2]) if nested else (words[0],)
-                assert name in COMMANDS, f"{page.name}: there is no command in `{line}`"
-                options, command = words[len(name) :], COMMANDS[name]
-            known = {opt for p in command.params for opt in (*p.opts, *p.secondary_opts)}
-            known |= {"--help", "-h"}
-            for word in options:
+            name: tuple[str, ...] = ()
+            while words and tuple([*name, words[0]]) in COMMANDS:
+                name, words = (*name, words[0]), words[1:]
+            if not name or name == ("benchmark",):
+                is_option = not words or not re.fullmatch(r"[a-z][a-z-]*", words[0])
+                assert is_option, f"{page.name}: there is no command in `{line}`"
+            for word in words:
                 if re.match(r"--?[a-zA-Z0-9]", word) and not re.match(r"-\d+\.", word):
                     for option in word.split("|") if word.startswith("--") else [word]:
-                        assert option.split("=")[0] in known, f"{page.name}: `{line}`"
+                        assert option.split("=")[0] in OPTIONS[name], f"{page.name}: `{line}`"
+
+
+@current_pages
+def test_options_named_alone_exist(page: Path) -> None:
+    known = set().union(*OPTIONS.values())
+    for line in code(page.read_text("utf-8")):
+        for option in re.findall(r"--[a-z][a-z-]*", line) if line.startswith("--") else ():
+            assert option in known, f"{page.name}: `{line}`"
 
 
 @current_pages
