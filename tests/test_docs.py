@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +16,6 @@ from typer.testing import CliRunner
 
 import retrieval
 from cli import app
-from retrieval.demo import copy_photos
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -168,9 +168,18 @@ def test_the_readme_leads_to_every_page() -> None:
         assert f"(docs/{page.name})" in readme
 
 
-def test_what_the_readme_shows_of_the_demo_is_what_it_prints(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """What `retrieval demo` prints, and the folder of its photos."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("demo"))
+        patch.delenv("RETRIEVAL_INDEX", raising=False)
+        done = CliRunner().invoke(app, ["demo"], catch_exceptions=False)
+        assert done.exit_code == 0, done.stderr
+        return done.stdout, Path("retrieval-demo", "photos").absolute()
+
+
+def test_what_the_readme_shows_of_the_demo_is_what_it_prints(demo: tuple[str, Path]) -> None:
     """Scores, percents and seconds are of another machine; of the hits only the first is sure."""
 
     def same_everywhere(text: str) -> list[str]:
@@ -179,8 +188,7 @@ def test_what_the_readme_shows_of_the_demo_is_what_it_prints(
 
     readme = (ROOT / "README.md").read_text("utf-8")
     shown = [same_everywhere(b) for b in re.findall(r"^```text\n(.*?)^```$", readme, re.M | re.S)]
-    monkeypatch.chdir(tmp_path)
-    printed = same_everywhere(CliRunner().invoke(app, ["demo"]).stdout)
+    printed = same_everywhere(demo[0])
     for block in shown:
         assert len(block) >= 4
         for line in block:
@@ -211,9 +219,12 @@ def test_names_of_the_package_in_the_docs_are_public() -> None:
 
 
 def test_the_examples_in_python_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    demo: tuple[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    copy_photos(tmp_path / "photos")
+    shutil.copytree(demo[1], tmp_path / "photos", ignore=shutil.ignore_patterns(".retrieval"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RETRIEVAL_INDEX", raising=False)
     names: dict[str, Any] = {}
