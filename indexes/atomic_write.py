@@ -1,6 +1,6 @@
-"""Write a file so that its name never stands for half of it, whenever the process or machine stops.
+"""Writing a file in one step: its name never stands for half a file, even after a crash.
 
-The one way in which files that are read again are written here.
+Every file that is read again is written this way, except for what SQLite writes.
 """
 
 import os
@@ -11,10 +11,10 @@ from pathlib import Path
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path` to write to; it takes the place of `path` at the end.
+    """Give a temporary path in the same folder to write to; it replaces `path` at the end.
 
     The content reaches the disk before the name does. If the block raises, or the process is
-    killed in it, `path` is what it was; a block that raises leaves nothing behind. Raises OSError.
+    killed, `path` stays as it was; a block that raises leaves no temporary file. Raises OSError.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -28,7 +28,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the new name reach the disk, too, where folders can be synced (not on Windows)."""
+    """Write the new name to disk, where folders can be synced (not on Windows)."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -1,15 +1,16 @@
-"""One SQLite file as a database of ours: opened, checked, and its errors told in sentences.
+"""One SQLite file: opened, checked, and its errors turned into sentences.
 
-Knows the format's number and mark, and how SQLite fails; what the tables mean is the catalogue's.
+Knows the number and the mark of the format, and how SQLite fails. What the tables mean is the
+business of the classes that hold them.
 """
 
 import functools
 import os
 import sqlite3
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 from urllib.parse import quote
 
 from indexes.errors import (
@@ -25,43 +26,32 @@ if TYPE_CHECKING:
 
 FILENAME = "catalogue.db"
 FORMAT_VERSION = 3
-# The one virtual table that a catalogue may have, see indexes.fulltext. English endings are taken
-# off and accents ignored, in the text and in the query alike.
+# The only virtual table that a catalogue may have, see indexes.fulltext. English endings are
+# removed and accents ignored, in the text and in the query alike.
 FULL_TEXT = (
     "CREATE VIRTUAL TABLE words USING "
     "fts5(captions, names, tokenize='porter unicode61 remove_diacritics 2')"
 )
-APPLICATION_ID = 0x52455456  # "RETV": says what the file is
+APPLICATION_ID = 0x52455456  # "RETV": marks the file as a catalogue
 _BUSY_SECONDS = 30.0
 _SQL_VARIABLES = 30_000  # SQLite allows 32,766 in one statement
 
-Params = ParamSpec("Params")
-Result = TypeVar("Result")
-AnyDatabase = TypeVar("AnyDatabase", bound="Database")
+
+@contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Turn SQLite's errors into errors of this project, about the index in `folder`."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _explain(error, folder) from error
 
 
-def guarded(
-    method: Callable[Concatenate[AnyDatabase, Params], Result],
-) -> Callable[Concatenate[AnyDatabase, Params], Result]:
-    """Turn SQLite's errors into sentences."""
-
-    @functools.wraps(method)
-    def call(self: AnyDatabase, /, *args: Params.args, **kwargs: Params.kwargs) -> Result:
-        try:
-            return method(self, *args, **kwargs)
-        except sqlite3.Error as error:
-            raise explain(error, self.folder) from error
-
-    return call
-
-
-def explain(error: sqlite3.Error, folder: Path) -> RetrievalError:
-    """The sentence for an error of SQLite."""
+def _explain(error: sqlite3.Error, folder: Path) -> RetrievalError:
     text = str(error)
     if "full" in text:
         return StorageError(
             f"The disk is full: the index {folder} could not take more. What was committed before "
-            "is kept. Make room and run the same command again."
+            "is safe. Make room and run the same command again."
         )
     if "locked" in text or "busy" in text:
         return IndexBusyError(
@@ -73,18 +63,42 @@ def explain(error: sqlite3.Error, folder: Path) -> RetrievalError:
             "of the folder, then run the same command again."
         )
     return IndexDamagedError(
-        f"The index {folder} is damaged ({text}). Your photos are not touched by this: delete "
-        "that folder and run `retrieval index` again."
+        f"The index {folder} is damaged ({text}). Your photos are not touched: delete that "
+        "folder and run `retrieval index` again."
     )
 
 
-def chunks(values: list[Any]) -> Iterable[list[Any]]:
-    """The values in parts that one statement can take."""
-    return (values[i : i + _SQL_VARIABLES] for i in range(0, len(values), _SQL_VARIABLES))
+class HasDatabase(Protocol):
+    """A part of the catalogue."""
+
+    @property
+    def database(self) -> "Database":
+        """Where its tables are."""
+
+
+Part = TypeVar("Part", bound=HasDatabase)
+Params = ParamSpec("Params")
+Result = TypeVar("Result")
+
+
+def guarded(
+    method: Callable[Concatenate[Part, Params], Result],
+) -> Callable[Concatenate[Part, Params], Result]:
+    """`explained` for a method of a part of the catalogue."""
+
+    @functools.wraps(method)
+    def call(self: Part, /, *args: Params.args, **kwargs: Params.kwargs) -> Result:
+        with explained(self.database.folder):
+            return method(self, *args, **kwargs)
+
+    return call
 
 
 class Database:
-    """An open database file in the folder of an index."""
+    """An open catalogue file in the folder of an index.
+
+    folder: of the index. conn: the connection.
+    """
 
     def __init__(self, folder: Path, connection: sqlite3.Connection) -> None:
         self.folder = folder
@@ -92,59 +106,41 @@ class Database:
 
     @functools.cached_property
     def db(self) -> "sqlite_utils.Database":
-        """The same connection, for what writes: importing it would slow down every search."""
+        """The same connection, for writing: importing sqlite-utils would slow down a search."""
         import sqlite_utils
 
         return sqlite_utils.Database(self.conn, execute_plugins=False)
 
     @classmethod
-    def _new(cls, folder: Path) -> Self:
-        """An empty database in `folder`, which has to exist.
+    def create(cls, folder: Path) -> Self:
+        """An empty file in `folder`, which has to exist.
 
-        `_stamp` makes it one of ours and `_use_wal` turns on the log, once the tables are there: in
-        the log they would take twice the room.
+        `stamp` marks it as a catalogue. `use_wal` turns on the write-ahead log once the tables are
+        there: written through the log, they would take twice the space.
         """
-        try:
-            connection = sqlite3.connect(folder / FILENAME, timeout=_BUSY_SECONDS)
-            database = cls(folder, connection)
+        with explained(folder):
+            database = cls(folder, sqlite3.connect(folder / FILENAME, timeout=_BUSY_SECONDS))
             database._pragmas()
-        except sqlite3.Error as error:
-            raise explain(error, folder) from error
         return database
-
-    def _has(self, table: str) -> bool:
-        row = self.conn.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", [table]).fetchone()
-        return row is not None
-
-    @guarded
-    def _use_wal(self) -> None:
-        self.conn.execute("PRAGMA journal_mode=WAL").fetchall()
-
-    def _stamp(self) -> None:
-        self.conn.execute(f"PRAGMA application_id={APPLICATION_ID}")
-        self.conn.execute(f"PRAGMA user_version={FORMAT_VERSION}")
 
     @classmethod
     def open(cls, folder: Path, writable: bool = False) -> Self:
-        """Open the database in `folder` and check that it is whole and of a known format."""
-        path = folder / FILENAME
-        if not path.is_file():
+        """Open the file in `folder` and check that it is whole and of a known format.
+
+        Raises IndexMissingError, IndexDamagedError, IndexBusyError or StorageError.
+        """
+        if not (folder / FILENAME).is_file():
             raise IndexMissingError(
                 f"There is no index in {folder}. Make one with `retrieval index FOLDER`."
             )
-        mode = "rw" if writable else "ro"
-        try:
-            database = cls._connect(folder, f"mode={mode}")
-        except sqlite3.OperationalError as error:
-            if writable or os.access(folder, os.W_OK):
-                raise explain(error, folder) from error
-            try:  # a read-only disk has no place for WAL's shared memory file
-                database = cls._connect(folder, "mode=ro&immutable=1")
-            except sqlite3.Error as again:
-                raise explain(again, folder) from again
-        except sqlite3.Error as error:
-            raise explain(error, folder) from error
-        return database
+        with explained(folder):
+            try:
+                return cls._connect(folder, f"mode={'rw' if writable else 'ro'}")
+            except sqlite3.OperationalError:
+                if writable or os.access(folder, os.W_OK):
+                    raise
+            # A read-only disk has no room for the shared memory file of the write-ahead log.
+            return cls._connect(folder, "mode=ro&immutable=1")
 
     @classmethod
     def _connect(cls, folder: Path, options: str) -> Self:
@@ -168,7 +164,6 @@ class Database:
 
     def _check_format(self) -> None:
         (application,) = self.conn.execute("PRAGMA application_id").fetchone()
-        (version,) = self.conn.execute("PRAGMA user_version").fetchone()
         if application != APPLICATION_ID:
             raise sqlite3.DatabaseError("it is not a catalogue of retrieval")
         if self.conn.execute(
@@ -178,39 +173,60 @@ class Database:
         virtual = "SELECT sql FROM sqlite_schema WHERE sql LIKE 'CREATE VIRTUAL%'"
         if any(sql != FULL_TEXT for (sql,) in self.conn.execute(virtual).fetchall()):
             raise sqlite3.DatabaseError("it holds a virtual table that no index has")
-        if version > FORMAT_VERSION:
+        if self.format > FORMAT_VERSION:
             raise IndexDamagedError(
-                f"The index {self.folder} has format {version}, made by a newer retrieval; this "
-                f"one reads up to {FORMAT_VERSION}. Upgrade with "
-                "`pip install --upgrade crossmodal-retrieval`, or use another --index."
+                f"The index {self.folder} has format {self.format}, written by a newer retrieval; "
+                f"this one reads up to {FORMAT_VERSION}. Upgrade with "
+                "`pip install --upgrade crossmodal-retrieval`, or choose another index with "
+                "--index DIR."
             )
 
     @property
     def format(self) -> int:
-        """The number of the format that the file is in; at most FORMAT_VERSION."""
+        """The number of the file's format; at most FORMAT_VERSION once it is open."""
         return int(self.conn.execute("PRAGMA user_version").fetchone()[0])
 
-    @guarded
+    def stamp(self) -> None:
+        """Mark the file as a catalogue of the present format."""
+        self.conn.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        self.conn.execute(f"PRAGMA user_version={FORMAT_VERSION}")
+
+    def use_wal(self) -> None:
+        """Turn on the write-ahead log, which lets others read during a write."""
+        with explained(self.folder):
+            self.conn.execute("PRAGMA journal_mode=WAL").fetchall()
+
+    def has_table(self, name: str) -> bool:
+        """Whether the table is there; older formats lack some."""
+        row = self.conn.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", [name]).fetchone()
+        return row is not None
+
     def checkpoint(self) -> None:
-        """Bring all that was committed into the one file, and empty the log beside it."""
-        self.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        """Move all that was committed from the write-ahead log into the main file."""
+        with explained(self.folder):
+            self.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
-    def __enter__(self) -> Self:
-        return self
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing; a nested transaction joins the outer one."""
+        with explained(self.folder), self.db.atomic():
+            yield
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def rows_of(self, query: str, values: Iterable[Any]) -> list[tuple[Any, ...]]:
+        """All rows of a query whose `{marks}` stand for `values`, however many they are."""
+        values = list(values)
+        rows: list[tuple[Any, ...]] = []
+        for start in range(0, len(values), _SQL_VARIABLES):
+            part = values[start : start + _SQL_VARIABLES]
+            rows += self.conn.execute(query.format(marks=",".join("?" * len(part))), part)
+        return rows
 
-    def close(self) -> None:
-        self.conn.close()
 
-    def transaction(self) -> AbstractContextManager[Any]:
-        """All or nothing; nested ones join the outer one."""
-        return self.db.atomic()
+def move_catalogue(source: Path, folder: Path) -> None:
+    """Move a closed catalogue from one folder to another, in place of the one there.
 
-
-def put_catalogue(staging: Path, folder: Path) -> None:
-    """Move a closed catalogue into the index; the log of an older one must not stay beside it."""
+    The log of the old catalogue goes first: SQLite would replay it into the new one.
+    """
     for suffix in ("-wal", "-shm"):
         (folder / f"{FILENAME}{suffix}").unlink(missing_ok=True)
-    (staging / FILENAME).replace(folder / FILENAME)
+    (source / FILENAME).replace(folder / FILENAME)

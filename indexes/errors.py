@@ -9,7 +9,7 @@ class RetrievalError(Exception):
 
 
 class IndexMissingError(RetrievalError):
-    """There is no index where one was looked for."""
+    """There is no index where one was expected."""
 
 
 class IndexDamagedError(RetrievalError):
@@ -25,4 +25,4 @@ class IndexBusyError(RetrievalError):
 
 
 class StorageError(RetrievalError):
-    """The disk refused to keep what was written."""
+    """A file could not be written, for instance because the disk is full."""

@@ -1,7 +1,7 @@
-"""The vectors on graphics cards, for a process that searches many of them often.
+"""The vectors on GPUs, for a process that searches many of them often.
 
-A command that searches once never comes here: to begin with a card costs seconds. The same exact
-search as on the CPU; in float16, where asked for, half the memory for the last digits of scores.
+A command that searches once never comes here: starting a GPU takes seconds. The search is exact, as
+on the CPU; float16, if asked for, needs half the memory and changes the last digits of scores.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from indexes.arrays import Floats, Ints
 from indexes.lazy_imports import has_nvidia_driver, load_faiss
 from indexes.vectors import Part
 
-LARGE = 200_000  # vectors from which on a card pays
-OFTEN = 50  # searches after which it does: copying to the card takes about as long
-_MOST_HITS = 2048  # that a card can find for a query
-_ROWS = 1 << 18  # copied at a time
-_SCRATCH = 256 << 20  # bytes on a card for computing
+# Copying to the GPU takes about as long as this many searches of this many vectors.
+MIN_ROWS = 200_000
+MIN_SEARCHES = 50
+_MOST_HITS = 2048  # the most that FAISS finds on a GPU for a query
+_COPY_ROWS = 1 << 18  # copied at a time
+_SCRATCH_BYTES = 256 << 20  # of a GPU's memory, for computing
 
 
-def cards() -> int:
-    """How many cards FAISS can use: none, if this build of it was made without."""
+def count() -> int:
+    """How many GPUs FAISS can use: none, if it was built without them."""
     if not has_nvidia_driver():
         return 0
     faiss = load_faiss()
@@ -33,66 +34,65 @@ def cards() -> int:
 
 @dataclass(frozen=True)
 class GpuPart(Part):
-    """Rows with copies on cards, which are searched; what those cannot do is done by the rows.
+    """Rows with copies on GPUs. What the GPUs cannot do, the CPU does with the rows.
 
-    copies: a FAISS index of the rows, by their numbers.
+    copies: a FAISS index of the rows by their positions.
     """
 
     copies: Any
 
     def nearest(
-        self, query: Floats, k: int, allowed: Ints | None, excluded_ids: Ints | None
+        self, query: Floats, k: int, allowed: Ints | None, excluded: Ints | None
     ) -> tuple[Ints, Floats]:
-        """As of any part; choices of ids, and more hits than a card can find, are for the CPU."""
-        if (
-            allowed is not None
-            or (excluded_ids is not None and excluded_ids.size)
-            or k > _MOST_HITS
-        ):
-            return super().nearest(query, k, allowed, excluded_ids)
-        scores, rows = self.copies.search(query[None], min(k, len(self)))
-        found = rows[0] >= 0
-        return self.ids[rows[0][found]], scores[0][found]
+        """As `Part.nearest`, without rows beyond the best k.
+
+        The CPU searches if ids are limited, or for more hits than FAISS finds on a GPU.
+        """
+        if allowed is not None or (excluded is not None and excluded.size) or k > _MOST_HITS:
+            return super().nearest(query, k, allowed, excluded)
+        scores, positions = self.copies.search(query[None], min(k, len(self)))
+        found = positions[0] >= 0
+        return positions[0][found], scores[0][found]
 
 
 def to_gpus(part: Part, half: bool = False) -> Part:
-    """The same part with copies on all cards; as it is where there is none or no room.
+    """The part with copies on all GPUs; unchanged if there is none, or no room.
 
-    half: keep float16 there.
+    half: store float16 on the GPUs.
     """
-    count = cards()
-    if not count or not len(part):
+    gpus = count()
+    if not gpus or not len(part):
         return part
     try:
-        return copied(part, [_empty(card, part.rows.shape[1], half) for card in range(count)])
-    except RuntimeError:  # a card that is full, or of a kind that FAISS was not built for
+        return copied(part, [_empty(gpu, part.rows.shape[1], half) for gpu in range(gpus)])
+    except RuntimeError:  # a GPU that is full, or of a kind that FAISS was not built for
         return part
 
 
 def copied(part: Part, copies: Sequence[Any]) -> GpuPart:
-    """A part with a run of its rows in each of some empty exact FAISS indexes.
+    """The part with its rows spread over empty exact FAISS indexes, a range of rows in each.
 
-    That halves the time on two cards and needs no card to hold all. Raises RuntimeError where rows
-    do not fit.
+    Two GPUs halve the time of a search, and none has to hold all rows. Raises RuntimeError if the
+    rows do not fit.
     """
     share = -(-len(part) // len(copies))
     for number, copy in enumerate(copies):
-        mine = part.rows[number * share : (number + 1) * share]
-        for start in range(0, len(mine), _ROWS):
-            copy.add(np.array(mine[start : start + _ROWS]))  # in place, which a mapped file is not
+        rows = part.rows[number * share : (number + 1) * share]
+        for start in range(0, len(rows), _COPY_ROWS):
+            copy.add(np.array(rows[start : start + _COPY_ROWS]))  # FAISS needs aligned rows
     if len(copies) == 1:
         return GpuPart(part.ids, part.rows, copies[0])
-    together = load_faiss().IndexShards(part.rows.shape[1], True, True)  # in threads; ids run on
+    shards = load_faiss().IndexShards(part.rows.shape[1], True, True)  # threads; positions run on
     for copy in copies:
-        together.add_shard(copy)
-    return GpuPart(part.ids, part.rows, together)
+        shards.add_shard(copy)
+    return GpuPart(part.ids, part.rows, shards)
 
 
-def _empty(card: int, dim: int, half: bool) -> Any:
-    """An exact inner-product index on one card, without rows."""
+def _empty(gpu: int, dim: int, half: bool) -> Any:
+    """An exact inner-product index without rows on one GPU."""
     faiss = load_faiss()
     resources = faiss.StandardGpuResources()
-    resources.setTempMemory(_SCRATCH)
+    resources.setTempMemory(_SCRATCH_BYTES)
     settings = faiss.GpuIndexFlatConfig()
-    settings.device, settings.useFloat16 = card, half
+    settings.device, settings.useFloat16 = gpu, half
     return faiss.GpuIndexFlatIP(resources, dim, settings)

@@ -1,7 +1,7 @@
-"""The Index: one folder on disk that keeps catalogue and vectors in step.
+"""The Index: one folder on disk that holds a catalogue and its vectors, and keeps them in step.
 
-Reading needs nothing but the folder; writing needs the lock (`lock`). Many may search while one
-writes.
+Reading needs nothing but the folder; writing needs the lock (`indexes.lock`). Many processes may
+search while one writes.
 """
 
 import json
@@ -12,19 +12,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from indexes import biases, gpu, vectors
+from indexes import vectors
 from indexes.arrays import Floats, Ints
-from indexes.biases import Biases
-from indexes.catalogue import Catalogue, Filter, IndexModel
-from indexes.database import FILENAME, put_catalogue
+from indexes.biases import Biases, search_with_bias
+from indexes.catalogue import Catalogue, IndexModel
+from indexes.database import FILENAME, move_catalogue
 from indexes.errors import IndexReplacedError, StorageError
+from indexes.photos import Filter
+from indexes.snapshot import CACHE_FILES, Snapshot, delete_old_caches, write_vectors
 
 STAGING = "new.tmp"
-_FEW, _FEW_SHARE = 256, 0.01  # newer photos that a vector file may lack
-_SAMPLE = 2000  # photos whose mean stands for that of all
-_FIRST_LOOK = 512  # nearest photos that a bias is tried on first
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class Root:
     path: Path
 
     def inside(self, path: Path) -> str | None:
-        """An absolute path as one in this folder, '' for the folder itself; None outside."""
+        """An absolute path as one in this folder, '' for the folder itself; None if outside."""
         if not path.is_relative_to(self.path):
             return None
         inside = path.relative_to(self.path).as_posix()
@@ -44,10 +41,13 @@ class Root:
 
 @dataclass(frozen=True)
 class GalleryStatistics:
-    """What a query was compared with: photos held by the index, the mean of their cosines to the
-    query (of a sample where they are many), and how many of them the filter let through."""
+    """What a query is compared with.
 
-    held: int
+    photos: how many the index has. mean: of their cosines to the query (of a sample if they are
+    many). searched: how many of them pass the filters.
+    """
+
+    photos: int
     mean: float
     searched: int
 
@@ -55,41 +55,37 @@ class GalleryStatistics:
 class Index:
     """An open index. Use it as a context manager, or call `close`.
 
-    catalogue: everything known of the photos; made: the model that made the embeddings.
+    catalogue: all that is known of the photos; model: how their embeddings were computed.
     """
 
     def __init__(self, folder: Path, catalogue: Catalogue) -> None:
         self.folder = folder
         self.catalogue = catalogue
         self.model = catalogue.model()
-        self._parts: list[vectors.Part] | None = None
-        self._parts_version = -1
-        self._searches = 0  # of these parts
-        self._average: Floats | None = None
-        self._biases: dict[str, Biases] = {}
-        self._file = self._identity()
+        self._catalogue_file = self._file_identity()
+        self._latest: Snapshot | None = None
 
     @classmethod
     def create(cls, folder: Path, model: IndexModel) -> "Index":
-        """Make an empty index in `folder`, whose lock the caller holds.
+        """An empty index in `folder`, whose lock the caller holds; raises StorageError.
 
-        The catalogue is made under another name first, so that a process killed half-way leaves no
-        index rather than a broken one.
+        The catalogue is built in a folder of its own and then moved: a process that is killed
+        half-way leaves no index rather than a broken one.
         """
         staging = folder / STAGING
         try:
-            shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed
+            shutil.rmtree(staging, ignore_errors=True)  # left by a process that was killed
             staging.mkdir(parents=True)
             try:
                 with Catalogue.create(staging, model) as catalogue:
-                    catalogue.checkpoint()  # only the one file is moved, so all has to be in it
-                put_catalogue(staging, folder)
+                    catalogue.database.checkpoint()  # only the main file is moved
+                move_catalogue(staging, folder)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
         except OSError as error:
             raise StorageError(
-                f"The index folder {folder} cannot be made ({error.strerror}). Choose a place that "
-                "can be written with --index DIR."
+                f"The index folder {folder} cannot be created ({error.strerror}). Choose a place "
+                "that can be written with --index DIR."
             ) from error
         return cls.open(folder, writable=True)
 
@@ -117,49 +113,54 @@ class Index:
     def roots(self) -> list[Root]:
         """The indexed folders, where they are now, as paths without links.
 
-        A folder that moved together with its index is found by its path relative to the index,
-        one that stayed while the index moved by its absolute path.
+        A folder that moved together with its index is found by its path relative to the index, one
+        that stayed while the index moved by its absolute path.
         """
         found = []
-        for root_id, relative, absolute in self.catalogue.roots():
+        for root_id, relative, absolute in self.catalogue.roots.all():
             moved = (self.folder.resolve() / relative).resolve()
-            place = moved if relative and moved.is_dir() else Path(absolute).resolve()
-            found.append(Root(root_id, place))
+            path = moved if relative and moved.is_dir() else Path(absolute).resolve()
+            found.append(Root(root_id, path))
         return found
 
-    def is_away(self, root: Root) -> bool:
-        """Whether a folder is not there, or is as empty as the mount point of a missing disk."""
+    def is_unavailable(self, root: Root) -> bool:
+        """Whether a folder is missing, or is as empty as the mount point of a missing disk."""
         if not root.path.is_dir():
             return True
-        home = self.folder.resolve()
-        return not any(path.resolve() != home for path in root.path.iterdir())
+        index = self.folder.resolve()
+        return not any(path.resolve() != index for path in root.path.iterdir())
 
     def add_root(self, folder: Path) -> tuple[Root, str]:
         """Make `folder` a part of the index; returns its root and the path inside that root.
 
-        A folder inside a known root stays a part of it; a folder around known roots takes them in.
+        A folder inside a root stays a part of it; roots inside the folder become a part of it.
         """
         folder = folder.resolve()
         roots = self.roots()
         for root in roots:
             inside = root.inside(folder)
             if inside is not None:
-                self._put_root(root.path, root.id)
+                self._put_root(root.path, self.folder, root.id)
                 return root, inside
         with self.catalogue.transaction():
-            new = Root(self._put_root(folder), folder)
+            new = Root(self._put_root(folder, self.folder), folder)
             for root in roots:
                 if root.path.is_relative_to(folder):
                     prefix = root.path.relative_to(folder).as_posix()
-                    self.catalogue.absorb_root(root.id, new.id, prefix)
+                    self.catalogue.merge_root(root.id, new.id, prefix)
         return new, ""
 
-    def _put_root(self, folder: Path, root_id: int | None = None, home: Path | None = None) -> int:
+    def prepare_move(self, folder: Path) -> None:
+        """Store where the roots are seen from `folder`, to which the index is about to move."""
+        for root in self.roots():
+            self._put_root(root.path, folder, root.id)
+
+    def _put_root(self, path: Path, index: Path, root_id: int | None = None) -> int:
         try:
-            relative = os.path.relpath(folder, (home or self.folder).resolve())
+            relative = os.path.relpath(path, index.resolve())
         except ValueError:  # another drive, on Windows
             relative = ""
-        return self.catalogue.put_root(relative, str(folder), root_id)
+        return self.catalogue.roots.put(relative, str(path), root_id)
 
     def locate(self, path: Path) -> tuple[Root, str] | None:
         """The root that holds `path` and the path inside it; None outside every root."""
@@ -171,159 +172,125 @@ class Index:
                     return root, inside
         return None
 
+    # Settings ----------------------------------------------------------------------------------
+
     def excluded(self) -> list[str]:
-        """The shell patterns of what is left out of the folders."""
+        """The shell patterns of files and folders to leave out."""
         return [p for p in self.catalogue.setting("exclude", "").split("\n") if p]
 
     def set_excluded(self, patterns: Sequence[str]) -> None:
         self.catalogue.set_setting("exclude", "\n".join(patterns))
 
-    def caption_lists(self) -> list[Path]:
-        """Files of captions that the user named."""
+    def caption_files(self) -> list[Path]:
+        """The files of captions that the user named."""
         try:
             return [Path(str(p)) for p in json.loads(self.catalogue.setting("captions", "[]"))]
         except (ValueError, TypeError):
             return []
 
-    def set_caption_lists(self, files: Sequence[Path]) -> None:
+    def set_caption_files(self, files: Sequence[Path]) -> None:
         self.catalogue.set_setting("captions", json.dumps([str(file) for file in files]))
 
-    # Vectors -----------------------------------------------------------------------------------
+    def set_fusion(self, name: str) -> None:
+        """Record which weights fused the photos with their captions."""
+        self.catalogue.set_fusion(name)
+        self.model = self.catalogue.model()
+
+    # Searching ---------------------------------------------------------------------------------
 
     def search(
         self,
         query: Floats,
         k: int,
-        chosen: Filter = Filter(),
+        filters: Filter = Filter(),
         bias: Biases | None = None,
-        lowest: float | None = None,
+        min_score: float | None = None,
     ) -> list[tuple[int, float]]:
         """The `k` best photos for `query`, float32 [dim], as (photo id, cosine), best first.
 
         Best is the highest cosine or, with `bias`, the highest cosine less the photo's bias.
-        lowest: only photos of this cosine at least.
+        min_score: only photos with at least this cosine.
         """
-        parts = self._vectors_at_hand()
-        allowed = None if chosen == Filter() else self.catalogue.allowed(chosen)
-        excluded_ids = self.catalogue.absent() if allowed is None else None
+        parts = self._snapshot().parts_for_search()
+        allowed = None if filters == Filter() else self.catalogue.photos.matching(filters)
+        excluded = self.catalogue.photos.missing() if allowed is None else None
 
         def nearest(count: int) -> tuple[Ints, Floats]:
-            ids, scores = vectors.search(parts, query, count, allowed, excluded_ids)
-            enough = len(scores) if lowest is None else int((scores >= lowest).sum())
+            ids, scores = vectors.search(parts, query, count, allowed, excluded)
+            enough = len(scores) if min_score is None else int((scores >= min_score).sum())
             return ids[:enough], scores[:enough]
 
-        ids, scores = nearest(k) if bias is None else _biased(nearest, k, bias)
+        ids, scores = nearest(k) if bias is None else search_with_bias(nearest, k, bias)
         return [(int(i), float(s)) for i, s in zip(ids, scores, strict=True)]
 
     def cosines(self, query: Floats, ids: Sequence[int]) -> Floats:
-        """The cosines of these photos to `query`, float32 [n], as they are ordered in `ids`."""
-        result: Floats = self.catalogue.search_embeddings(ids, self.model.dim) @ query
+        """The cosines of these photos to `query`, float32 [n], in the order of `ids`."""
+        result: Floats = self.catalogue.embeddings.searchable(ids, self.model.dim) @ query
         return result
 
-    def set_fusion(self, name: str) -> None:
-        """Note by what the photos are fused with their captions."""
-        self.catalogue.set_fusion(name)
-        self.model = self.catalogue.model()
-
     def mean_cosine(self, query: Floats) -> float:
-        """What cosine to `query`, float32 [dim], is usual: the mean, of a sample if many.
+        """The mean cosine of the photos to `query`, float32 [dim].
 
-        That of 2,000 sampled photos is off by about 0.002.
+        It is that of 2,000 sampled photos if there are more, which is off by about 0.002.
         """
-        parts = self._vectors()  # notices what other processes changed
-        if self._average is None:
-            self._average = vectors.average(parts, self.model.dim, _SAMPLE)
-        return float(self._average @ query)
+        return float(self._snapshot().mean @ query)
 
-    def filter_ids(self, ids: Sequence[int], chosen: Filter) -> list[int]:
-        """Those of the photos that are there and fit a filter, in the same order."""
-        if chosen == Filter():
-            excluded_ids = set(self.catalogue.absent().tolist())
-            return [i for i in ids if i not in excluded_ids]
-        allowed = set(self.catalogue.allowed(chosen).tolist())
+    def filter_ids(self, ids: Sequence[int], filters: Filter) -> list[int]:
+        """Those of the photos that are on disk and pass the filters, in the same order."""
+        if filters == Filter():
+            missing = set(self.catalogue.photos.missing().tolist())
+            return [i for i in ids if i not in missing]
+        allowed = set(self.catalogue.photos.matching(filters).tolist())
         return [i for i in ids if i in allowed]
 
     def nearest_ids(self, queries: Floats) -> set[int]:
         """The ids of the photos that are the nearest to one of `queries`, float32 [m, dim]."""
-        return vectors.nearest_ids(self._vectors(), queries)
+        return vectors.nearest_ids(self._snapshot().parts, queries)
 
     def biases(self, name: str, compute: Callable[[Floats], Floats]) -> Biases:
         """The bias of every photo, from the file of this name, and from `compute` for newer ones.
 
-        name: letters, digits and dashes; it changes with all that `compute` depends on but the
-        photos. compute: from embeddings, float32 [n, dim], to biases, float32 [n], each by itself.
+        name: letters, digits and dashes; it changes with everything that `compute` depends on but
+        the photos. compute: from embeddings, float32 [n, dim], to biases, float32 [n], where each
+        depends on its own embedding alone.
         """
-        parts = self._vectors()  # notices what other processes changed
-        if name not in self._biases:
-            path = self.folder / f"bias-{name}-{self.catalogue.generation()}.bin"
-            known = biases.load(path)
-            last = int(known.ids[-1]) if len(known.ids) else 0
-            if not all(known.cover(p.ids, upto=last) for p in parts):
-                known, last = biases.NONE, 0  # not of this index, whatever it says
-            ids, rows = self.catalogue.all_search_embeddings(self.model.dim, after=last)
-            if len(ids):
-                stored = len(known.ids)
-                known = known.extended(ids, compute(rows))
-                if not stored or len(ids) > _FEW + stored * _FEW_SHARE:
-                    with suppress(OSError):  # a cache: the next search computes it again
-                        biases.save(known, path)
-            self._biases[name] = known
-        return self._biases[name]
+        return self._snapshot().biases(name, compute)
 
-    def gallery_statistics(self, query: Floats, chosen: Filter = Filter()) -> GalleryStatistics:
+    def gallery_statistics(self, query: Floats, filters: Filter = Filter()) -> GalleryStatistics:
         """What `search` compares `query`, float32 [dim], with.
 
-        held and mean are of the whole index whatever the filter, which may leave too few photos to
-        tell what is usual. The mean cosine of 2,000 sampled photos is off by about 0.002.
+        The mean is that of the whole index: a filter may leave too few photos to estimate it.
         """
-        held = self._held()
-        searched = self.present() if chosen == Filter() else len(self.catalogue.allowed(chosen))
-        return GalleryStatistics(held, self.mean_cosine(query), searched)
+        photos = len(self._snapshot())
+        searched = (
+            self.photo_count()
+            if filters == Filter()
+            else len(self.catalogue.photos.matching(filters))
+        )
+        return GalleryStatistics(photos, self.mean_cosine(query), searched)
 
-    def _held(self) -> int:
-        return sum(map(len, self._vectors()))
-
-    def present(self) -> int:
+    def photo_count(self) -> int:
         """How many photos can be found."""
-        return self._held() - len(self.catalogue.absent())
+        return len(self._snapshot()) - len(self.catalogue.photos.missing())
 
-    def _vectors(self) -> list[vectors.Part]:
-        """The vector file and, as a second part, what the catalogue has beyond it.
+    # Keeping vectors and catalogue in step -----------------------------------------------------
 
-        Kept until another process changes the catalogue.
+    def _snapshot(self) -> Snapshot:
+        """The catalogue as it is now; the same object until another process changes it.
+
+        Raises IndexReplacedError if the index was rebuilt.
         """
-        if self._identity() != self._file:
+        if self._file_identity() != self._catalogue_file:
             raise self._replaced()
         version = self.catalogue.version()
-        if self._parts is None or version != self._parts_version:
-            self._parts_version, self._searches = version, 0
-            self._average, self._biases = None, {}
+        if self._latest is None or version != self._latest.version:
+            self._latest = None
             if self.catalogue.model() != self.model:
                 raise self._replaced()
-            path = self._vector_file()
-            stored = vectors.load(path, self.model.dim)
-            last = 0
-            if stored is not None and len(stored):
-                last = int(stored.ids.max())
-            ids, rows = self.catalogue.all_search_embeddings(self.model.dim, after=last)
-            newer = vectors.Part(ids, rows)
-            if stored is None:
-                try:
-                    vectors.save(newer, path)
-                except (OSError, RuntimeError):
-                    pass  # a cache: a full or read-only disk only makes the next search slower
-            self._parts = [newer] if stored is None else [stored, newer]
-        return self._parts
+            self._latest = Snapshot(self.folder, self.catalogue, self.model.dim, version)
+        return self._latest
 
-    def _vectors_at_hand(self) -> list[vectors.Part]:
-        """The vectors for a search, on graphics cards when searches of many vectors are many."""
-        parts = self._vectors()
-        self._searches += 1
-        if self._searches == gpu.OFTEN:
-            self._parts = [gpu.to_gpus(part) if len(part) >= gpu.LARGE else part for part in parts]
-        return self._parts or parts
-
-    def _identity(self) -> tuple[int, int]:
+    def _file_identity(self) -> tuple[int, int]:
         """Which file the catalogue is; a rebuild puts another one in its place."""
         try:
             state = (self.folder / FILENAME).stat()
@@ -332,59 +299,27 @@ class Index:
         return (state.st_dev, state.st_ino)
 
     def _replaced(self) -> IndexReplacedError:
-        return IndexReplacedError(f"The index {self.folder} was rebuilt meanwhile. Open it again.")
-
-    def _vector_file(self) -> Path:
-        return self.folder / f"vectors-{self.catalogue.generation()}.faiss"
+        return IndexReplacedError(
+            f"The index {self.folder} was rebuilt meanwhile by another process. Open it again."
+        )
 
     def refresh(self) -> None:
-        """Write the vector file anew if the catalogue went well beyond it; drop those of the past.
+        """Bring the cache files in line with the catalogue after a change by this process.
 
-        A search adds what the file lacks; rewriting all for a few photos would cost more.
+        The vectors are written again if the file lacks many; old files are deleted. Raises
+        StorageError.
         """
-        self._parts = None
-        path = self._vector_file()
-        parts = self._vectors()
-        if len(parts) > 1 and len(parts[1]) > _FEW + len(parts[0]) * _FEW_SHARE:
-            self._parts = None
-            try:
-                vectors.save(
-                    vectors.Part(*self.catalogue.all_search_embeddings(self.model.dim)), path
-                )
-            except (OSError, RuntimeError) as error:
-                raise StorageError(
-                    f"The vectors could not be written to {path} ({error}). The photos are kept in "
-                    "the catalogue; make room and run `retrieval index` again."
-                ) from error
-        generation = self.catalogue.generation()
-        for old in (*self.folder.glob("vectors-*.faiss*"), *self.folder.glob("bias-*.bin*")):
-            if not old.stem.endswith(f"-{generation}"):
-                old.unlink(missing_ok=True)
+        self._latest = None
+        if self._snapshot().is_outdated():
+            self._latest = None  # frees its memory first
+            write_vectors(self.folder, self.catalogue, self.model.dim)
+        delete_old_caches(self.folder, self.catalogue)
 
     def size_bytes(self) -> int:
-        """What the index takes on disk."""
+        """The size of the index on disk."""
         total = 0
-        for pattern in (f"{FILENAME}*", "vectors-*.faiss", "bias-*.bin"):
+        for pattern in (f"{FILENAME}*", *CACHE_FILES):
             for path in self.folder.glob(pattern):
-                with suppress(FileNotFoundError):  # another process may be renaming
+                with suppress(FileNotFoundError):  # another process may be renaming it
                     total += path.stat().st_size
         return total
-
-
-def _biased(
-    nearest: Callable[[int], tuple[Ints, Floats]], k: int, bias: Biases
-) -> tuple[Ints, Floats]:
-    """The k photos of highest cosine less bias, exactly, from a search by cosine alone.
-
-    A photo that was not among the nearest has at most the last one's cosine, and at least the
-    lowest of all biases is taken off it. Once that is below the k-th best, no such photo can be
-    among the first k; until then more are looked at.
-    """
-    count = max(_FIRST_LOOK, 4 * k)
-    while True:
-        ids, scores = nearest(count)
-        biased = scores - bias.of(ids)
-        order = np.lexsort((ids, -biased))[:k]
-        if len(ids) < count or biased[order[-1]] > scores[-1] - bias.lowest:
-            return ids[order], scores[order]
-        count *= 4

@@ -1,10 +1,10 @@
-"""The one door to torch, FAISS and OpenVINO: big libraries that have to be imported with care.
+"""Imports of torch, FAISS and OpenVINO: large libraries that have to be imported with care.
 
 The `faiss-gpu` wheel carries CUDA 12, current torch wheels CUDA 13; loading FAISS first is
-reported to crash the process on machines with an NVIDIA driver. So where there is a driver torch
-is imported first; elsewhere FAISS comes alone, which keeps a search from paying for torch.
+reported to crash the process on machines with an NVIDIA driver. Torch is therefore imported first
+if there is a driver; elsewhere FAISS is imported alone, which spares a search the time for torch.
 
-OpenVINO reports to its makers that it was imported, unless its telemetry is out of reach.
+OpenVINO reports to its makers that it was imported, unless its telemetry cannot be imported.
 """
 
 import ctypes
@@ -29,7 +29,7 @@ def has_nvidia_driver() -> bool:
 
 @cache
 def load_torch() -> ModuleType:
-    """Import torch (seconds, hundreds of MiB: call it only where it is needed)."""
+    """Import torch, which takes seconds and hundreds of MiB."""
     import torch
 
     return torch
@@ -37,7 +37,7 @@ def load_torch() -> ModuleType:
 
 @cache
 def load_faiss() -> ModuleType:
-    """Import FAISS, after torch where a GPU driver makes the order matter."""
+    """Import FAISS, after torch if a GPU driver makes the order matter."""
     if has_nvidia_driver():
         load_torch()
     import faiss
@@ -49,7 +49,7 @@ def load_faiss() -> ModuleType:
 def load_openvino() -> ModuleType:
     """Import OpenVINO (0.2 seconds), without its telemetry and its converters.
 
-    Raises ImportError where it is not installed or cannot be loaded.
+    Raises ImportError if it is not installed or cannot be loaded.
     """
     with _hidden("openvino_telemetry", "openvino.tools.ovc"):
         return importlib.import_module("openvino")
@@ -57,9 +57,9 @@ def load_openvino() -> ModuleType:
 
 @contextmanager
 def _hidden(*names: str) -> Iterator[None]:
-    """Run as if these modules were not installed, unless somebody imported them before."""
+    """Make these modules look as if not installed, except those that are imported already."""
     hidden = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: "not to be had"
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: cannot be imported
     try:
         yield
     finally:

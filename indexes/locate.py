@@ -1,4 +1,4 @@
-"""Where an index is: in a folder, or in the nearest folder above that keeps one."""
+"""Where an index is: in a folder of its own, or in `.retrieval` of a folder or of one above it."""
 
 from pathlib import Path
 
@@ -8,17 +8,17 @@ FOLDER_NAME = ".retrieval"
 
 
 def is_index(folder: Path) -> bool:
-    """Whether `folder` is an index (it may still be a damaged one)."""
+    """Whether `folder` holds an index (which may be damaged)."""
     return (folder / FILENAME).is_file()
 
 
-def index_at(where: Path) -> Path | None:
-    """The index that `where` is, or that the folder `where` keeps; None if there is none."""
-    return next(filter(is_index, (where, where / FOLDER_NAME)), None)
+def index_at(folder: Path) -> Path | None:
+    """The index in `folder` itself or in its `.retrieval`; None if there is none."""
+    return next(filter(is_index, (folder, folder / FOLDER_NAME)), None)
 
 
 def find(start: Path) -> Path | None:
-    """The index that `start` or the nearest folder above it keeps in `.retrieval`."""
+    """The index in `.retrieval` of `start` or of the nearest folder above it."""
     for folder in (start, *start.parents):
         if is_index(folder / FOLDER_NAME):
             return folder / FOLDER_NAME

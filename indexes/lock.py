@@ -1,4 +1,4 @@
-"""The right to change an index, held by one process at a time.
+"""The lock on an index: one process at a time may change it.
 
 The operating system frees the lock when the process ends, however it ends.
 """
@@ -17,17 +17,20 @@ LOCK, HOLDER = "lock", "holder.json"
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold the right to change the index in `folder`; raises IndexBusyError, saying who has it."""
+    """Hold the lock on the index in `folder`, which is created if it is missing.
+
+    Raises IndexBusyError, which names the process that holds the lock, or StorageError.
+    """
     from filelock import FileLock, Timeout
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        held = FileLock(folder / LOCK)
-        held.acquire(timeout=0)
+        file_lock = FileLock(folder / LOCK)
+        file_lock.acquire(timeout=0)
     except Timeout:
         raise IndexBusyError(
             f"The index {folder} is being changed by another process{_holder(folder)}. Wait until "
-            "it is done, then run the same command again; searching works meanwhile."
+            "it is done, then run the same command again. Searching works meanwhile."
         ) from None
     except OSError as error:
         raise StorageError(
@@ -35,24 +38,24 @@ def lock(folder: Path) -> Iterator[None]:
             "with --index DIR."
         ) from error
     try:
-        _note_holder(folder)
+        _write_holder(folder)
         yield
     finally:
         (folder / HOLDER).unlink(missing_ok=True)
-        held.release()
+        file_lock.release()
 
 
-def _note_holder(folder: Path) -> None:
-    note = {"pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+def _write_holder(folder: Path) -> None:
+    holder = {"pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     try:
-        (folder / HOLDER).write_text(json.dumps(note))
+        (folder / HOLDER).write_text(json.dumps(holder))
     except OSError:
-        pass  # only there to be told to a second process
+        pass  # it only makes the message of a second process more helpful
 
 
 def _holder(folder: Path) -> str:
     try:
-        note = json.loads((folder / HOLDER).read_text())
-        return f" (process {int(note['pid'])}, since {str(note['since'])[:19]})"
+        holder = json.loads((folder / HOLDER).read_text())
+        return f" (process {int(holder['pid'])}, since {str(holder['since'])[:19]})"
     except (OSError, ValueError, KeyError, TypeError):
         return ""

@@ -1,12 +1,12 @@
-"""The vectors: exact inner-product search over unit float32 rows, kept as a FAISS index on disk.
+"""The vectors: exact inner-product search over unit float32 rows, stored as a FAISS index.
 
-The file is a cache of the catalogue's embeddings, memory-mapped when searched. Photo ids only ever
-grow and an embedding never changes under its id, so a file stays right while rows are appended: the
-searcher adds what is newer as a second part. Nothing here decides what a vector means.
+The file is a cache of the searchable embeddings in the catalogue, memory-mapped for a search. Ids
+only ever grow and an embedding never changes under its id: a file stays right while photos are
+added, and newer ones are a second part. What a vector means is decided elsewhere.
 
 One query against all rows is a product of a matrix and a vector, which numpy computes on FAISS's
-file as fast as FAISS does; importing FAISS and the CUDA libraries that it brings takes longer than
-the rest of a search, so only what writes the file does.
+file as fast as FAISS does. Importing FAISS, with the CUDA libraries that it brings, takes longer
+than the rest of a search; only writing the file needs it.
 """
 
 import os
@@ -18,20 +18,21 @@ from pathlib import Path
 import numpy as np
 
 from indexes.arrays import Floats, Ints
+from indexes.atomic_write import atomic_write
 from indexes.lazy_imports import load_faiss
 
 # An IndexIDMap over an IndexFlatIP, as FAISS writes it: "IxMp", a 33-byte header, "IxFI", the same
 # header, the count of floats, the floats, the count of ids, the ids.
 _HEADER = struct.Struct("<4siqqqBi")
 _OVERHEAD = 2 * _HEADER.size + 16
-_ROWS_AT_ONCE = 4096
+_BLOCK_ROWS = 4096
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some of the rows: ids, int64 [n]; rows: float32 [n, dim], in memory or mapped.
+    """Some of the rows: ids, int64 [n]; rows: float32 [n, dim], in memory or memory-mapped.
 
-    What is mapped from a file need not lie where numbers of four bytes should.
+    Rows mapped from a file may lie at an address that is not a multiple of four.
     """
 
     ids: Ints
@@ -41,64 +42,73 @@ class Part:
         return len(self.ids)
 
     def blocks(self) -> Iterator[tuple[slice, Floats]]:
-        """The rows in pieces that stay in a processor's cache, and where each is."""
+        """The rows as aligned blocks, each with its place.
+
+        Blocks copied from a file are small enough for the processor's cache, and overwritten by the
+        next one.
+        """
         if self.rows.flags.aligned:
             yield slice(0, len(self)), self.rows
             return
         dim = self.rows.shape[1]
-        held = self.rows.view(np.uint8)  # bytes are copied faster than numbers out of place
-        buffer = np.empty((min(len(self), _ROWS_AT_ONCE), dim), np.float32)
-        for start in range(0, len(self), _ROWS_AT_ONCE):
-            where = slice(start, min(start + _ROWS_AT_ONCE, len(self)))
+        unaligned = self.rows.view(np.uint8)  # numpy copies bytes faster than unaligned numbers
+        buffer = np.empty((min(len(self), _BLOCK_ROWS), dim), np.float32)
+        for start in range(0, len(self), _BLOCK_ROWS):
+            where = slice(start, min(start + _BLOCK_ROWS, len(self)))
             block = buffer[: where.stop - start]
-            block.view(np.uint8)[:] = held[where]
+            block.view(np.uint8)[:] = unaligned[where]
             yield where, block
 
     def scores(self, query: Floats) -> Floats:
-        """The inner products with a query, float32 [n]; never a NaN, whatever the file holds."""
+        """The inner products with a query, float32 [n]; -inf for a row that holds NaN."""
         found = np.empty(len(self), np.float32)
         for where, block in self.blocks():
             np.matmul(block, query, out=found[where])
         return np.nan_to_num(found, copy=False, nan=-np.inf)
 
     def nearest(
-        self, query: Floats, k: int, allowed: Ints | None, excluded_ids: Ints | None
+        self, query: Floats, k: int, allowed: Ints | None, excluded: Ints | None
     ) -> tuple[Ints, Floats]:
-        """As `search`, of these rows alone: the best k, and what equals the last, in any order."""
+        """The best k rows for `search`, and those that rounding alone may place after them.
+
+        Returns positions of rows, int64 [m], in any order, and scores, float32 [m].
+        """
         scores = self.scores(query)
         keep = scores > -np.inf
         if allowed is not None:
             keep &= np.isin(self.ids, allowed, assume_unique=True)
-        elif excluded_ids is not None and excluded_ids.size:
-            keep &= np.isin(self.ids, excluded_ids, assume_unique=True, invert=True)
+        elif excluded is not None and excluded.size:
+            keep &= np.isin(self.ids, excluded, assume_unique=True, invert=True)
         if np.count_nonzero(keep) > k:
             last = np.partition(np.where(keep, scores, np.float32(-np.inf)), -k)[-k]
-            keep &= scores >= last
-        return self.ids[keep], scores[keep]
+            keep &= scores >= last - _rounding(query)
+        positions = np.flatnonzero(keep)
+        return positions, scores[positions]
+
+
+def _rounding(query: Floats) -> np.float32:
+    """How far two scores of equal unit rows can differ, as each is rounded in its own order."""
+    return np.float32(len(query) * np.finfo(np.float32).eps * np.linalg.norm(query))
 
 
 def save(part: Part, path: Path) -> None:
-    """Write rows as a FAISS index, `IndexIDMap` over `IndexFlatIP`, to a temporary name beside
-    `path`, then rename it."""
-    if not _nameable(path):
+    """Write rows as a FAISS index, `IndexIDMap` over `IndexFlatIP`; raises OSError or RuntimeError.
+
+    Does nothing if FAISS cannot write to a file of this name.
+    """
+    if not _is_utf8(path):
         return
     faiss = load_faiss()
     index = faiss.IndexIDMap(faiss.IndexFlatIP(part.rows.shape[1]))
     index.add_with_ids(np.ascontiguousarray(part.rows), np.ascontiguousarray(part.ids))
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_write(path) as temporary:
         faiss.write_index(index, str(temporary))
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())  # a name must never reach the disk before its content
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load(path: Path, dim: int) -> Part | None:
-    """Memory-map the rows in `path`; None where there is no file that can be used.
+    """Memory-map the rows in `path`; None if there is no usable file.
 
-    It is checked against the exact layout of the one kind of index that `save` writes.
+    The file is checked against the exact layout of the only kind of index that `save` writes.
     """
     try:
         with path.open("rb") as file:
@@ -121,8 +131,8 @@ def load(path: Path, dim: int) -> Part | None:
     return Part(ids, rows) if len(ids) == count else None
 
 
-def _nameable(path: Path) -> bool:
-    """Whether FAISS can be told this name: it takes UTF-8 only. Elsewhere there is no cache."""
+def _is_utf8(path: Path) -> bool:
+    """Whether FAISS can open this path: it takes UTF-8 only."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -131,7 +141,7 @@ def _nameable(path: Path) -> bool:
 
 
 def _layout_count(outer: bytes, inner: bytes, floats: bytes, size: int, dim: int) -> int | None:
-    """How many rows the headers promise; None unless file size and every header agree."""
+    """The number of rows; None unless the size of the file and all headers agree on it."""
     if len(outer) < _HEADER.size or len(inner) < _HEADER.size or len(floats) < 8:
         return None
     tag, width, count, *_rest, metric = _HEADER.unpack(outer)
@@ -148,10 +158,10 @@ def _layout_count(outer: bytes, inner: bytes, floats: bytes, size: int, dim: int
     return int(count) if agrees else None
 
 
-def average(parts: Sequence[Part], dim: int, most: int) -> Floats:
-    """The mean of the rows, float32 [dim]; of about `most`, evenly spaced, where there are more.
+def mean_row(parts: Sequence[Part], dim: int, most: int) -> Floats:
+    """The mean of the rows, float32 [dim]; of about `most`, evenly spaced, if there are more.
 
-    Zeros where there are none.
+    Zeros if there are none.
     """
     step = -(-max(sum(map(len, parts)), 1) // most)
     rows = np.concatenate([np.empty((0, dim), np.float32), *(part.rows[::step] for part in parts)])
@@ -164,19 +174,47 @@ def search(
     query: Floats,
     k: int,
     allowed: Ints | None = None,
-    excluded_ids: Ints | None = None,
+    excluded: Ints | None = None,
 ) -> tuple[Ints, Floats]:
     """The `k` rows of highest inner product with `query`, best first, over all `parts` together.
 
-    query: float32 [dim]; allowed: the only ids that may be found, None for all; excluded_ids: those
-    that may not.
-    Returns ids, int64 [m], and scores, float32 [m], with m ≤ k. Equal scores come in order of id.
+    query: float32 [dim]; allowed: the only ids that may be found, None for all; excluded: ids that
+    may not.
+    Returns ids, int64 [m], and scores, float32 [m], with m ≤ k. Equal rows get equal scores, and
+    equal scores come in order of id. (A GPU gives no more than k rows of a part: of equal rows that
+    compete for the last places it chooses any.)
     """
-    found = [part.nearest(query, k, allowed, excluded_ids) for part in parts]
-    ids = np.concatenate([np.empty(0, np.int64), *(some for some, _ in found)])
+    found = [part.nearest(query, k, allowed, excluded) for part in parts]
+    ids = np.concatenate(
+        [np.empty(0, np.int64), *(p.ids[at] for p, (at, _) in zip(parts, found, strict=True))]
+    )
     scores = np.concatenate([np.empty(0, np.float32), *(some for _, some in found)])
+    _level_equal_rows(parts, [at for at, _ in found], scores)
     order = np.lexsort((ids, -scores))[:k]
     return ids[order], scores[order]
+
+
+def _level_equal_rows(parts: Sequence[Part], positions: Sequence[Ints], scores: Floats) -> None:
+    """Give equal rows the same score, the highest that any of them got.
+
+    BLAS adds up a row in an order that depends on its place in the matrix, which changes the last
+    bits. positions: rows of each part, with `scores`, float32 [m], of all of them.
+    """
+    firsts = [part.rows[some, 0] for part, some in zip(parts, positions, strict=True)]
+    _, group, sizes = np.unique(
+        np.concatenate([np.empty(0, np.float32), *firsts]), return_inverse=True, return_counts=True
+    )
+    candidates = np.flatnonzero(sizes[group] > 1)  # few: different rows rarely begin alike
+    if not candidates.size:
+        return
+    part_of = np.repeat(np.arange(len(parts)), [len(some) for some in positions])
+    row_of = np.concatenate(positions)
+    alike: dict[bytes, list[int]] = {}
+    for i in candidates.tolist():
+        row = parts[part_of[i]].rows[row_of[i]]
+        alike.setdefault(row.tobytes(), []).append(i)
+    for equal in alike.values():
+        scores[equal] = scores[equal].max()
 
 
 def nearest_ids(parts: Sequence[Part], queries: Floats) -> set[int]:
@@ -185,11 +223,11 @@ def nearest_ids(parts: Sequence[Part], queries: Floats) -> set[int]:
     found = np.full(len(queries), -1, np.int64)
     for part in parts:
         for where, block in part.blocks():
-            for some in range(0, len(block), _ROWS_AT_ONCE):
-                scores = block[some : some + _ROWS_AT_ONCE] @ queries.T
+            for start in range(0, len(block), _BLOCK_ROWS):
+                scores = block[start : start + _BLOCK_ROWS] @ queries.T
                 highest = scores.argmax(0)
                 score = scores[highest, np.arange(len(queries))]
                 nearer = score > best
                 best[nearer] = score[nearer]
-                found[nearer] = part.ids[where][some + highest[nearer]]
+                found[nearer] = part.ids[where][start + highest[nearer]]
     return {int(i) for i in found if i >= 0}

@@ -1,0 +1,111 @@
+"""The captions in the catalogue. A caption belongs to a file, and was read from a file.
+
+A photo has the captions of all its files. Only SQL lives here.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from indexes.database import Database, guarded
+from indexes.paths import to_sql
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A caption of the photo at `path` in its root, read from the file `origin`."""
+
+    path: str
+    origin: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Captions:
+    """The table `captions`, since format 2."""
+
+    database: Database
+
+    def create_table(self) -> None:
+        self.database.db.execute(
+            """CREATE TABLE captions (
+                root_id INTEGER NOT NULL REFERENCES roots (id), path NOT NULL,
+                position INTEGER NOT NULL, origin NOT NULL, text TEXT NOT NULL,
+                PRIMARY KEY (root_id, path, position)) WITHOUT ROWID"""
+        )
+
+    @guarded
+    def any(self) -> bool:
+        """Whether any photo has a caption."""
+        if not self.database.has_table("captions"):
+            return False
+        query = "SELECT 1 FROM captions LIMIT 1"
+        return self.database.conn.execute(query).fetchone() is not None
+
+    @guarded
+    def of_root(self, root_id: int) -> list[Caption]:
+        """All captions of the files in a root, by path, those of a file in their order."""
+        rows = self.database.conn.execute(
+            "SELECT path, origin, text FROM captions WHERE root_id = ? ORDER BY path, position",
+            [root_id],
+        ).fetchall()
+        return [Caption(os.fsdecode(p), os.fsdecode(o), str(text)) for p, o, text in rows]
+
+    @guarded
+    def of_photos(self, ids: range | None = None) -> dict[int, tuple[str, ...]]:
+        """The different captions of each photo on disk, by photo id.
+
+        ids: of the photos, all by default.
+        """
+        some = "" if ids is None else f"AND f.photo_id BETWEEN {ids.start} AND {ids.stop - 1} "
+        texts: dict[int, dict[str, None]] = {}
+        for photo_id, text in self.database.conn.execute(
+            "SELECT f.photo_id, c.text FROM files f JOIN captions c "
+            "ON c.root_id = f.root_id AND c.path = f.path WHERE f.present "
+            f"AND f.photo_id IS NOT NULL {some}ORDER BY f.photo_id, c.root_id, c.path, c.position"
+        ).fetchall():
+            texts.setdefault(photo_id, {})[text] = None
+        return {i: tuple(different) for i, different in texts.items()}
+
+    @guarded
+    def put(self, root_id: int, paths: Iterable[str], captions: Sequence[Caption]) -> None:
+        """Replace all captions of the files `paths` in a root by `captions`."""
+        count: dict[str, int] = {}
+        rows = []
+        for caption in captions:
+            position = count.get(caption.path, 0)
+            count[caption.path] = position + 1
+            path, origin = to_sql(caption.path), to_sql(caption.origin)
+            rows.append((root_id, path, position, origin, caption.text))
+        with self.database.transaction():
+            self.database.conn.executemany(
+                "DELETE FROM captions WHERE root_id = ? AND path = ?",
+                [(root_id, to_sql(path)) for path in paths],
+            )
+            self.database.conn.executemany("INSERT INTO captions VALUES (?, ?, ?, ?, ?)", rows)
+
+    def delete_root(self, root_id: int) -> None:
+        """Remove all captions of a root."""
+        self.database.conn.execute("DELETE FROM captions WHERE root_id = ?", [root_id])
+
+    def delete_leftovers(self) -> None:
+        """Remove the captions of files that the catalogue does not know."""
+        self.database.conn.execute(
+            "DELETE FROM captions WHERE NOT EXISTS (SELECT 1 FROM files f "
+            "WHERE f.root_id = captions.root_id AND f.path = captions.path)"
+        )
+
+    def move_root(self, inner: int, outer: int, prefix: str) -> None:
+        """Move the captions that photos of root `inner` carry in themselves to root `outer`.
+
+        Those from other files are dropped: the run that merges the roots reads them again.
+        """
+        embedded = self.database.conn.execute(
+            "SELECT path, position, text FROM captions WHERE root_id = ? AND origin = path", [inner]
+        ).fetchall()
+        self.delete_root(inner)
+        moved = [(to_sql(f"{prefix}/{os.fsdecode(path)}"), at, text) for path, at, text in embedded]
+        self.database.conn.executemany(
+            "INSERT OR REPLACE INTO captions VALUES (?, ?, ?, ?, ?)",
+            [(outer, path, at, path, text) for path, at, text in moved],
+        )

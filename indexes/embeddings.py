@@ -1,0 +1,201 @@
+"""The embeddings in the catalogue: of images, of captions, and of both fused.
+
+The image and caption embeddings of a photo both stay, which lets a fusion change without encoding
+anything again. A search compares with the searchable embedding of a photo: the fused one if there
+is one, else that of the image. Only SQL lives here; what a fusion computes is not known.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from indexes.arrays import Floats, Ints
+from indexes.database import Database, guarded
+from indexes.meta import Meta
+
+_BATCH_SIZE = 10_000  # rows read at a time
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """The tables `embeddings` (of images) and, since format 3, `said` (of captions) and `fused`."""
+
+    database: Database
+    meta: Meta
+
+    def create_image_table(self) -> None:
+        self.database.db.table("embeddings").create(
+            {"photo_id": int, "vector": bytes},
+            pk="photo_id",
+            foreign_keys=[("photo_id", "photos", "id")],
+        )
+
+    def create_caption_tables(self) -> None:
+        for table, more in (("said", "digest BLOB NOT NULL"), ("fused", "share REAL NOT NULL")):
+            self.database.db.execute(
+                f"CREATE TABLE {table} (photo_id INTEGER PRIMARY KEY REFERENCES photos (id), "
+                f"{more}, vector BLOB NOT NULL)"
+            )
+
+    # Images and what is searched ---------------------------------------------------------------
+
+    @guarded
+    def image(self, photo_id: int, dim: int) -> Floats:
+        """The image embedding of one photo, float32 [dim]."""
+        result: Floats = self._ordered("embeddings", [photo_id], dim)[0]
+        return result
+
+    @guarded
+    def images(self, ids: Sequence[int], dim: int) -> Floats:
+        """The image embeddings of these photos, float32 [n, dim], in the order of `ids`."""
+        return self._ordered("embeddings", ids, dim)
+
+    @guarded
+    def searchable(self, ids: Sequence[int], dim: int) -> Floats:
+        """The searchable embeddings of these photos, float32 [n, dim], in the order of `ids`."""
+        return self._ordered(self._searchable(), ids, dim)
+
+    @guarded
+    def all_searchable(self, dim: int, after: int = 0) -> tuple[Ints, Floats]:
+        """All searchable embeddings of photos with an id above `after`, in order of id.
+
+        Returns ids, int64 [n], and rows, float32 [n, dim].
+        """
+        cursor = self.database.conn.execute(
+            f"SELECT photo_id, vector FROM {self._searchable()} WHERE photo_id > ? "
+            "ORDER BY photo_id",
+            [after],
+        )
+        ids, parts = [np.empty(0, np.int64)], [np.empty((0, dim), np.float32)]
+        while rows := cursor.fetchmany(_BATCH_SIZE):  # all rows twice may not fit in memory
+            ids.append(np.array([i for i, _ in rows], np.int64))
+            parts.append(_matrix([v for _, v in rows], dim))
+        return np.concatenate(ids), np.concatenate(parts)
+
+    def _searchable(self) -> str:
+        """The searchable embeddings as an SQL table of photo_id and vector."""
+        if not self.database.has_table("fused"):  # an older format, opened read-only
+            return "(SELECT photo_id, vector FROM embeddings)"
+        return (
+            "(SELECT e.photo_id, coalesce(f.vector, e.vector) AS vector FROM embeddings e "
+            "LEFT JOIN fused f ON f.photo_id = e.photo_id)"
+        )
+
+    def _ordered(self, table: str, ids: Sequence[int], dim: int) -> Floats:
+        query = f"SELECT photo_id, vector FROM {table} WHERE photo_id IN ({{marks}})"
+        found = dict(self.database.rows_of(query, ids))
+        if any(i not in found for i in ids):
+            raise sqlite3.DatabaseError("an embedding is missing")
+        return _matrix([found[i] for i in ids], dim)
+
+    def put_images(self, ids: Sequence[int], rows: Floats) -> None:
+        """Store the image embeddings, float32 [n, dim], of new photos."""
+        self.database.conn.executemany(
+            "INSERT INTO embeddings (photo_id, vector) VALUES (?, ?)",
+            zip(ids, map(_blob, rows), strict=True),
+        )
+
+    # Captions ----------------------------------------------------------------------------------
+
+    @guarded
+    def captions(self, dim: int, most: int) -> Floats:
+        """The caption embeddings of up to `most` photos, evenly spaced: float32 [n, dim].
+
+        The choice stays the same until the generation changes, as it does with any caption.
+        """
+        if not self.database.has_table("said"):
+            return np.empty((0, dim), np.float32)
+        every = self.database.conn.execute("SELECT photo_id FROM said ORDER BY photo_id")
+        ids = [i for (i,) in every.fetchall()]
+        vectors = self.database.rows_of(
+            "SELECT vector FROM said WHERE photo_id IN ({marks}) ORDER BY photo_id",
+            ids[:: max(1, -(-len(ids) // most))],
+        )
+        return _matrix([vector for (vector,) in vectors], dim)
+
+    @guarded
+    def caption_digests(self) -> dict[int, bytes]:
+        """A digest of the texts behind each caption embedding, by photo id."""
+        return dict(self.database.conn.execute("SELECT photo_id, digest FROM said").fetchall())
+
+    @guarded
+    def put_captions(self, ids: Sequence[int], digests: Sequence[bytes], rows: Floats) -> None:
+        """Store caption embeddings, float32 [n, dim], with digests of their texts."""
+        with self.database.transaction():
+            self.database.conn.executemany(
+                "INSERT OR REPLACE INTO said (photo_id, digest, vector) VALUES (?, ?, ?)",
+                zip(ids, digests, map(_blob, rows), strict=True),
+            )
+            self._delete_fused(ids)
+
+    @guarded
+    def delete_captions(self, ids: Sequence[int]) -> None:
+        """Remove the caption embeddings of photos that have no captions any more."""
+        with self.database.transaction():
+            self.database.conn.executemany(
+                "DELETE FROM said WHERE photo_id = ?", [(i,) for i in ids]
+            )
+            self._delete_fused(ids)
+
+    # Fused -------------------------------------------------------------------------------------
+
+    @guarded
+    def fusion_inputs(
+        self, dim: int, after: int, unfused_only: bool
+    ) -> tuple[list[int], Floats, Floats]:
+        """The next photos that have a caption embedding, with an id above `after`.
+
+        unfused_only: leave out those that have a fused embedding.
+        Returns ids in order, image embeddings and caption embeddings, float32 [n, dim] both; no
+        ids at the end.
+        """
+        rows = self.database.conn.execute(
+            "SELECT s.photo_id, e.vector, s.vector FROM said s JOIN embeddings e "
+            "ON e.photo_id = s.photo_id WHERE s.photo_id > ? AND NOT (? AND EXISTS "
+            "(SELECT 1 FROM fused f WHERE f.photo_id = s.photo_id)) ORDER BY s.photo_id LIMIT ?",
+            [after, unfused_only, _BATCH_SIZE],
+        ).fetchall()
+        ids = [int(i) for i, *_ in rows]
+        return ids, _matrix([i for _, i, _ in rows], dim), _matrix([c for *_, c in rows], dim)
+
+    @guarded
+    def put_fused(self, ids: Sequence[int], rows: Floats, photo_weights: Floats) -> None:
+        """Store fused embeddings, float32 [n, dim], with the image's weight in each, [n]."""
+        with self.database.transaction():
+            self.database.conn.executemany(
+                "INSERT OR REPLACE INTO fused (photo_id, share, vector) VALUES (?, ?, ?)",
+                zip(ids, photo_weights.tolist(), map(_blob, rows), strict=True),
+            )
+            self.meta.renew_generation()
+
+    @guarded
+    def photo_weights(self, ids: Iterable[int]) -> dict[int, float]:
+        """The image's weight in the fused embedding of each of the photos that has one."""
+        if not self.database.has_table("fused"):
+            return {}
+        query = "SELECT photo_id, share FROM fused WHERE photo_id IN ({marks})"
+        return dict(self.database.rows_of(query, ids))
+
+    def _delete_fused(self, ids: Sequence[int]) -> None:
+        cursor = self.database.conn.executemany(
+            "DELETE FROM fused WHERE photo_id = ?", [(i,) for i in ids]
+        )
+        if cursor.rowcount:
+            self.meta.renew_generation()
+
+
+def _blob(row: Floats) -> bytes:
+    return row.astype("<f4").tobytes()
+
+
+def _matrix(vectors: Sequence[Any], dim: int) -> Floats:
+    """Stored vectors as float32 [n, dim]; raises sqlite3.DatabaseError if they are damaged."""
+    if any(not isinstance(v, bytes) or len(v) != 4 * dim for v in vectors):
+        raise sqlite3.DatabaseError("an embedding has the wrong size")
+    rows = np.frombuffer(b"".join(vectors), "<f4").reshape(-1, dim).astype(np.float32)
+    if not np.isfinite(rows).all():
+        raise sqlite3.DatabaseError("an embedding is not made of numbers")
+    return rows

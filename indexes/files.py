@@ -1,0 +1,138 @@
+"""The files in the catalogue: where a photo was found, or a file that is not a usable photo.
+
+Only SQL lives here; no file is opened.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from indexes.database import Database, guarded
+from indexes.paths import below, from_sql, to_sql
+
+_COLUMNS = "path, bytes, mtime_ns, photo_id, reason, present"
+
+
+@dataclass(frozen=True)
+class File:
+    """One file as last seen: a photo (`photo_id`), or the `reason` why it is not one.
+
+    path: relative to its root. present: whether the file is on disk.
+    """
+
+    path: str
+    bytes: int
+    mtime_ns: int
+    photo_id: int | None = None
+    reason: str | None = None
+    present: bool = True
+
+
+@dataclass(frozen=True)
+class Files:
+    """The table `files`."""
+
+    database: Database
+
+    def create_table(self) -> None:
+        files = self.database.db.table("files")
+        files.create(
+            {
+                "id": int,
+                "root_id": int,
+                "path": str,
+                "bytes": int,
+                "mtime_ns": int,
+                "photo_id": int,
+                "reason": str,
+                "present": int,
+            },
+            pk="id",
+            foreign_keys=[("photo_id", "photos", "id"), ("root_id", "roots", "id")],
+        )
+        files.create_index(["root_id", "path"], unique=True)
+        files.create_index(["photo_id"])
+
+    @guarded
+    def get(self, root_id: int, path: str) -> File | None:
+        """One file; None if it was never seen."""
+        row = self.database.conn.execute(
+            f"SELECT {_COLUMNS} FROM files WHERE root_id = ? AND path = ?", [root_id, to_sql(path)]
+        ).fetchone()
+        return _file(*row) if row else None
+
+    @guarded
+    def below(self, root_id: int, path: str = "") -> dict[str, File]:
+        """All files in a root, at or below `path` if it is given, by their path in the root."""
+        condition, values = below(root_id, path)
+        rows = self.database.conn.execute(
+            f"SELECT {_COLUMNS} FROM files f WHERE {condition}", values
+        ).fetchall()
+        return {file.path: file for file in (_file(*row) for row in rows)}
+
+    @guarded
+    def any_below(self, root_id: int, path: str) -> bool:
+        """Whether any file was ever seen at or below `path`."""
+        condition, values = below(root_id, path)
+        query = f"SELECT 1 FROM files f WHERE {condition} LIMIT 1"
+        return self.database.conn.execute(query, values).fetchone() is not None
+
+    @guarded
+    def skipped(self) -> list[tuple[int, str, str]]:
+        """(root id, path, reason) of every file that could not be used."""
+        rows = self.database.conn.execute(
+            "SELECT root_id, path, reason FROM files WHERE present AND reason IS NOT NULL "
+            "ORDER BY root_id, path"
+        ).fetchall()
+        return [(root_id, from_sql(path), str(reason)) for root_id, path, reason in rows]
+
+    @guarded
+    def put(self, root_id: int, files: Iterable[File]) -> None:
+        """Insert or replace these files of a root."""
+        with self.database.transaction():
+            self.database.conn.executemany(
+                "INSERT INTO files (root_id, path, bytes, mtime_ns, photo_id, reason, present) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (root_id, path) DO UPDATE SET "
+                "bytes = excluded.bytes, mtime_ns = excluded.mtime_ns, "
+                "photo_id = excluded.photo_id, reason = excluded.reason, "
+                "present = excluded.present",
+                [
+                    (root_id, to_sql(f.path), f.bytes, f.mtime_ns, f.photo_id, f.reason, f.present)
+                    for f in files
+                ],
+            )
+
+    @guarded
+    def mark_missing(self, root_id: int, paths: Iterable[str]) -> None:
+        """Record that these files are no longer on disk."""
+        with self.database.transaction():
+            self.database.conn.executemany(
+                "UPDATE files SET present = 0 WHERE root_id = ? AND path = ?",
+                [(root_id, to_sql(path)) for path in paths],
+            )
+
+    def delete_below(self, root_id: int, path: str) -> int:
+        """Remove the files at or below `path`; returns how many there were."""
+        condition, values = below(root_id, path)
+        query = f"DELETE FROM files AS f WHERE {condition}"
+        return int(self.database.conn.execute(query, values).rowcount)
+
+    def move_root(self, inner: int, outer: int, prefix: str) -> None:
+        """Turn all files of root `inner` into files of root `outer`, below `prefix` there."""
+        rows = self.database.conn.execute(
+            "SELECT id, path FROM files WHERE root_id = ?", [inner]
+        ).fetchall()
+        self.database.conn.executemany(
+            "UPDATE OR REPLACE files SET root_id = ?, path = ? WHERE id = ?",
+            [(outer, to_sql(f"{prefix}/{from_sql(path)}"), i) for i, path in rows],
+        )
+
+
+def _file(
+    path: str | bytes,
+    size: int,
+    mtime_ns: int,
+    photo_id: int | None,
+    reason: str | None,
+    present: int,
+) -> File:
+    return File(from_sql(path), size, mtime_ns, photo_id, reason, bool(present))

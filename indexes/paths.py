@@ -1,0 +1,39 @@
+"""Paths as the catalogue stores them: relative to an indexed folder, with `/`.
+
+A path is TEXT, or BLOB where the bytes of the name are not UTF-8 (surrogates in Python).
+"""
+
+import os
+import sqlite3
+from typing import Any
+
+
+def to_sql(path: str) -> str | bytes:
+    """A path as the value of a column."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(path)
+    return path
+
+
+def from_sql(path: str | bytes) -> str:
+    """The inverse of `to_sql`; raises sqlite3.DatabaseError if the path leaves its folder."""
+    name = os.fsdecode(path)
+    if name.startswith("/") or ".." in name.split("/") or "\0" in name:
+        raise sqlite3.DatabaseError("a path leaves the indexed folder")
+    return name
+
+
+def below(root_id: int, path: str) -> tuple[str, list[Any]]:
+    """A condition on `files f` and its values: in this root, at or below `path` ('' for all)."""
+    if not path:
+        return "f.root_id = ?", [root_id]
+    first, last = to_sql(f"{path}/"), to_sql(f"{path}0")  # '0' follows '/'
+    condition = "f.root_id = ? AND (f.path = ? OR (f.path >= ? AND f.path < ?)"
+    values: list[Any] = [root_id, to_sql(path), first, last]
+    if isinstance(first, str):
+        # Names that are not UTF-8 are stored as bytes, which SQLite sorts after all text.
+        condition += " OR (f.path >= ? AND f.path < ?)"
+        values += [os.fsencode(f"{path}/"), os.fsencode(f"{path}0")]
+    return condition + ")", values
