@@ -60,7 +60,7 @@ def available_types() -> list[str]:
     return [
         name
         for name, index_type in INDEX_TYPES.items()
-        if not index_type.gpu_precision or gpu.cards()
+        if not index_type.gpu_precision or gpu.count()
     ]
 
 

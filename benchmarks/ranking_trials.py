@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-import indexes.fulltext as table
+from indexes import fulltext
 from indexes.arrays import Bools, Floats, Ints
 from indexes.database import FULL_TEXT
 from retrieval.datasets.captioned import CaptionedSet, read_captioned
@@ -181,15 +181,17 @@ def _compare_hybrids(data: EmbeddedSet, rows: Floats, fusion: Fusion) -> Iterato
         return
     with sqlite3.connect(":memory:") as db:
         db.execute(FULL_TEXT)
-        table.put(db, ((i, data.captions[s], "") for i, s in enumerate(stored)))
+        fulltext.insert(db, ((i, data.captions[s], "") for i, s in enumerate(stored)))
         found = np.zeros((len(queries), n), np.float32)
         shares = np.empty((len(queries), 1), np.float32)
         for line, query in enumerate(queries):
             expression = lexical.match_expression([data.captions[query]])
-            for photo, score in table.find(db, expression, n) if expression else ():
+            for photo, score in fulltext.search(db, expression, n) if expression else ():
                 found[line, photo] = score
             every = lexical.match_expression([data.captions[query]], all_words=True)
-            shares[line] = lexical.lexical_weight(len(table.find(db, every, n)) if every else 0, n)
+            shares[line] = lexical.lexical_weight(
+                len(fulltext.search(db, every, n)) if every else 0, n
+            )
 
     def ranks(scores: Floats) -> Ranks:
         return rank(lambda part: scores[part], owners, np.arange(n))

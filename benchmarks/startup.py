@@ -19,8 +19,10 @@ import numpy as np
 
 import retrieval
 from benchmarks.end_to_end import run
-from indexes.catalogue import File, IndexModel, Photo
+from indexes.catalogue import IndexModel
+from indexes.files import File
 from indexes.index import Index
+from indexes.photos import Photo
 from retrieval.fusion.attention import MEAN
 
 QUERY = "a dog on the beach"
@@ -99,8 +101,8 @@ def _create_index(folder: Path, model: str, photos: int) -> str:
                     File(f"{i:06d}.jpg", 100_000, i, photo_id)
                     for i, photo_id in zip(numbers, ids, strict=True)
                 ]
-                index.catalogue.put_files(indexed_root.id, files)
-                index.catalogue.mark_present(ids)
+                index.catalogue.files.put(indexed_root.id, files)
+                index.catalogue.photos.update_present(ids)
         index.refresh()
     return encoder.name
 

@@ -218,7 +218,7 @@ def remove(paths: Sequence[AnyPath], where: AnyPath | None = None) -> int:
         for path in map(Path, paths):
             located = opened.locate(path)
             if located is None or (
-                located[1] and not opened.catalogue.knows(located[0].id, located[1])
+                located[1] and not opened.catalogue.files.any_below(located[0].id, located[1])
             ):
                 raise QueryError(
                     f"{path} is not in the index {folder}. `retrieval info` lists its folders."

@@ -26,7 +26,7 @@ def captions(folder: Path) -> dict[str, list[str]]:
     """By path, as the catalogue has them."""
     found: dict[str, list[str]] = {}
     with Index.open(folder / ".retrieval") as index:
-        for caption in index.catalogue.captions(index.roots()[0].id):
+        for caption in index.catalogue.captions.of_root(index.roots()[0].id):
             found.setdefault(caption.path, []).append(caption.text)
     return found
 
@@ -34,8 +34,8 @@ def captions(folder: Path) -> dict[str, list[str]]:
 def by_words(folder: Path, text: str) -> list[str]:
     """The names of the photos that full-text search finds, best first."""
     with Index.open(folder / ".retrieval") as index:
-        found = index.catalogue.search_text(lexical.match_expression([text]), 100)
-        photos = index.catalogue.photos([i for i, _ in found])
+        found = index.catalogue.full_text.search(lexical.match_expression([text]), 100)
+        photos = index.catalogue.photos.get([i for i, _ in found])
         return [photos[i][1][0][1] for i, _ in found]
 
 
@@ -56,7 +56,7 @@ def test_captions_are_read_from_lists_and_from_texts_beside_photos(few: Path) ->
     }
     assert (report.captioned, report.notes) == (3, [])
     with Index.open(few / ".retrieval") as index:
-        origins = {c.path: c.origin for c in index.catalogue.captions(index.roots()[0].id)}
+        origins = {c.path: c.origin for c in index.catalogue.captions.of_root(index.roots()[0].id)}
     assert origins == {
         "china.jpg": "captions.jsonl",
         "coffee.png": "coffee.txt",
@@ -155,8 +155,8 @@ def test_a_folder_that_is_away_keeps_its_captions(few: Path, tmp_path: Path) -> 
     few.rename(tmp_path / "away")
     retrieval.index(index=where)
     with Index.open(where) as index:
-        assert len(index.catalogue.captions(index.roots()[0].id)) == 1
-        assert len(index.catalogue.search_text('"temple"', 9)) == 1
+        assert len(index.catalogue.captions.of_root(index.roots()[0].id)) == 1
+        assert len(index.catalogue.full_text.search('"temple"', 9)) == 1
 
 
 def test_a_gone_photo_is_not_found_by_words_and_comes_back_with_them(few_indexed: Path) -> None:
@@ -294,7 +294,7 @@ def test_a_folder_around_keeps_what_files_say_of_themselves(few: Path) -> None:
     retrieval.index(few, index=where)
     with Index.open(where) as index:
         (root,) = index.roots()
-        said = [(c.path, c.text) for c in index.catalogue.captions(root.id)]
+        said = [(c.path, c.text) for c in index.catalogue.captions.of_root(root.id)]
     assert said == [("inner/temple.jpg", "Beijing"), ("inner/temple.jpg", "a temple")]
 
 

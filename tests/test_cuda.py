@@ -398,9 +398,9 @@ def test_an_index_searched_often_moves_to_the_gpus_and_finds_the_same(
     monkeypatch: pytest.MonkeyPatch, photos: Path
 ) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(gpu_vectors, "LARGE", 10)
-    monkeypatch.setattr(gpu_vectors, "OFTEN", 3)
-    monkeypatch.setattr(gpu_vectors, "cards", lambda: asked.append(1) or 2)
+    monkeypatch.setattr(gpu_vectors, "MIN_ROWS", 10)
+    monkeypatch.setattr(gpu_vectors, "MIN_SEARCHES", 3)
+    monkeypatch.setattr(gpu_vectors, "count", lambda: asked.append(1) or 2)
     flat = lambda _gpu, dim, half: load_faiss().IndexFlatIP(dim)  # noqa: E731
     monkeypatch.setattr(gpu_vectors, "_empty", flat)
     with retrieval.open(photos) as opened:
@@ -412,7 +412,7 @@ def test_an_index_searched_often_moves_to_the_gpus_and_finds_the_same(
 
 
 def test_an_index_on_a_gpu_is_refused_where_there_is_none(run: Run, photos: Path) -> None:
-    if gpu_vectors.cards():
+    if gpu_vectors.count():
         pytest.skip("FAISS has a GPU here")
     done = run("benchmark", "search", shared("coco_cc"), "--type", "gpu", "--model", "mini")
     assert done.code == 1 and "NVIDIA GPU" in done.talk and "exact" in done.talk
@@ -421,7 +421,7 @@ def test_an_index_on_a_gpu_is_refused_where_there_is_none(run: Run, photos: Path
 @pytest.mark.cuda
 @pytest.mark.parametrize("half", [False, True])
 def test_faiss_finds_on_gpus_what_it_finds_on_the_cpu(half: bool) -> None:
-    if not gpu_vectors.cards():
+    if not gpu_vectors.count():
         pytest.skip("no GPU that FAISS can use")
     rows = unit_rows(300_000, 128)
     whole = vectors.Part(np.arange(len(rows)), rows)

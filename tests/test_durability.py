@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import retrieval
-from indexes.catalogue import Catalogue
+from indexes.database import Database
 from indexes.index import Index
 from indexes.lock import lock
 from tests.conftest import Run
@@ -73,7 +73,9 @@ def test_kills_lose_nothing(originals: Path, tmp_path: Path, tiny_mini: Path, ki
         assert present(folder) == expected
         with Index.open(folder / ".retrieval") as index:
             assert index.catalogue.counts()["photos"] == len(expected)
-            assert index.catalogue.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            assert index.catalogue.database.conn.execute("PRAGMA integrity_check").fetchone() == (
+                "ok",
+            )
     assert interrupted >= kills // 2 and partial >= kills // 3, "the kills came too late"
 
 
@@ -200,9 +202,9 @@ def test_a_full_disk_gets_one_sentence_and_keeps_the_rest(
 ) -> None:
     """SQLite's own limit on pages stands in for the disk: the same error at the same places."""
     retrieval.index(few, model="mini")
-    real = Catalogue._pragmas
+    real = Database._pragmas
 
-    def full(self: Catalogue) -> None:
+    def full(self: Database) -> None:
         real(self)
         pages = self.db.execute("PRAGMA page_count").fetchone()[0]
         self.db.execute(f"PRAGMA max_page_count = {pages}")
@@ -211,7 +213,7 @@ def test_a_full_disk_gets_one_sentence_and_keeps_the_rest(
         data = (originals / "horse.png").read_bytes()
         (few / f"{number}.png").write_bytes(data + bytes([number]))
     with monkeypatch.context() as patched:
-        patched.setattr(Catalogue, "_pragmas", full)
+        patched.setattr(Database, "_pragmas", full)
         result = run("index", few)
     assert result.code == 1
     assert "The disk is full" in result.talk
@@ -233,7 +235,7 @@ def test_a_really_full_disk(run: Run, few: Path, tmp_path: Path) -> None:
         (disk / "filler").write_bytes(bytes(150_000))
         result = run("index", few, "--index", disk / "index", "--model", "mini")
         assert result.code == 1
-        assert "disk is full" in result.talk or "cannot be made" in result.talk
+        assert "disk is full" in result.talk or "cannot be created" in result.talk
         (disk / "filler").unlink()
         assert run("index", few, "--index", disk / "index", "--model", "mini").code == 0
         assert run("search", "a cat", "--index", disk / "index", "-f", "json").names[0] == (
@@ -375,5 +377,5 @@ def test_a_log_left_by_an_older_catalogue_is_not_replayed(run: Run, few: Path) -
     (place / "catalogue.db-wal").write_bytes(log)
     assert log and run("index", few, "--model", "mini").out.startswith("4 added")
     with Index.open(place) as index:
-        assert index.catalogue.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert index.catalogue.database.conn.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert index.excluded() == []

@@ -233,8 +233,8 @@ def expected(photos: Path, text: str) -> tuple[dict[str, float], dict[str, float
     encoder = retrieval.load_encoder("mini")
     query = encoder.encode_texts([text])[0]
     with Index.open(photos / ".retrieval") as index:
-        ids, rows = index.catalogue.all_search_embeddings(index.model.dim)
-        known = index.catalogue.photos(ids.tolist())
+        ids, rows = index.catalogue.embeddings.all_searchable(index.model.dim)
+        known = index.catalogue.photos.get(ids.tolist())
     names = [Path(known[i][1][0][1]).name for i in ids.tolist()]
     nnn = rows @ query - nnn_bias(rows, query_bank.bank_embeddings(encoder))
     matched = matching.load_matching(encoder.fingerprint, encoder.dim)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexes.catalogue import Photo
+from indexes.photos import Photo
 from retrieval import Hit
 from retrieval.output.table import as_table, shorten
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import retrieval
 from indexes import vectors
-from indexes.catalogue import Filter
 from indexes.index import Index
+from indexes.photos import Filter
 from retrieval.encoders.mini.encoder import MiniEncoder
 from retrieval.evaluation.relevance import measure_calibration
 from retrieval.evaluation.relevance_metrics import auc, draw_diagram, reliability
@@ -326,18 +326,18 @@ def test_a_filter_changes_what_was_searched_but_not_what_is_usual(photos: Path) 
         everything = index.gallery_statistics(vector)
         root = index.roots()[0].id
         filtered = index.gallery_statistics(vector, Filter(((root, "part"),)))
-        _, rows = index.catalogue.all_search_embeddings(index.model.dim)
-    assert (everything.held, everything.searched, filtered.searched) == (20, 20, 2)
+        _, rows = index.catalogue.embeddings.all_searchable(index.model.dim)
+    assert (everything.photos, everything.searched, filtered.searched) == (20, 20, 2)
     assert everything.mean == filtered.mean
     assert everything.mean == pytest.approx(float((rows @ vector).mean()), abs=1e-5)
 
 
 def test_some_photos_stand_for_many(photos: Path) -> None:
     with Index.open(photos / ".retrieval") as index:
-        ids, rows = index.catalogue.all_search_embeddings(index.model.dim)
+        ids, rows = index.catalogue.embeddings.all_searchable(index.model.dim)
     parts = [vectors.Part(ids[:13], rows[:13]), vectors.Part(ids[13:], rows[13:])]
     dim = rows.shape[1]
-    assert vectors.average(parts, dim, 20) == pytest.approx(rows.mean(0), abs=1e-6)
+    assert vectors.mean_row(parts, dim, 20) == pytest.approx(rows.mean(0), abs=1e-6)
     every_fourth = rows[[0, 4, 8, 12, 13, 17]]
-    assert vectors.average(parts, dim, 5) == pytest.approx(every_fourth.mean(0), abs=1e-6)
-    assert not vectors.average([], dim, 5).any()
+    assert vectors.mean_row(parts, dim, 5) == pytest.approx(every_fourth.mean(0), abs=1e-6)
+    assert not vectors.mean_row([], dim, 5).any()

@@ -49,7 +49,7 @@ def test_the_scores_are_those_of_exact_search(indexed: Path) -> None:
         vector = opened.embed(retrieval.Query((retrieval.Term("text", "a cat"),)))
         hits = opened.search("a cat", k=20, ranking="plain")
     with Index.open(indexed / ".retrieval") as index:
-        ids, rows = index.catalogue.all_search_embeddings(index.model.dim)
+        ids, rows = index.catalogue.embeddings.all_searchable(index.model.dim)
         assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
         expected = sorted(rows @ vector, reverse=True)
         assert len(ids) == 20

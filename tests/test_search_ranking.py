@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import retrieval
 from indexes import biases
-from indexes.biases import Biases
-from indexes.index import Index, _biased
+from indexes.biases import Biases, search_with_bias
+from indexes.index import Index
 from retrieval.ranking import query_bank
 from retrieval.ranking.hubness import nnn_bias
 from retrieval.ranking.methods import RANKINGS, templated, transform
@@ -32,8 +32,10 @@ def test_the_order_is_that_of_the_rankings_definition(photos: Path, name: str) -
     encoder = retrieval.load_encoder("mini")
     ranking = RANKINGS[name]
     with Index.open(photos / ".retrieval") as index:
-        ids, rows = index.catalogue.all_search_embeddings(index.model.dim)
-        known = {i: photo.hash for i, (photo, _) in index.catalogue.photos(ids.tolist()).items()}
+        ids, rows = index.catalogue.embeddings.all_searchable(index.model.dim)
+        known = {
+            i: photo.hash for i, (photo, _) in index.catalogue.photos.get(ids.tolist()).items()
+        }
     asked = templated(ranking, list(QUERIES), encoder.encode_texts)
     gallery, queries = transform(ranking, rows, asked, query_bank.bank_embeddings(encoder))
     for text, scores in zip(QUERIES, queries @ gallery.T, strict=True):
@@ -57,7 +59,7 @@ def test_a_bias_is_applied_exactly_though_only_the_nearest_are_looked_at(
     def nearest(count: int) -> tuple[np.ndarray, np.ndarray]:
         return bias.ids[order[:count]], scores[order[:count]]
 
-    ids, cosines = _biased(nearest, k, bias)
+    ids, cosines = search_with_bias(nearest, k, bias)
     expected = np.lexsort((bias.ids, -(scores - bias.values)))[:k]
     np.testing.assert_array_equal(ids, bias.ids[expected])
     np.testing.assert_array_equal(cosines, scores[expected])
@@ -160,10 +162,10 @@ def test_captions_of_the_index_join_the_bank(photos: Path) -> None:
     retrieval.index(photos)
     (file,) = [file for file in bias_files(photos) if "-own-" in file.name]
     with Index.open(photos / ".retrieval") as index:
-        ids, rows = index.catalogue.all_search_embeddings(index.model.dim)
-        said = index.catalogue.caption_embeddings(index.model.dim, 10)
+        ids, rows = index.catalogue.embeddings.all_searchable(index.model.dim)
+        said = index.catalogue.embeddings.captions(index.model.dim, 10)
         assert said.shape == (2, index.model.dim)
-        assert len(index.catalogue.caption_embeddings(index.model.dim, 1)) == 1
+        assert len(index.catalogue.embeddings.captions(index.model.dim, 1)) == 1
     expected = nnn_bias(
         rows, np.concatenate([query_bank.bank_embeddings(retrieval.load_encoder("mini")), said])
     )

@@ -13,7 +13,7 @@ from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from indexes.fulltext import Caption
+from indexes.captions import Caption
 from retrieval.captions.formats import LONGEST_CAPTION, Problem, Row, read_rows
 from retrieval.captions.locate import find_photos
 from retrieval.captions.metadata import MAX_XMP, xmp_texts

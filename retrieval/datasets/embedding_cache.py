@@ -16,11 +16,12 @@ import numpy as np
 from blake3 import blake3
 
 from indexes.arrays import Array, Floats
-from indexes.catalogue import IndexModel, Photo
+from indexes.catalogue import IndexModel
 from indexes.errors import StorageError
 from indexes.index import Index
 from indexes.locate import is_index
 from indexes.lock import lock
+from indexes.photos import Photo
 from indexes.staged_rebuild import delete
 from retrieval import __version__
 from retrieval.datasets.captioned import CaptionedPhoto, CaptionedSet
@@ -69,7 +70,7 @@ class EmbeddingCache:
         The second value has the reasons against the others, by their positions.
         """
         catalogue = self._index.catalogue
-        known = catalogue.hashes()
+        known = catalogue.photos.hashes()
         hashes: list[str] = []
         reasons: dict[int, str] = {}
         batch: dict[str, _Read] = {}
@@ -102,8 +103,8 @@ class EmbeddingCache:
                     known.update(hashes)
                 self._progress("photos", i + 1, len(photos))
         commit()
-        ids = catalogue.photo_ids(set(hashes))
-        row_ids, rows = catalogue.all_search_embeddings(self._index.model.dim)
+        ids = catalogue.photos.ids(set(hashes))
+        row_ids, rows = catalogue.embeddings.all_searchable(self._index.model.dim)
         return Embeddings(
             rows[np.searchsorted(row_ids, [ids[h] for h in hashes])], encoded
         ), reasons

@@ -15,9 +15,9 @@ def read_index(index: Path) -> Iterator[tuple[Path, str, tuple[str, ...]]]:
         seen: set[int | None] = set()
         for root in opened.roots():
             captions: dict[str, list[str]] = {}
-            for caption in opened.catalogue.captions(root.id):
+            for caption in opened.catalogue.captions.of_root(root.id):
                 captions.setdefault(caption.path, []).append(caption.text)
-            files = opened.catalogue.files(root.id)
+            files = opened.catalogue.files.below(root.id)
             for path, texts in captions.items():
                 file = files.get(path)
                 if file and file.present and file.photo_id and file.photo_id not in seen:

@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from indexes.captions import Caption
 from indexes.catalogue import Catalogue
-from indexes.fulltext import Caption
 from indexes.index import Root
 from retrieval.captions.sidecars import read_captions
 from retrieval.indexing.commit import Place
@@ -42,10 +42,10 @@ def find_caption_changes(
     missing: paths of files that are no longer there; lists: files of captions that the user named;
     embedded: the captions inside the files that this run read.
     """
-    files = catalogue.files(root.id, under)
+    files = catalogue.files.below(root.id, under)
     paths = [p for p, file in files.items() if file.photo_id and p not in missing]
     read = read_captions(root.path, paths, lists)
-    now, before = _by_path(read.captions), _by_path(catalogue.captions(root.id))
+    now, before = _by_path(read.captions), _by_path(catalogue.captions.of_root(root.id))
     for path in paths:
         inside = embedded.get((root.id, path))
         if inside is None:  # not read in this run: the file is as it was

@@ -6,7 +6,7 @@ Names, sizes and times are compared; no file is opened, and nothing is written.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from indexes.catalogue import File
+from indexes.files import File
 from indexes.index import Root
 from retrieval.photos.files import NO_PERMISSION, TOO_LARGE, UNREADABLE
 from retrieval.photos.walk import FoundFile, LeftOut, has_rawpy, is_below, walk

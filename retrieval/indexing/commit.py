@@ -8,8 +8,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from indexes.catalogue import Catalogue, File
-from indexes.fulltext import Caption
+from indexes.captions import Caption
+from indexes.catalogue import Catalogue
+from indexes.files import File
 from retrieval.captions.sidecars import clean
 from retrieval.indexing.encode import EncodedBatch, ReadFile
 
@@ -45,8 +46,10 @@ def commit_batch(
     missing: paths of files that are no longer there, by root; moved_from: those of them that
     earlier batches found elsewhere.
     """
-    ids = catalogue.photo_ids({read.hash for read in batch.files if read.hash})
-    places_before = {i: places for i, (_, places) in catalogue.photos(list(ids.values())).items()}
+    ids = catalogue.photos.ids({read.hash for read in batch.files if read.hash})
+    places_before = {
+        i: places for i, (_, places) in catalogue.photos.get(list(ids.values())).items()
+    }
     outcomes: Counter[Outcome] = Counter()
     moves: set[Place] = set()
     captions: dict[Place, tuple[Caption, ...]] = {}
@@ -76,8 +79,8 @@ def commit_batch(
                 moves.add(source)
             outcomes[outcome] += 1
         for root_id, of_root in files.items():
-            catalogue.put_files(root_id, of_root)
-        catalogue.mark_present([i for i in touched if i is not None])
+            catalogue.files.put(root_id, of_root)
+        catalogue.photos.update_present([i for i in touched if i is not None])
     reasons = tuple(
         (str(read.changed.root.path / read.file.path), read.file.reason)
         for read in batch.files

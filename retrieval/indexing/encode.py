@@ -15,7 +15,8 @@ from typing import BinaryIO
 import numpy as np
 
 from indexes.arrays import Array, Floats
-from indexes.catalogue import File, Photo
+from indexes.files import File
+from indexes.photos import Photo
 from retrieval.captions.metadata import embedded_texts
 from retrieval.encoders.nvjpeg import jpeg_decoder
 from retrieval.errors import PhotoError

@@ -29,19 +29,19 @@ def fuse_index(
     photos whose captions are embedded, and of how many. Returns that number.
     """
     catalogue = index.catalogue
-    before = catalogue.digests()
-    captions = catalogue.texts()
+    before = catalogue.embeddings.caption_digests()
+    captions = catalogue.captions.of_photos()
     digests = {i: _digest(texts) for i, texts in captions.items()}
     without = [i for i in before if i not in digests]
     if without:
         # A photo whose file is missing may come back, and keeps its captions.
-        absent = set(catalogue.absent().tolist())
-        catalogue.drop_caption_embeddings([i for i in without if i not in absent])
+        absent = set(catalogue.photos.missing().tolist())
+        catalogue.embeddings.delete_captions([i for i in without if i not in absent])
     changed = [i for i, digest in digests.items() if before.get(i) != digest]
     for start in range(0, len(changed), _BATCH):
         part = changed[start : start + _BATCH]
         rows = _embed(encoder(), [captions[i] for i in part])
-        catalogue.put_caption_embeddings(part, [digests[i] for i in part], rows)
+        catalogue.embeddings.put_captions(part, [digests[i] for i in part], rows)
         progress(start + len(part), len(changed))
     fuse_photos(index, load_fusion(index.model.fingerprint, index.model.dim))
     return len(changed)
@@ -53,10 +53,12 @@ def fuse_photos(index: Index, fusion: Fusion) -> int:
     same = index.model.fusion == fusion.name
     with catalogue.transaction():
         while True:
-            ids, images, captions = catalogue.pairs(index.model.dim, last, unfused=same)
+            ids, images, captions = catalogue.embeddings.fusion_inputs(
+                index.model.dim, last, unfused_only=same
+            )
             if not ids:
                 break
-            catalogue.put_fused(ids, *fusion.photos(images, captions))
+            catalogue.embeddings.put_fused(ids, *fusion.photos(images, captions))
             count, last = count + len(ids), ids[-1]
         if not same:
             index.set_fusion(fusion.name)

@@ -91,7 +91,7 @@ def _rebuild(
     """
     with Index.open(folder) as old:
         for root in old.roots():
-            if old.is_away(root):
+            if old.is_unavailable(root):
                 raise RetrievalError(
                     f"The folder {root.path} does not exist or is empty now; a rebuild would "
                     "forget its photos. Bring it back, or forget them first with "
@@ -101,7 +101,7 @@ def _rebuild(
         every_folder = [*(root.path for root in old.roots()), *folders]
         captions = options.captions
         if captions is None:
-            captions = [file for file in old.caption_lists() if file.is_file()]
+            captions = [file for file in old.caption_files() if file.is_file()]
         options = replace(
             options,
             exclude=old.excluded() if options.exclude is None else options.exclude,
@@ -155,9 +155,9 @@ def _run(
     with catalogue.transaction():
         for found in captions:
             texts = [caption for of_path in found.changed.values() for caption in of_path]
-            catalogue.put_captions(found.root.id, found.changed, texts)
+            catalogue.captions.put(found.root.id, found.changed, texts)
         for root_id, paths in missing.items():
-            catalogue.mark_gone(root_id, paths)
+            catalogue.files.mark_missing(root_id, paths)
         catalogue.update_presence()
         pruned = catalogue.prune() if options.prune else 0
     fused = fuse_index(
@@ -189,15 +189,15 @@ def _find_changes(
     scopes, notes = _scopes(index, folders)
     changes = []
     for root, under in scopes:
-        known = index.catalogue.files(root.id, under)
-        if not under and known and index.is_away(root):
+        known = index.catalogue.files.below(root.id, under)
+        if not under and known and index.is_unavailable(root):
             notes.append(
                 f"The folder {root.path} is empty now (is a disk not mounted?); its photos stay in "
                 f"the index. `retrieval remove {root.path}` forgets them."
             )
             continue
         change = find_changes(root, under, known, exclude, options.max_megapixels is not None)
-        index.catalogue.put_files(root.id, change.returned)
+        index.catalogue.files.put(root.id, change.returned)
         notes += change.notes
         changes.append(change)
     return changes, notes
@@ -222,7 +222,9 @@ def _encode(
     moved_from: set[Place] = set()
     done, skipped = 0, sum(change.skipped for change in changes)
     progress(Progress(0, len(to_read), 0))
-    with closing(encode_files(to_read, index.catalogue.hashes(), encoder, options)) as batches:
+    with closing(
+        encode_files(to_read, index.catalogue.photos.hashes(), encoder, options)
+    ) as batches:
         for batch in batches:
             result = commit_batch(index.catalogue, batch, missing, moved_from)
             committed.append(result)
@@ -302,8 +304,8 @@ def _caption_lists(index: Index, options: Options) -> tuple[list[Path], list[str
         for file in options.captions:
             if not file.is_file():
                 raise RetrievalError(f"There is no file {file}. Name a list of captions.")
-        index.set_caption_lists([file.absolute() for file in options.captions])
-    lists = index.caption_lists()
+        index.set_caption_files([file.absolute() for file in options.captions])
+    lists = index.caption_files()
     here = [file for file in lists if file.is_file()]
     return here, [
         f"The caption file {file} is not there now; pass --captions '' to stop using it."

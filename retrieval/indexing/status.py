@@ -42,7 +42,7 @@ def status(index: Index, look: bool = True) -> Status:
     new = changed = gone = 0
     exclude = index.excluded()
     for root in roots if look else ():
-        known = {p: f for p, f in index.catalogue.files(root.id).items() if f.present}
+        known = {p: f for p, f in index.catalogue.files.below(root.id).items() if f.present}
         if not root.path.is_dir():
             gone += len(known)
             continue
@@ -59,7 +59,9 @@ def status(index: Index, look: bool = True) -> Status:
         model=index.model,
         roots=tuple(folders.values()),
         bytes=index.size_bytes(),
-        reasons=tuple((folders[i] / p, r) for i, p, r in index.catalogue.skipped() if i in folders),
+        reasons=tuple(
+            (folders[i] / p, r) for i, p, r in index.catalogue.files.skipped() if i in folders
+        ),
         excluded=tuple(exclude),
         new=new if look else None,
         changed=changed if look else None,

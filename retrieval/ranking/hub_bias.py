@@ -46,7 +46,7 @@ def ranking_bias(
     """
     if ranking.bias is None:
         return None
-    captions = index.catalogue.has_captions()
+    captions = index.catalogue.captions.any()
     try:
         if ranking.dynamic and not _nearest_is_hub(index, query, _bank(index, encoder, captions)):
             return None
@@ -67,7 +67,7 @@ def generic_bias(index: Index, encoder: Callable[[], Encoder] | None) -> Biases 
 
 def is_generic(index: Index, ranking: Ranking) -> bool:
     """Whether the bias of a ranking is the generic one in this index."""
-    return ranking.bias is methods.RANKINGS["nnn"].bias and not index.catalogue.has_captions()
+    return ranking.bias is methods.RANKINGS["nnn"].bias and not index.catalogue.captions.any()
 
 
 def prepare_ranking(index: Index, encoder: Encoder) -> None:
@@ -103,5 +103,5 @@ def _bank(index: Index, encoder: Callable[[], Encoder] | None, captions: bool) -
     if not captions:
         return generic
     return np.concatenate(
-        [generic, index.catalogue.caption_embeddings(index.model.dim, _MOST_CAPTIONS)]
+        [generic, index.catalogue.embeddings.captions(index.model.dim, _MOST_CAPTIONS)]
     )

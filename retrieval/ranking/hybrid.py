@@ -10,8 +10,8 @@ import numpy as np
 
 from indexes.arrays import Floats
 from indexes.biases import Biases
-from indexes.catalogue import Filter
 from indexes.index import Index
+from indexes.photos import Filter
 from retrieval.errors import QueryError
 from retrieval.query import Query
 from retrieval.ranking import lexical
@@ -40,14 +40,14 @@ def lexical_hits(index: Index, query: Query, chosen: Filter, required: bool) -> 
 
     required: whether to raise QueryError if the index has no full-text search.
     """
-    if required and not index.catalogue.has_full_text_table():
+    if required and not index.catalogue.full_text.available():
         raise QueryError(_NO_FULL_TEXT)
     texts = [term.value for term in query.terms if term.wanted and term.kind == "text"]
     most = CANDIDATES if chosen == Filter() else _CANDIDATES_BEFORE_FILTER
-    found = dict(index.catalogue.search_text(lexical.match_expression(texts), most))
-    photos = index.present()
+    found = dict(index.catalogue.full_text.search(lexical.match_expression(texts), most))
+    photos = index.photo_count()
     all_words = lexical.match_expression(texts, all_words=True)
-    matches = index.catalogue.search_text(all_words, lexical.rare_limit(photos) + 1)
+    matches = index.catalogue.full_text.search(all_words, lexical.rare_limit(photos) + 1)
     return LexicalHits(
         {i: found[i] for i in index.filter_ids(list(found), chosen)[:CANDIDATES]},
         lexical.lexical_weight(len(matches), photos),

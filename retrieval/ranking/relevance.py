@@ -119,7 +119,7 @@ def relevances(
     scores: of the hits, cosines less bias; gallery: its mean is of such scores, too.
     """
     words = count_words(text)
-    p = calibration.probability(scores, gallery.mean, gallery.held, gallery.searched, words)
+    p = calibration.probability(scores, gallery.mean, gallery.photos, gallery.searched, words)
     return [float(value) for value in p]
 
 

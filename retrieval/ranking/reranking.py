@@ -59,7 +59,7 @@ def rerank(
     if not found:
         return []
     ids = [candidate.photo for candidate in found]
-    residuals = matching.residual(index.catalogue.search_embeddings(ids, index.model.dim), text)
+    residuals = matching.residual(index.catalogue.embeddings.searchable(ids, index.model.dim), text)
     cosines = np.array([candidate.cosine for candidate in found], np.float32)
     probabilities = matching.probability(cosines - bias.of(np.array(ids, np.int64)) + residuals)
     scored = [

@@ -17,7 +17,9 @@ def calibrate(search: Search) -> Search:
     calibration, bias = search.calibration, search.bias.generic
     if text is None or calibration is None or bias is None:
         return search
-    captioned = search.index.catalogue.photo_weights([hit.photo for hit in search.candidates])
+    captioned = search.index.catalogue.embeddings.photo_weights(
+        [hit.photo for hit in search.candidates]
+    )
     found = [hit for hit in search.candidates if hit.photo not in captioned]
     if not found:
         return search

@@ -18,7 +18,7 @@ def expand(search: Search) -> Search:
         return search
     index, vector = search.index, search.vector
     first = index.search(vector, search.ranking.expansion, search.filter)
-    rows = index.catalogue.search_embeddings([i for i, _ in first], index.model.dim)
+    rows = index.catalogue.embeddings.searchable([i for i, _ in first], index.model.dim)
     return replace(search, vector=methods.expand(vector, rows) if len(rows) else vector)
 
 
@@ -82,7 +82,7 @@ def _by_appearance(search: Search) -> list[Candidate]:
     index, k, lowest = search.index, search.options.k, search.query.min_score
     found = index.search(search.vector, max(k + 1, hybrid.CANDIDATES), search.filter)
     ids = np.array([i for i, _ in found if i != search.excluded], np.int64)
-    rows = index.catalogue.image_embeddings(ids.tolist(), index.model.dim)
+    rows = index.catalogue.embeddings.images(ids.tolist(), index.model.dim)
     scores = rows @ search.vector
     order = np.lexsort((ids, -scores))[:k]
     nearest = [(int(ids[i]), float(scores[i])) for i in order]

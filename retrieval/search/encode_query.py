@@ -63,7 +63,7 @@ def _term_rows(
         if known is None:
             photos.append(position)
         else:
-            rows[position] = index.catalogue.image_embedding(known, index.model.dim)
+            rows[position] = index.catalogue.embeddings.image(known, index.model.dim)
     if photos or texts:
         model = encoder()
         check_weights(index.model, model)
@@ -98,7 +98,7 @@ def indexed_photo(index: Index, value: str) -> int | None:
     located = index.locate(path)
     if located is not None:
         root, inside = located
-        file = index.catalogue.file(root.id, inside)
+        file = index.catalogue.files.get(root.id, inside)
         if file is not None and file.photo_id is not None:
             try:
                 state = path.stat()
@@ -112,10 +112,10 @@ def indexed_photo(index: Index, value: str) -> int | None:
                 digest = content_hash(source)
         except OSError:
             return None  # the error is reported when the photo is decoded
-        return index.catalogue.photo_ids([digest]).get(digest)
+        return index.catalogue.photos.ids([digest]).get(digest)
     if not path.is_absolute():
         for root in index.roots():
-            file = index.catalogue.file(root.id, path.as_posix())
+            file = index.catalogue.files.get(root.id, path.as_posix())
             if file is not None and file.photo_id is not None:
                 return file.photo_id
     return None

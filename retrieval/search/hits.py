@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexes.catalogue import Photo
+from indexes.photos import Photo
 from retrieval.photos.files import real_path
 from retrieval.ranking.relevance import LEVELS, Level
 from retrieval.search.state import Search
@@ -56,7 +56,7 @@ def build_hits(search: Search) -> list[Hit]:
     """The candidates of a search as hits."""
     index = search.index
     roots = {root.id: root.path for root in index.roots()}
-    photos = index.catalogue.photos([found.photo for found in search.candidates])
+    photos = index.catalogue.photos.get([found.photo for found in search.candidates])
     explanations = _explanations(search)
     hits: list[Hit] = []
     for found in search.candidates:
@@ -93,9 +93,12 @@ def _explanations(search: Search) -> dict[int, Explanation]:
         return {}
     catalogue, dim = search.index.catalogue, search.index.model.dim
     if search.by_appearance:
-        rows, weights = catalogue.image_embeddings(ids, dim), {}
+        rows, weights = catalogue.embeddings.images(ids, dim), {}
     else:
-        rows, weights = catalogue.search_embeddings(ids, dim), catalogue.photo_weights(ids)
+        rows, weights = (
+            catalogue.embeddings.searchable(ids, dim),
+            catalogue.embeddings.photo_weights(ids),
+        )
     parts, joint = rows @ search.fused.parts.T, rows @ search.fused.joint
     return {
         i: Explanation(weights.get(i), tuple(terms), rest)

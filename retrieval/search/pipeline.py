@@ -40,6 +40,6 @@ def similar(index: Index, photo: str, k: int, encoder: Callable[[], Encoder]) ->
     if known is None:
         vector = encode(search).vector
     else:
-        vector = index.catalogue.image_embedding(known, index.model.dim)
+        vector = index.catalogue.embeddings.image(known, index.model.dim)
     search = replace(search, fused=FusedQuery.of_row(vector), vector=vector, excluded=known)
     return build_hits(find_candidates(search))

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from indexes.arrays import Floats
-from indexes.catalogue import Filter
 from indexes.index import Index
+from indexes.photos import Filter
 from retrieval.encoders.base import Encoder
 from retrieval.errors import QueryError
 from retrieval.fusion.attention import FusedQuery
@@ -70,7 +70,7 @@ def start(
 ) -> Search:
     """What is to be done; raises QueryError if it cannot be."""
     matching = reranking.matching_for(index, query, options.rerank)
-    ranking = methods.ranking(options.ranking, index.catalogue.has_captions())
+    ranking = methods.ranking(options.ranking, index.catalogue.captions.any())
     if any(term.kind == "photo" and term.wanted for term in query.terms):
         ranking = methods.RANKINGS["plain"]  # biases are of texts, whose cosines are lower
     calibration = None
@@ -90,7 +90,7 @@ def _place(index: Index, folder: Path) -> tuple[int, str]:
     if not folder.is_absolute():
         places += [(root.id, folder.as_posix()) for root in index.roots()]
     for place in places:
-        if index.catalogue.knows(*place):
+        if index.catalogue.files.any_below(*place):
             return place
     raise QueryError(
         f"{folder} is not a part of this index, or has no photos in it. `retrieval info` lists the "
