@@ -66,17 +66,25 @@ def train(
     Use the new model with `retrieval index --model DIR`. After an interruption, run the same
     command again to continue.
     """
-    from retrieval.training.config import recipe_of
-    from retrieval.training.mini import train
+    import retrieval
 
+    options = retrieval.TrainOptions(
+        dataset=dataset,
+        out=out,
+        model=model,
+        recipe=retrieval.recipe_of(tune, epochs, settings or []),
+        split=split,
+        held_out=held_out,
+        images=images,
+        skip_bad=skip_bad,
+        texts=texts,
+        device=device,
+        seed=seed,
+    )
     progress = (lambda *_: None) if quiet else progress_line()
-    recipe = recipe_of(tune, epochs, settings or [])
     log = (lambda _: None) if quiet else print_message
     try:
-        done = train(
-            dataset, out, model, recipe, split, held_out, images, skip_bad, texts, device, seed,
-            log, progress,
-        )  # fmt: skip
+        done = retrieval.train(options, log, progress)
     except KeyboardInterrupt:
         print_message(
             "\nStopped. Run the same command again to continue after the last complete epoch."
@@ -124,11 +132,21 @@ def train_fusion(
     query. The matching for `search --rerank match` is trained, too. This takes minutes on a CPU.
     Then run `retrieval fuse` for each index of the model.
     """
-    from retrieval.training.fusion_run import train_fusion
+    import retrieval
 
+    options = retrieval.FusionTrainOptions(
+        dataset=dataset,
+        model=model,
+        out=out,
+        split=split,
+        held_out=held_out,
+        images=images,
+        skip_bad=skip_bad,
+        seed=seed,
+    )
     progress = (lambda *_: None) if quiet else progress_line()
     log = (lambda _: None) if quiet else print_message
-    done = train_fusion(dataset, model, out, split, held_out, images, skip_bad, seed, log, progress)
+    done = retrieval.train_fusion(options, log, progress)
     print_result(
         f"The fusion in {done.file}: R@1 {done.after:.1f} on the held-out photos, over right, "
         f"swapped and missing captions; {done.before:.1f} by the plain mean."
