@@ -42,6 +42,10 @@ if TYPE_CHECKING:
     from retrieval.query import Query, Term, parse_date, parse_terms
     from retrieval.search.hits import Explanation, Hit, filter_by_relevance
     from retrieval.search.options import SearchOptions
+    from retrieval.training.config import Recipe, recipe_of
+    from retrieval.training.fusion_run import TrainedFusion, train_fusion
+    from retrieval.training.mini import TrainedModel, train
+    from retrieval.training.options import FusionTrainOptions, TrainOptions
 
 __version__ = "0.1.0"
 
@@ -61,6 +65,10 @@ _PUBLIC = {
     "retrieval.query": "Query Term parse_date parse_terms",
     "retrieval.search.hits": "Explanation Hit filter_by_relevance",
     "retrieval.search.options": "SearchOptions",
+    "retrieval.training.config": "Recipe recipe_of",
+    "retrieval.training.fusion_run": "TrainedFusion train_fusion",
+    "retrieval.training.mini": "TrainedModel train",
+    "retrieval.training.options": "FusionTrainOptions TrainOptions",
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 
@@ -69,6 +77,7 @@ __all__ = [
     "DataSetError",
     "Explanation",
     "FuseReport",
+    "FusionTrainOptions",
     "GallerySection",
     "Hit",
     "IndexBusyError",
@@ -82,12 +91,16 @@ __all__ = [
     "Progress",
     "Query",
     "QueryError",
+    "Recipe",
     "Report",
     "RetrievalError",
     "SearchOptions",
     "Status",
     "StorageError",
     "Term",
+    "TrainOptions",
+    "TrainedFusion",
+    "TrainedModel",
     "copy_demo_photos",
     "delete_index",
     "filter_by_relevance",
@@ -98,8 +111,11 @@ __all__ = [
     "open",
     "parse_date",
     "parse_terms",
+    "recipe_of",
     "remove",
     "run_demo",
+    "train",
+    "train_fusion",
     "write_gallery",
 ]
 

@@ -66,16 +66,13 @@ def train(
     Use the new model with `retrieval index --model DIR`. After an interruption, run the same
     command again to continue.
     """
-    from retrieval.training.config import recipe_of
-    from retrieval.training.mini import train
-    from retrieval.training.options import TrainOptions
+    import retrieval
 
-    progress = (lambda *_: None) if quiet else progress_line()
-    options = TrainOptions(
+    options = retrieval.TrainOptions(
         dataset=dataset,
         out=out,
         model=model,
-        recipe=recipe_of(tune, epochs, settings or []),
+        recipe=retrieval.recipe_of(tune, epochs, settings or []),
         split=split,
         held_out=held_out,
         images=images,
@@ -84,9 +81,10 @@ def train(
         device=device,
         seed=seed,
     )
+    progress = (lambda *_: None) if quiet else progress_line()
     log = (lambda _: None) if quiet else print_message
     try:
-        done = train(options, log, progress)
+        done = retrieval.train(options, log, progress)
     except KeyboardInterrupt:
         print_message(
             "\nStopped. Run the same command again to continue after the last complete epoch."
@@ -134,12 +132,9 @@ def train_fusion(
     query. The matching for `search --rerank match` is trained, too. This takes minutes on a CPU.
     Then run `retrieval fuse` for each index of the model.
     """
-    from retrieval.training.fusion_run import train_fusion
-    from retrieval.training.options import FusionTrainOptions
+    import retrieval
 
-    progress = (lambda *_: None) if quiet else progress_line()
-    log = (lambda _: None) if quiet else print_message
-    options = FusionTrainOptions(
+    options = retrieval.FusionTrainOptions(
         dataset=dataset,
         model=model,
         out=out,
@@ -149,7 +144,9 @@ def train_fusion(
         skip_bad=skip_bad,
         seed=seed,
     )
-    done = train_fusion(options, log, progress)
+    progress = (lambda *_: None) if quiet else progress_line()
+    log = (lambda _: None) if quiet else print_message
+    done = retrieval.train_fusion(options, log, progress)
     print_result(
         f"The fusion in {done.file}: R@1 {done.after:.1f} on the held-out photos, over right, "
         f"swapped and missing captions; {done.before:.1f} by the plain mean."
