@@ -164,20 +164,25 @@ def needs_extra(extra: str, *modules: str) -> Callable[[Any], Any]:
     return decorate
 
 
+def may_skip(reason: str, marks: set[str], extras: str | None) -> bool:
+    """Whether a test with these marks may be skipped for this reason.
+
+    extras: 1 where all extras are installed; 0 where those of the README's test command are (tests
+    of the others may skip); None where anything may.
+    """
+    if extras is None or "cuda" in marks or any(part in reason for part in ALLOWED):
+        return True
+    return extras == "0" and "extras" in marks
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
-    """Fail what skips for lack of something that continuous integration installs.
-
-    RETRIEVAL_ALL_EXTRAS is 1 where all extras are installed, 0 where those of the README's test
-    command are (tests of the others may skip), and unset where anything may skip.
-    """
+    """Fail what skips for lack of something that .ci/run installs; it sets the variable."""
     report = yield
-    extras = os.environ.get("RETRIEVAL_ALL_EXTRAS")
-    if extras is None or not report.skipped or hasattr(report, "wasxfail"):
-        return report
-    reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
-    may_skip = bool(item.get_closest_marker("cuda")) or any(part in reason for part in ALLOWED)
-    if not may_skip and not (extras == "0" and item.get_closest_marker("extras")):
-        report.outcome = "failed"
-        report.longrepr = f"{item.nodeid} may not be skipped here: {reason}"
+    if report.skipped and not hasattr(report, "wasxfail"):
+        reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
+        marks = {mark.name for mark in item.iter_markers()}
+        if not may_skip(reason, marks, os.environ.get("RETRIEVAL_ALL_EXTRAS")):
+            report.outcome = "failed"
+            report.longrepr = f"{item.nodeid} may not be skipped here: {reason}"
     return report

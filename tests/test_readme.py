@@ -85,5 +85,5 @@ def test_the_demo_shows_commands_and_what_they_print(demo: Demo) -> None:
     page = folder / "retrieval-demo" / "gallery.html"
     assert str(page) in out
     assert page.read_text().count("data:image/jpeg;base64,") >= 20
-    asked, shown = re.findall(r"^\$ (retrieval search .+)\n((?: .+\n)+)", out, re.M)[0]
+    asked, shown = re.findall(r"^\$ (retrieval search .+)\n((?:.+\n)+)\n", out, re.M)[0]
     assert again(asked) == shown
