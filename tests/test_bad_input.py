@@ -59,7 +59,10 @@ BAD: dict[str, tuple[Callable[[Path, Path], object], str]] = {
         lambda f, _: f.write_bytes(bomb_png(100_000, 100_000)),
         "too large: 100000 × 100000",
     ),
-    "nothing.heic": (lambda f, _: f.write_bytes(b"\0\0\0\x18ftypheic" + bytes(99)), ""),
+    "nothing.heic": (
+        lambda f, _: f.write_bytes(b"\0\0\0\x18ftypheic" + bytes(99)),
+        "not a photo that can be read",
+    ),
 }
 
 
@@ -274,12 +277,11 @@ def test_a_file_that_vanishes_mid_run_is_no_error(run: Run, few: Path, monkeypat
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="has to give up root's rights")
-def test_what_may_not_be_read_is_told_and_tried_again(few: Path) -> None:
+def test_what_may_not_be_read_is_reported_and_tried_again(few: Path) -> None:
     """As another user, a photo and a folder without permission: neither is lost."""
     (few / "locked").mkdir()
     (few / "rocket.jpg").rename(few / "locked" / "rocket.jpg")
     retrieval.index(few, model="mini")
-    stamp = (few / "coffee.png").stat()
     (few / "coffee.png").write_bytes((few / "coffee.png").read_bytes() + b"\0")
     (few / "coffee.png").chmod(0)
     (few / "locked").chmod(0)
@@ -300,7 +302,6 @@ def test_what_may_not_be_read_is_told_and_tried_again(few: Path) -> None:
         os.seteuid(0)
         for path in opened:
             path.chmod(modes[path])
-    assert stamp.st_size
     assert reasons == {"coffee.png": "no permission to read it"}
     assert report.removed == 0 and "could not be opened" in report.notes[0]
     assert "rocket.jpg" in names

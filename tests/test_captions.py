@@ -1,4 +1,4 @@
-"""Captions beside photos: found when a folder is indexed, kept in step, searched in full text."""
+"""Captions in lists, sidecars and photo files, and full-text search joined with the vectors."""
 
 import json
 import os
@@ -73,12 +73,12 @@ def test_the_captions_of_a_data_set_are_found_above_its_images(few: Path) -> Non
     retrieval.index(images, model="mini")
     assert captions(images) == {"china.jpg": ["red, old", "roofs"]}
     other = few / "holidays"
-    images.rename(other)  # only the usual name of such a folder is looked above of
+    images.rename(other)  # only a folder with the usual name has captions above it
     retrieval.index(other)
     assert captions(other) == {}
 
 
-def test_a_subfolder_that_is_indexed_again_hears_what_is_said_above_it(few_indexed: Path) -> None:
+def test_a_subfolder_that_is_indexed_again_gets_captions_from_above_it(few_indexed: Path) -> None:
     (few_indexed / "trip").mkdir()
     (few_indexed / "china.jpg").rename(few_indexed / "trip" / "china.jpg")
     rows = [
@@ -120,7 +120,7 @@ def test_reading_captions_of_no_photos_finds_none(tmp_path: Path) -> None:
     assert read_captions(tmp_path, []).captions == []
 
 
-# Kept in step ----------------------------------------------------------------------------------
+# Kept up to date ------------------------------------------------------------------------------
 
 
 def test_changed_captions_are_searched_without_encoding_a_photo(few_indexed: Path) -> None:
@@ -144,7 +144,7 @@ def test_photos_are_found_by_file_and_folder_names_as_they_are_now(few_indexed: 
     retrieval.index(few_indexed)
     assert by_words(few_indexed, "chelsea") == []
     assert by_words(few_indexed, "cats") == ["My_Cats-2019/x.png"]
-    retrieval.remove([few_indexed / "My_Cats-2019"], few_indexed)
+    retrieval.api.remove([few_indexed / "My_Cats-2019"], few_indexed)
     assert by_words(few_indexed, "cats") == []
 
 
@@ -173,7 +173,7 @@ def test_a_gone_photo_is_not_found_by_words_and_comes_back_with_them(few_indexed
 # Searching -------------------------------------------------------------------------------------
 
 
-def test_a_search_finds_by_what_is_said_of_photos_too(run: Run, few_indexed: Path) -> None:
+def test_a_search_finds_photos_by_their_captions_too(run: Run, few_indexed: Path) -> None:
     ask = ("search", "zanzibar", "-f", "json")
     last = run(*ask, cwd=few_indexed).names[-1]
     (few_indexed / last).with_suffix(".txt").write_text("Zanzibar, our holidays")
@@ -181,7 +181,7 @@ def test_a_search_finds_by_what_is_said_of_photos_too(run: Run, few_indexed: Pat
     found = run(*ask, cwd=few_indexed)
     assert found.names.index(last) <= 1
     nnn = run(*ask, "--ranking", "nnn", cwd=few_indexed).names
-    assert nnn.index(last) <= 1  # it is fused with what is said of it
+    assert nnn.index(last) <= 1  # it is fused with its caption
     other = next(name for name in found.names if name != last)
     assert run(*ask, "--in", other, cwd=few_indexed).names == [other]
     plain = run(*ask, "--ranking", "plain", cwd=few_indexed).json
@@ -197,6 +197,7 @@ def test_a_photo_that_is_not_among_the_nearest_is_found_by_its_words(
     last.rename(last.with_stem("zanzibar"))
     retrieval.index(few_indexed)
     monkeypatch.setattr("retrieval.ranking.hybrid.CANDIDATES", 2)
+    monkeypatch.setattr("retrieval.search.pipeline.CANDIDATES", 2)
     with retrieval.open(few_indexed) as photos:
 
         def first_two(ranking: str) -> list[str]:
@@ -243,7 +244,7 @@ def test_an_index_of_format_1_is_searched_as_it_is_and_migrated_by_the_next_run(
 
 def test_a_format_1_index_can_be_removed_from(few_indexed: Path) -> None:
     as_format_1(few_indexed)
-    assert retrieval.remove([few_indexed / "china.jpg"], few_indexed) == 1
+    assert retrieval.api.remove([few_indexed / "china.jpg"], few_indexed) == 1
 
 
 def test_a_catalogue_with_another_virtual_table_is_refused(few_indexed: Path) -> None:
@@ -263,7 +264,7 @@ XMP = """<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF
 </dc:subject></rdf:Description></rdf:RDF></x:xmpmeta>"""
 
 
-def test_what_a_file_says_of_itself_is_a_caption(few: Path) -> None:
+def test_texts_inside_a_photo_file_are_captions(few: Path) -> None:
     photo = Image.open(few / "china.jpg")
     exif = photo.getexif()
     exif[0x010E] = "a temple in Beijing"
@@ -273,16 +274,16 @@ def test_what_a_file_says_of_itself_is_a_caption(few: Path) -> None:
     camera.getexif()[0x010E] = "OLYMPUS DIGITAL CAMERA         "
     camera.save(few / "rocket.jpg", exif=camera.getexif())
     retrieval.index(few, model="mini")
-    said = ["a temple in Beijing", "palace, roof", "red walls", "lisbon, tram"]
-    assert captions(few) == {"china.jpg": said}
-    assert retrieval.index(few).captioned == 1  # kept, though nothing was read again
-    assert captions(few) == {"china.jpg": said}
+    expected = ["a temple in Beijing", "palace, roof", "red walls", "lisbon, tram"]
+    assert captions(few) == {"china.jpg": expected}
+    assert retrieval.index(few).captioned == 1  # still there, though nothing was read again
+    assert captions(few) == {"china.jpg": expected}
     photo.save(few / "china.jpg")
     retrieval.index(few)
     assert captions(few) == {}
 
 
-def test_a_folder_around_keeps_what_files_say_of_themselves(few: Path) -> None:
+def test_a_folder_around_an_indexed_one_keeps_the_captions_inside_files(few: Path) -> None:
     (few / "inner").mkdir()
     photo = Image.open(few / "china.jpg")
     exif = photo.getexif()
@@ -294,8 +295,14 @@ def test_a_folder_around_keeps_what_files_say_of_themselves(few: Path) -> None:
     retrieval.index(few, index=where)
     with Index.open(where) as index:
         (root,) = index.roots()
-        said = [(c.path, c.text) for c in index.catalogue.captions.of_root(root.id)]
-    assert said == [("inner/temple.jpg", "Beijing"), ("inner/temple.jpg", "a temple")]
+        found = [(c.path, c.text) for c in index.catalogue.captions.of_root(root.id)]
+    assert found == [("inner/temple.jpg", "Beijing"), ("inner/temple.jpg", "a temple")]
+
+
+def test_an_xmp_file_may_be_utf_16(few: Path) -> None:
+    (few / "china.xmp").write_bytes(XMP.format(text="a temple").encode("utf-16"))
+    retrieval.index(few, model="mini")
+    assert captions(few) == {"china.jpg": ["a temple", "lisbon, tram"]}
 
 
 def test_an_xmp_file_beside_a_photo_is_read(few: Path) -> None:
@@ -329,7 +336,7 @@ def test_hostile_xmp_gives_a_note_and_no_caption(few: Path, data: bytes) -> None
 def test_a_list_of_captions_from_elsewhere_is_named_once(run: Run, few: Path) -> None:
     (few / "sub").mkdir()
     (few / "china.jpg").rename(few / "sub" / "china.jpg")
-    listed = few.parent / "said.csv"
+    listed = few.parent / "captions-elsewhere.csv"
     listed.write_text("image,caption\nsub/china.jpg,a temple\nchelsea.png,a cat\nnone.jpg,gone\n")
     assert run("index", few, "--model", "mini", "--captions", listed).code == 0
     expected = {"sub/china.jpg": ["a temple"], "chelsea.png": ["a cat"]}
@@ -343,8 +350,8 @@ def test_a_list_of_captions_from_elsewhere_is_named_once(run: Run, few: Path) ->
     assert captions(few) == {"sub/china.jpg": ["a palace"]}
     (few / "other").mkdir()
     shutil.copy(few / "rocket.jpg", few / "other" / "china.jpg")
-    told = run("index", few)
-    assert "2 photos are called china.jpg" in told.out and captions(few) == {}
+    result = run("index", few)
+    assert "2 photos are called china.jpg" in result.out and captions(few) == {}
     listed.unlink()
     assert "is not there now" in run("index", few).out
     assert run("index", few, "--captions", "").code == 0

@@ -21,11 +21,6 @@ from cli import app
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CARD = ROOT / "retrieval" / "weights" / "mini" / "MODEL_CARD.md"
-# Named in docs/python.md before they are in `retrieval`: to be deleted when they are there.
-TO_COME = {
-    "SearchOptions", "remove", "fuse", "delete_index", "train", "TrainOptions", "train_fusion",
-    "FusionTrainOptions", "GallerySection", "write_gallery",
-}  # fmt: skip
 
 
 def name_of(page: Path) -> str:
@@ -216,7 +211,7 @@ def test_names_of_the_package_in_the_docs_are_public() -> None:
                     names = [alias.name for alias in node.names]
                 elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                     names = [node.attr] if node.value.id == "retrieval" else []
-                assert set(names) <= {*retrieval.__all__, *TO_COME}, f"{page.name}: {names}"
+                assert set(names) <= {*retrieval.__all__}, f"{page.name}: {names}"
 
 
 def test_every_public_name_is_on_the_page_of_python() -> None:
@@ -224,8 +219,7 @@ def test_every_public_name_is_on_the_page_of_python() -> None:
     named = set(re.findall(r"`(\w+)`", text))
     assert set(retrieval.__all__) <= named
     listed = re.findall(r"`(\w+)`", text.partition("## Hits")[2].partition("```")[0])
-    renamed = {"why"} if TO_COME - set(retrieval.__all__) else set()
-    assert {field.name for field in fields(retrieval.Hit)} <= {*listed, *renamed}
+    assert {field.name for field in fields(retrieval.Hit)} <= set(listed)
 
 
 def test_the_examples_in_python_run(
@@ -239,8 +233,6 @@ def test_the_examples_in_python_run(
     monkeypatch.delenv("RETRIEVAL_INDEX", raising=False)
     names: dict[str, Any] = {}
     for block, run in examples():
-        if any(re.search(rf"\b{name}\b", block) for name in TO_COME - set(retrieval.__all__)):
-            break  # what follows builds on it
         if run:
             exec(compile(block, "docs/python.md", "exec"), names)
     out = capsys.readouterr().out

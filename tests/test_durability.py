@@ -111,10 +111,10 @@ def test_ctrl_c_keeps_what_was_done_and_says_so(originals: Path, tmp_path: Path)
 
 def test_a_second_indexer_is_told_who_is_at_work(run: Run, photos: Path) -> None:
     with lock(photos / ".retrieval"):
-        excluded_ids = run("index", photos)
+        result = run("index", photos)
         found = run("search", "a cat", "-f", "json", cwd=photos)
-    assert excluded_ids.code == 1
-    assert f"process {os.getpid()}" in excluded_ids.talk
+    assert result.code == 1
+    assert f"process {os.getpid()}" in result.talk
     assert found.names[0] == "chelsea.png"
     assert run("index", photos).code == 0
 
@@ -334,9 +334,9 @@ def test_a_rebuild_waits_for_a_folder_that_is_away(run: Run, few: Path, tmp_path
     for there in (False, True):
         if there:
             few.mkdir()  # an empty mount point
-        excluded_ids = run("index", "--index", place, "--rebuild")
-        assert excluded_ids.code == 1
-        assert "would forget its photos" in excluded_ids.talk
+        result = run("index", "--index", place, "--rebuild")
+        assert result.code == 1
+        assert "would forget its photos" in result.talk
         kept = run("index", "--index", place, "--prune")
         assert "stay" in kept.out and "forgotten" not in kept.out
     few.rmdir()

@@ -144,7 +144,7 @@ def test_folder_and_index_move_together(run: Run, photos: Path, tmp_path: Path) 
 
 
 def test_an_index_elsewhere_finds_its_folder(run: Run, few: Path, tmp_path: Path) -> None:
-    place = tmp_path / "kept" / "index"
+    place = tmp_path / "elsewhere" / "index"
     assert run("index", few, "--index", place, "--model", "mini").code == 0
     assert not (few / ".retrieval").exists()
     place = place.rename(tmp_path / "index")  # the index alone moves
@@ -200,7 +200,7 @@ def test_several_folders_share_an_index(run: Run, few: Path, originals: Path) ->
     assert run("search", "a horse", "-f", "json", cwd=few).json[0]["path"] == str(
         more / "horse.png"
     )
-    assert run("remove", more, cwd=few).out.startswith("Removed 1 file(s)")
+    assert run("remove", more, cwd=few).out.startswith("Forgot 1 file(s)")
     assert run("index", cwd=few).out.startswith("4 unchanged")
 
 
@@ -215,7 +215,7 @@ def test_a_folder_around_an_indexed_one_takes_it_in(run: Run, few: Path, monkeyp
     assert run("index", few / "inner", "--index", place).out.startswith("1 unchanged")
 
 
-def test_an_index_inside_an_indexed_folder_is_made_with_a_word(run: Run, photos: Path) -> None:
+def test_an_index_inside_an_indexed_folder_is_made_with_a_message(run: Run, photos: Path) -> None:
     (photos / "sub").mkdir()
     result = run("index", photos / "sub", "--model", "mini")
     assert result.code == 0
@@ -241,7 +241,7 @@ def test_excluded_names_stay_out_of_later_runs_too(run: Run, few: Path) -> None:
     (few / "private").mkdir()
     (few / "rocket.jpg").rename(few / "private" / "rocket.jpg")
     run("index", few, "--exclude", "./private/", "--exclude", "*.png", "--model", "mini")
-    assert "Exclude  private, *.png" in run("info", cwd=few).out
+    assert "Without  private, *.png" in run("info", cwd=few).out
     assert "cannot match" in run("index", few, "--exclude", few / "private").talk
     assert present(few) == {"china.jpg"}
     run("index", few)
@@ -265,43 +265,43 @@ def test_quiet_says_nothing(run: Run, few: Path) -> None:
 def test_a_rebuild_changes_the_model_and_nothing_else_does(
     run: Run, photos: Path, random_clip: str
 ) -> None:
-    excluded_ids = run("index", photos, "--model", random_clip)
-    assert excluded_ids.code == 1
-    assert "was built with model mini" in excluded_ids.talk
-    assert "--rebuild" in excluded_ids.talk
+    refused = run("index", photos, "--model", random_clip)
+    assert refused.code == 1
+    assert "was built with model mini" in refused.talk
+    assert "--rebuild" in refused.talk
     assert run("index", photos, "--model", random_clip, "--rebuild").out.startswith("20 added")
     with retrieval.open(photos) as opened:
         status = opened.status()
         assert status.model.name == random_clip
-        assert opened.search("a cat", k=3)[0].score <= 1
+        assert len(opened.search("a cat", k=3)) == 3
     assert run("index", photos, "--model", "mini").code == 1
 
 
-def test_info_tells_what_is_new_changed_and_missing(run: Run, photos: Path) -> None:
+def test_info_shows_what_is_new_changed_and_missing(run: Run, photos: Path) -> None:
     (photos / "chelsea.png").unlink()
     os.utime(photos / "coffee.png", (1, 1))
     shutil.copy(photos / "moon.png", photos / "new.png")
     (photos / "broken.jpg").write_bytes(b"no photo")
-    told = run("info", cwd=photos).out
-    assert "2 new, 1 changed, 1 missing" in told
-    assert "Photos   20 in 20 files" in told
+    text = run("info", cwd=photos).out
+    assert "2 new, 1 changed, 1 missing" in text
+    assert "Photos   20 in 20 files" in text
     run("index", photos)
-    told = run("info", "--json", cwd=photos).json
-    assert (told["photos"], told["missing"], told["skipped"]) == (19, 1, 1)
-    assert told["reasons"][0][0].endswith("broken.jpg")
+    info = run("info", "--json", cwd=photos).json
+    assert (info["photos"], info["missing"], info["skipped"]) == (19, 1, 1)
+    assert info["reasons"][0][0].endswith("broken.jpg")
 
 
 def test_remove_forgets_photos_and_folders_but_no_file(run: Run, photos: Path) -> None:
     (photos / "sub").mkdir()
     shutil.copy(photos / "moon.png", photos / "sub")
     run("index", photos)
-    assert run("remove", "chelsea.png", "sub", cwd=photos).out.startswith("Removed 2 file(s)")
+    assert run("remove", "chelsea.png", "sub", cwd=photos).out.startswith("Forgot 2 file(s)")
     assert len(present(photos)) == 19
     assert (photos / "chelsea.png").is_file()
     assert (photos / "sub" / "moon.png").is_file()
-    excluded_ids = run("remove", "nothing.png", cwd=photos)
-    assert excluded_ids.code == 1
-    assert "is not in the index" in excluded_ids.talk
+    unknown = run("remove", "nothing.png", cwd=photos)
+    assert unknown.code == 1
+    assert "is not in the index" in unknown.talk
 
 
 def test_remove_all_deletes_the_index_and_no_photo(run: Run, photos: Path) -> None:

@@ -211,9 +211,9 @@ def test_the_mean_of_two_runs_is_a_model(
 def test_what_cannot_be_trained_is_said_in_a_sentence(
     run: Run, tmp_path: Path, options: list[str], words: str
 ) -> None:
-    excluded_ids = run("train", shared("coco_cc"), "--out", tmp_path / "model", *options)
-    assert excluded_ids.code == 1
-    assert words in excluded_ids.talk
+    result = run("train", shared("coco_cc"), "--out", tmp_path / "model", *options)
+    assert result.code == 1
+    assert words in result.talk
     assert not (tmp_path / "model").exists()
 
 
@@ -224,5 +224,5 @@ def test_too_few_photos_are_refused(run: Run, tmp_path: Path, originals: Path) -
     (data / "images").mkdir()
     (data / "images" / "chelsea.png").write_bytes((originals / "chelsea.png").read_bytes())
     (data / "captions.jsonl").write_text(line)
-    excluded_ids = run("train", data, "--out", tmp_path / "model")
-    assert excluded_ids.code == 1 and "20 at least" in excluded_ids.talk
+    result = run("train", data, "--out", tmp_path / "model")
+    assert result.code == 1 and "20 at least" in result.talk

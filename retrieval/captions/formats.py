@@ -1,7 +1,7 @@
-"""The text formats of captioned photo sets, each as a stream of rows and of problems.
+"""Read the text formats of captioned photo sets as rows and problems.
 
-A row is a photo's name, its captions and its split, checked; a problem is what is wrong with one
-entry, and where. Whether the photo is there is not looked at here.
+A row is a photo's name, its captions and its split, checked; a problem says what is wrong with one
+entry, and where. No photo is looked for here: see `locate`.
 """
 
 import csv
@@ -31,7 +31,7 @@ _FORMATS = (
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with one entry, without a full stop; where: the file and the line in it."""
+    """What is wrong with one entry, without a full stop. where: the file and the line in it."""
 
     where: str
     what: str
@@ -39,7 +39,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Row:
-    """One photo: its path as the data set gives it, its captions (at least one), its split."""
+    """A photo: its path as the data set has it, its captions (at least one), its split."""
 
     where: str
     image: str
@@ -47,14 +47,14 @@ class Row:
     split: str | None
 
 
-class _Bad(ValueError):
-    """What is wrong with an entry that is being read."""
+class _BadEntry(ValueError):
+    """An entry is wrong; the message says how."""
 
 
 def read_rows(file: Path) -> Iterator[Row | Problem]:
-    """The rows of a caption file, no photo twice; raises DataSetError if it is none."""
+    """The rows of a caption file, no photo twice; raises DataSetError for an unknown format."""
     seen: dict[str, str] = {}
-    for row in _FORMAT.get(file.suffix.lower(), _plain)(file):
+    for row in _READERS.get(file.suffix.lower(), _plain)(file):
         if isinstance(row, Row):
             if row.image in seen:
                 yield Problem(row.where, f"the photo {quoted(row.image)} was {seen[row.image]}")
@@ -64,7 +64,7 @@ def read_rows(file: Path) -> Iterator[Row | Problem]:
 
 
 def quoted(value: object) -> str:
-    """A value from a file as a sentence can hold it."""
+    """A value from a file, quoted and cut for use in a sentence."""
     text = str(value)
     return repr(text if len(text) <= 100 else f"{text[:100]}…")
 
@@ -80,37 +80,37 @@ def unknown_format(file: Path, why: str) -> DataSetError:
 def _row(where: str, image: object, captions: object, split: object) -> Row | Problem:
     try:
         if split is not None and (not isinstance(split, str) or not split.strip()):
-            raise _Bad(f"the split {quoted(split)} is no name")
+            raise _BadEntry(f"the split {quoted(split)} is no name")
         return Row(where, inner_path(image), checked_captions(captions), split)
-    except _Bad as bad:
+    except _BadEntry as bad:
         return Problem(where, str(bad))
 
 
 def inner_path(image: object) -> str:
-    """A photo's path inside its folder; raises ValueError, saying why, if it is none."""
+    """A photo's path inside its folder; raises ValueError, saying why, if it is not one."""
     if not isinstance(image, str) or not image.strip():
-        raise _Bad("the entry names no image")
+        raise _BadEntry("the entry names no image")
     parts = image.split("/")
     if image.startswith(("/", "\\")) or re.match(r"^[A-Za-z]:", image):
-        raise _Bad(f"the path {quoted(image)} is not inside the folder of photos")
+        raise _BadEntry(f"the path {quoted(image)} is not inside the folder of photos")
     if ".." in parts or ".." in image.split("\\") or "\0" in image:
-        raise _Bad(f"the path {quoted(image)} leaves the folder of photos")
+        raise _BadEntry(f"the path {quoted(image)} leaves the folder of photos")
     _check_text(image, "the image's name")
     return "/".join(part for part in parts if part not in ("", "."))
 
 
 def checked_captions(captions: object) -> tuple[str, ...]:
-    """One caption or a list of them; raises ValueError, saying why, if they are none."""
+    """One caption or a list of them; raises ValueError, saying why, if they are not captions."""
     listed: list[Any] = captions if isinstance(captions, list) else [captions]
     if captions is None or not listed:
-        raise _Bad("the photo has no caption")
+        raise _BadEntry("the photo has no caption")
     for caption in listed:
         if not isinstance(caption, str):
-            raise _Bad(f"the caption {quoted(caption)} is not a string")
+            raise _BadEntry(f"the caption {quoted(caption)} is not a string")
         if not caption.strip():
-            raise _Bad("a caption is empty")
+            raise _BadEntry("a caption is empty")
         if len(caption) > LONGEST_CAPTION:
-            raise _Bad(f"a caption is longer than {LONGEST_CAPTION:,} characters")
+            raise _BadEntry(f"a caption is longer than {LONGEST_CAPTION:,} characters")
         _check_text(caption, "a caption")
     return tuple(listed)
 
@@ -119,14 +119,14 @@ def _check_text(text: str, what: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise _Bad(f"{what} is not Unicode text") from None
+        raise _BadEntry(f"{what} is not Unicode text") from None
 
 
 # Formats ---------------------------------------------------------------------------------------
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a UTF-8 file with their numbers, without their ends; none without words."""
+    """The lines of a UTF-8 file with their numbers, without line ends; blank lines are left out."""
     with file.open("rb") as source:
         number = 0
         while line := source.readline(_LONGEST_LINE + 1):
@@ -153,7 +153,7 @@ def _json_lines(file: Path) -> Iterator[Row | Problem]:
 
 
 def _object(where: str, value: Any) -> Row | Problem:
-    """An object with an image and its captions, by any of their usual names."""
+    """An object with an image and its captions, under any of their common names."""
     if not isinstance(value, dict):
         return Problem(where, f"{quoted(value)} is not an object with 'image' and 'captions'")
     found = {
@@ -209,14 +209,14 @@ def _coco(file: Path, images: list[Any], annotations: list[Any]) -> Iterator[Row
         else:
             captions[number] = []
     for i, note in enumerate(annotations):
-        of = note.get("image_id") if isinstance(note, dict) else None
-        if not isinstance(of, int | str) or of not in captions:
+        image_id = note.get("image_id") if isinstance(note, dict) else None
+        if not isinstance(image_id, int | str) or image_id not in captions:
             yield Problem(
                 f"{file}, annotations[{i}]",
-                f"the caption is of an image that is none: {quoted(of)}",
+                f"there is no image with the id {quoted(image_id)}",
             )
         else:
-            captions[of].append(note.get("caption"))
+            captions[image_id].append(note.get("caption"))
     for i, image in enumerate(images):
         number = image.get("id") if isinstance(image, dict) else None
         if isinstance(number, int | str) and number in captions:
@@ -229,7 +229,7 @@ def _coco(file: Path, images: list[Any], annotations: list[Any]) -> Iterator[Row
 
 
 def _plain(file: Path) -> Iterator[Row | Problem]:
-    """Flickr's `NAME#0<tab>CAPTION`, or a CSV with a header; a line a caption in both."""
+    """Flickr's `NAME#0<tab>CAPTION`, or a CSV with a header: both have one caption a line."""
     first = next(_lines(file), (0, ""))[1]
     entries = _tokens(file) if _TOKEN.match(first) else _table(file, first)
     splits = _split_files(file)
@@ -239,10 +239,10 @@ def _plain(file: Path) -> Iterator[Row | Problem]:
         if isinstance(row, Problem):
             yield row
         else:
-            of = splits.get(row.image) if splits else row.split
-            photos.setdefault(row.image, (where, [], of))[1].extend(row.captions)
-    for image, (where, captions, of) in photos.items():
-        yield Row(where, image, tuple(captions), of)
+            split = splits.get(row.image) if splits else row.split
+            photos.setdefault(row.image, (where, [], split))[1].extend(row.captions)
+    for image, (where, captions, split) in photos.items():
+        yield Row(where, image, tuple(captions), split)
 
 
 Entry = tuple[str, str | None, Any, str | None]
@@ -256,7 +256,7 @@ def _tokens(file: Path) -> Iterator[Entry]:
 
 
 def _table(file: Path, header: str) -> Iterator[Entry]:
-    """A CSV separated by comma, tab or bar, recognised by the names of its columns."""
+    """A CSV separated by commas, tabs or bars, recognised by the names of its columns."""
     for separator in ",\t|":
         names = [n.strip().lower() for n in next(csv.reader([header], delimiter=separator), [])]
         places = {
@@ -294,20 +294,20 @@ def _cells(
                 try:
                     text = json.loads(text)
                 except (ValueError, RecursionError):
-                    pass  # a caption may well begin with a bracket
+                    pass  # it is a caption that begins with a bracket
             yield where, cells[image].strip(), text, cells[split].strip() if split else None
     except csv.Error as error:
         raise unknown_format(file, f"line {last} is no CSV: {error}") from None
 
 
 def _split_files(file: Path) -> dict[str, str]:
-    """Flickr8k's `Flickr_8k.trainImages.txt` and so on beside the captions: split by photo."""
-    found = {}
-    for beside in sorted(file.parent.glob("*Images.txt")):
-        name = re.search(r"(train|dev|val|test)Images\.txt$", beside.name)
+    """The split of each photo, from Flickr8k's `Flickr_8k.trainImages.txt` and the like."""
+    splits = {}
+    for list_file in sorted(file.parent.glob("*Images.txt")):
+        name = re.search(r"(train|dev|val|test)Images\.txt$", list_file.name)
         if name:
-            found.update({line.strip(): _SPLIT_FILES[name[1]] for _, line in _lines(beside)})
-    return found
+            splits.update({line.strip(): _SPLIT_FILES[name[1]] for _, line in _lines(list_file)})
+    return splits
 
 
-_FORMAT = {".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json}
+_READERS = {".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json}

@@ -1,7 +1,7 @@
-"""Where the parts of a captioned photo set lie on disk: the captions, the photos, the tars.
+"""Find the parts of a captioned photo set on disk: the captions, the photos, the tars.
 
-A data set is named by its folder or by its caption file; the rest is looked for in the places where
-people keep it, and only there.
+A data set is named by its folder or its caption file; the rest is looked for where the usual data
+sets have it. No caption is read here.
 """
 
 import stat
@@ -28,18 +28,18 @@ _CAPTION_FILES = (
 _PHOTO_FOLDERS = (
     "images",
     "Images",
-    "Flicker8k_Dataset",  # as it is spelt in the archive
+    "Flicker8k_Dataset",  # spelt so in the archive
     "Flickr8k_Dataset",
     "flickr30k-images",
     "flickr30k_images",
     *(f"{kind}{year}" for year in (2014, 2017) for kind in ("val", "train")),
 )
 _COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip")
-_LOOKED_AT = 50  # photos that tell where the photos are
+_SAMPLE = 50  # photos that are looked for in every place
 
 
 def find_shards(where: Path) -> list[tuple[Path, str | None]]:
-    """The tars that `where` is or holds, each with its split: the folder it lies in, if any."""
+    """The tars that `where` is or has, each with its split: the subfolder it is in, if any."""
     if where.is_file():
         return [(where, None)] if where.suffix.lower() == ".tar" else []
     if not where.is_dir() or any(next(where.glob(name), None) for name in _CAPTION_FILES):
@@ -50,13 +50,13 @@ def find_shards(where: Path) -> list[tuple[Path, str | None]]:
 
 
 def holds_captions(folder: Path) -> bool:
-    """Whether a folder has a file of captions, or tars, by their names."""
+    """Whether a folder has a caption file or tars, by their names."""
     names = (*_CAPTION_FILES, "*.tar", "*/*.tar")
     return folder.is_dir() and any(next(folder.glob(name), None) for name in names)
 
 
 def find_caption_file(where: Path) -> Path:
-    """The file with the captions; raises DataSetError where there is none or several."""
+    """The caption file; raises DataSetError if there is none or more than one."""
     if where.is_file():
         if where.suffix.lower() in _COMPRESSED:
             raise unknown_format(where, "it is compressed: unpack it first")
@@ -74,13 +74,16 @@ def find_caption_file(where: Path) -> Path:
 
 
 def find_photos(file: Path, rows: Sequence[Row], images: Path | None) -> tuple[Path, bool]:
-    """The folder of the photos of a caption file, without links, and how they are named in it.
+    """The folder of a caption file's photos, without links, and whether to use file names alone.
 
-    The second value: whether by their last name alone, without the folders before it. Raises
-    DataSetError where no place has any of the photos.
+    rows: of the caption file; images: the folder, if the user named it. The second value is True if
+    the folders in the rows' paths are to be dropped. Raises DataSetError if no place has any of
+    the photos.
     """
     if images is not None and not images.is_dir():
-        raise DataSetError(f"There is no folder {images}. Name that of the photos with --images.")
+        raise DataSetError(
+            f"There is no folder {images}. Name the folder of the photos with --images."
+        )
     above = file.absolute().parent
     roots = [above, above.parent] if above.name == "annotations" else [above]
     places = (
@@ -88,15 +91,14 @@ def find_photos(file: Path, rows: Sequence[Row], images: Path | None) -> tuple[P
     )
     if images is None:
         places += [root / "images" / name for root in roots for name in _PHOTO_FOLDERS]
-    step = max(1, len(rows) // _LOOKED_AT)
-    looked_at = rows[::step]
+    sample = rows[:: max(1, len(rows) // _SAMPLE)]
     best, most = (places[0], False), 0
     for place in places:
-        for short in (False, True):
-            names = (r.image.rpartition("/")[2] if short else r.image for r in looked_at)
+        for by_name in (False, True):
+            names = (r.image.rpartition("/")[2] if by_name else r.image for r in sample)
             count = sum((place / name).is_file() for name in names) if place.is_dir() else 0
             if count > most:
-                best, most = (place, short), count
+                best, most = (place, by_name), count
     if not most and rows:
         raise DataSetError(
             f"The photos of {file} (such as {quoted(rows[0].image)}) are not "
@@ -107,7 +109,7 @@ def find_photos(file: Path, rows: Sequence[Row], images: Path | None) -> tuple[P
 
 
 def in_folder(folder: Path, path: str) -> str | None:
-    """What is wrong with the photo `path` in `folder`; None if it is a file that lies there."""
+    """What is wrong with the photo `path` in `folder`; None if it is a file inside it."""
     try:
         state = (folder / path).lstat()
         if stat.S_ISLNK(state.st_mode):

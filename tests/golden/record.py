@@ -69,12 +69,12 @@ def kept(hits: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     sys.path.insert(0, str(ROOT))
-    from retrieval.demo import copy_photos
+    from retrieval.demo import copy_demo_photos
 
     answers: dict[str, dict[str, Any]] = {}
     for captions in (False, True):
         with tempfile.TemporaryDirectory() as temporary:
-            folder = copy_photos(Path(temporary) / "photos")
+            folder = copy_demo_photos(Path(temporary) / "photos")
             if captions:
                 write_captions(folder)
             command = [sys.executable, str(ROOT / "cli.py")]
