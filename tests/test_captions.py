@@ -1,4 +1,4 @@
-"""Captions beside photos: found when a folder is indexed, kept up to date, searched in full text."""
+"""Captions beside photos: found when a folder is indexed, kept up to date, and searched."""
 
 import json
 import os
