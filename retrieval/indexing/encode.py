@@ -192,7 +192,7 @@ def _decode(
 
 
 def _texts(source: BinaryIO) -> tuple[str, ...]:
-    """The captions inside a file whose pixels are not wanted; none if it cannot be opened."""
+    """The captions inside a file whose pixels are not needed; none if it cannot be opened."""
     try:
         with open_image(source) as image:
             return tuple(embedded_texts(image))

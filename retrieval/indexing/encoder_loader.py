@@ -16,9 +16,9 @@ class EncoderLoader:
     """Call it for the encoder, from any thread. model: what the index records of it."""
 
     def __init__(
-        self, model: IndexModel, wanted: str | Encoder | None, compute: Compute, log: Log
+        self, model: IndexModel, requested: str | Encoder | None, compute: Compute, log: Log
     ) -> None:
-        """wanted: the name of a model or a loaded encoder; None for the model of the index.
+        """requested: the name of a model or a loaded encoder; None for the model of the index.
 
         Raises ModelError if that is not the model that made the index.
         """
@@ -26,11 +26,11 @@ class EncoderLoader:
         self._compute, self._log = compute, log
         self._lock = threading.Lock()
         self._encoder: Encoder | None = None
-        if isinstance(wanted, str):
-            check_model(model, wanted)
-        elif wanted is not None:
-            check_weights(model, wanted)
-            self._encoder = wanted
+        if isinstance(requested, str):
+            check_model(model, requested)
+        elif requested is not None:
+            check_weights(model, requested)
+            self._encoder = requested
 
     @property
     def loaded(self) -> Encoder | None:

@@ -33,10 +33,10 @@ _DIB_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # their lengths
 def open_image(file: BinaryIO) -> ImageFile:
     """The image in a file, from its start, with its size and metadata and without its pixels.
 
-    The format is told from the content. Pillow reads many more formats, some of them dangerous
-    (EPS starts Ghostscript) or decoded before their size is known (ICO, ICNS). A JPEG file of
-    several pictures has the format MPO, and is read as its first. Raises PhotoError for an empty
-    file, UnidentifiedImageError where no reader takes it, and whatever a reader raises.
+    The content decides the format, not the name. Pillow reads many more formats, some of them
+    dangerous (EPS starts Ghostscript) or decoded before their size is known (ICO, ICNS). A JPEG
+    file of several pictures has the format MPO, and is read as its first. Raises PhotoError for an
+    empty file, UnidentifiedImageError if no reader takes it, and whatever a reader raises.
     """
     file.seek(0)
     prefix = file.read(_PREFIX)

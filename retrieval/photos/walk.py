@@ -49,7 +49,7 @@ def walk(
     """Every file below `root`/`under` whose name ends like a photo's, in order of path.
 
     exclude: shell patterns, matched against the path in the root and against each name.
-    raw: whether camera raw files are wanted; if not, they are counted in `left_out`.
+    raw: whether to find camera raw files; if not, they are counted in `left_out`.
     Hidden files and folders, folders of the system and links are left out.
     """
     pending = [under]
