@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from retrieval.training.mini import TrainedModel, train
     from retrieval.training.options import FusionTrainOptions, TrainOptions
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Where each public name comes from. They are imported when they are first used, so
 # `retrieval --help` does not wait for numpy and Pillow.
