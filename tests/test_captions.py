@@ -144,7 +144,7 @@ def test_photos_are_found_by_file_and_folder_names_as_they_are_now(few_indexed: 
     retrieval.index(few_indexed)
     assert by_words(few_indexed, "chelsea") == []
     assert by_words(few_indexed, "cats") == ["My_Cats-2019/x.png"]
-    retrieval.api.remove([few_indexed / "My_Cats-2019"], few_indexed)
+    retrieval.remove([few_indexed / "My_Cats-2019"], few_indexed)
     assert by_words(few_indexed, "cats") == []
 
 
@@ -197,7 +197,6 @@ def test_a_photo_that_is_not_among_the_nearest_is_found_by_its_words(
     last.rename(last.with_stem("zanzibar"))
     retrieval.index(few_indexed)
     monkeypatch.setattr("retrieval.ranking.hybrid.CANDIDATES", 2)
-    monkeypatch.setattr("retrieval.search.pipeline.CANDIDATES", 2)
     with retrieval.open(few_indexed) as photos:
 
         def first_two(ranking: str) -> list[str]:
@@ -244,7 +243,7 @@ def test_an_index_of_format_1_is_searched_as_it_is_and_migrated_by_the_next_run(
 
 def test_a_format_1_index_can_be_removed_from(few_indexed: Path) -> None:
     as_format_1(few_indexed)
-    assert retrieval.api.remove([few_indexed / "china.jpg"], few_indexed) == 1
+    assert retrieval.remove([few_indexed / "china.jpg"], few_indexed) == 1
 
 
 def test_a_catalogue_with_another_virtual_table_is_refused(few_indexed: Path) -> None:
