@@ -257,7 +257,7 @@ def test_names_with_quotes_and_line_breaks_work(run: Run, few: Path) -> None:
     (few / "chelsea.png").rename(few / strange)
     index_with(run, few)
     assert run("search", "a cat", "-k", 1, "-f", "json", cwd=few).names == [strange]
-    assert len(run("search", "a cat", "-k", 1, cwd=few).out.splitlines()) == 1
+    assert len(run("search", "a cat", "-k", 1, cwd=few).out.splitlines()) == 2  # with the header
 
 
 def test_a_file_that_vanishes_mid_run_is_no_error(run: Run, few: Path, monkeypatch) -> None:
@@ -318,7 +318,7 @@ def test_what_may_not_be_read_is_reported_and_tried_again(few: Path) -> None:
         (["index", "chelsea.png"], "chelsea.png is a file, not a folder"),
         (["index"], "There is no index in"),
         (["info"], "There is no index in"),
-        (["index", ".", "--model", "no-such-model"], "'no-such-model' is no model"),
+        (["index", ".", "--model", "no-such-model"], "'no-such-model' is not a model"),
         (["index", ".", "--model", "ViT-B-33:openai"], "Did you mean ViT-B-32"),
         (["index", ".", "--model", "ViT-B-32:no_such"], "no weights 'no_such'"),
         (["index", ".", "--index", "chelsea.png/index"], "cannot be written"),

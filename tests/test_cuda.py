@@ -386,7 +386,7 @@ def test_copies_that_share_the_rows_find_what_the_whole_finds(copies: int) -> No
     whole = vectors.Part(ids, rows)
     spread = gpu_vectors.copied(whole, [load_faiss().IndexFlatIP(24) for _ in range(copies)])
     for query in unit_rows(9, 24, seed=1):
-        for limits in ({}, {"allowed": ids[::7]}, {"result": ids[:500]}):
+        for limits in ({}, {"allowed": ids[::7]}, {"excluded": ids[:500]}):
             found, scores = vectors.search([spread], query, 20, **limits)
             expected, right = vectors.search([whole], query, 20, **limits)
             assert found.tolist() == expected.tolist()

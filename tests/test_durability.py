@@ -101,7 +101,7 @@ def test_ctrl_c_keeps_what_was_done_and_says_so(originals: Path, tmp_path: Path)
     process.send_signal(signal.SIGINT)
     _, talk = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "What was indexed is kept" in talk.decode()
+    assert "What was indexed is saved" in talk.decode()
     assert "Traceback" not in talk.decode()
     with retrieval.open(folder) as opened:
         assert 2 <= opened.status().photos < 20

@@ -401,10 +401,14 @@ def _indexed(folder: Path, model: str) -> Path:
 
 @needs_extra("plot", "matplotlib")
 def test_the_training_of_a_fusion_is_drawn(tmp_path: Path) -> None:
-    from retrieval.training.fusion import Step
-    from retrieval.training.fusion_run import draw
+    from retrieval.training.curve import draw_fusion_curve
+    from retrieval.training.fusion import FusionEpoch
 
-    steps = [Step(role, epoch, 1.0, 20 + epoch) for role in ("photo", "query") for epoch in (-1, 0)]
-    assert draw(steps, tmp_path / "curve.png")
+    epochs = [
+        FusionEpoch(role, epoch, 1.0, 20 + epoch)
+        for role in ("photo", "query")
+        for epoch in (-1, 0)
+    ]
+    assert draw_fusion_curve(epochs, tmp_path / "curve.png")
     with Image.open(tmp_path / "curve.png") as curve:
         assert curve.format == "PNG" and curve.width > 1000

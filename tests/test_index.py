@@ -200,7 +200,7 @@ def test_several_folders_share_an_index(run: Run, few: Path, originals: Path) ->
     assert run("search", "a horse", "-f", "json", cwd=few).json[0]["path"] == str(
         more / "horse.png"
     )
-    assert run("remove", more, cwd=few).out.startswith("Forgot 1 file(s)")
+    assert run("remove", more, cwd=few).out.startswith("Removed 1 file(s)")
     assert run("index", cwd=few).out.startswith("4 unchanged")
 
 
@@ -219,7 +219,7 @@ def test_an_index_inside_an_indexed_folder_is_made_with_a_message(run: Run, phot
     (photos / "sub").mkdir()
     result = run("index", photos / "sub", "--model", "mini")
     assert result.code == 0
-    assert "This makes a second index" in result.talk
+    assert "This run makes a second index" in result.talk
     assert "second index" not in run("index", photos / "sub").talk
 
 
@@ -241,7 +241,7 @@ def test_excluded_names_stay_out_of_later_runs_too(run: Run, few: Path) -> None:
     (few / "private").mkdir()
     (few / "rocket.jpg").rename(few / "private" / "rocket.jpg")
     run("index", few, "--exclude", "./private/", "--exclude", "*.png", "--model", "mini")
-    assert "Without  private, *.png" in run("info", cwd=few).out
+    assert "Exclude  private, *.png" in run("info", cwd=few).out
     assert "cannot match" in run("index", few, "--exclude", few / "private").talk
     assert present(few) == {"china.jpg"}
     run("index", few)
@@ -295,7 +295,7 @@ def test_remove_forgets_photos_and_folders_but_no_file(run: Run, photos: Path) -
     (photos / "sub").mkdir()
     shutil.copy(photos / "moon.png", photos / "sub")
     run("index", photos)
-    assert run("remove", "chelsea.png", "sub", cwd=photos).out.startswith("Forgot 2 file(s)")
+    assert run("remove", "chelsea.png", "sub", cwd=photos).out.startswith("Removed 2 file(s)")
     assert len(present(photos)) == 19
     assert (photos / "chelsea.png").is_file()
     assert (photos / "sub" / "moon.png").is_file()

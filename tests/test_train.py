@@ -58,9 +58,9 @@ def test_a_model_that_is_written_and_read_again_is_the_same(
     dual.write(tmp_path / "model")
     again = DualEncoder.read(tmp_path / "model")
     assert again.config == dual.config and again.bits == 16
-    texts = dual.tokens(["a cat", "a bus in the rain"])
+    texts = dual.tokenize(["a cat", "a bus in the rain"])
     with torch.inference_mode():
-        before, after = dual.texts(texts), again.eval().texts(texts)
+        before, after = dual.embed_texts(texts), again.eval().embed_texts(texts)
     assert (before * after).sum(1).min() > 0.9999
     assert before[0] @ before[1] < 0.99, "texts differ"
     # Rows of 8 bits are within half a step of what was written, the rest within float16.
@@ -225,4 +225,4 @@ def test_too_few_photos_are_refused(run: Run, tmp_path: Path, originals: Path) -
     (data / "images" / "chelsea.png").write_bytes((originals / "chelsea.png").read_bytes())
     (data / "captions.jsonl").write_text(line)
     result = run("train", data, "--out", tmp_path / "model")
-    assert result.code == 1 and "20 at least" in result.talk
+    assert result.code == 1 and "At least 20" in result.talk
