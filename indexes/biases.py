@@ -39,6 +39,11 @@ class Biases:
         """Whether all of these ids that are at most `upto` are known."""
         return bool(np.isin(ids[ids <= upto], self.ids, assume_unique=True).all())
 
+    def up_to(self, newest: int) -> "Biases":
+        """Without photos whose ids are above `newest`."""
+        count = int(np.searchsorted(self.ids, newest, side="right"))
+        return self if count == len(self.ids) else Biases(self.ids[:count], self.values[:count])
+
     def extended(self, ids: Ints, values: Floats) -> "Biases":
         """With the biases of newer photos, whose ids are above all that are known."""
         return Biases(np.concatenate([self.ids, ids]), np.concatenate([self.values, values]))

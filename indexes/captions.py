@@ -9,6 +9,11 @@ from dataclasses import dataclass
 
 from indexes.database import Database, guarded
 from indexes.paths import to_sql
+from indexes.rows import ID, INTEGER, PATH, TEXT, Columns
+
+_CAPTION = Columns("captions", {"path": PATH, "origin": PATH, "text": TEXT})
+_OF_PHOTO = Columns("captions", {"photo_id": ID, "text": TEXT})
+_EMBEDDED = Columns("captions", {"path": PATH, "position": INTEGER, "text": TEXT})
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,10 @@ class Captions:
             "SELECT path, origin, text FROM captions WHERE root_id = ? ORDER BY path, position",
             [root_id],
         ).fetchall()
-        return [Caption(os.fsdecode(p), os.fsdecode(o), str(text)) for p, o, text in rows]
+        return [
+            Caption(os.fsdecode(path), os.fsdecode(origin), text)
+            for path, origin, text in map(_CAPTION.checked, rows)
+        ]
 
     @guarded
     def of_photos(self, ids: range | None = None) -> dict[int, tuple[str, ...]]:
@@ -59,11 +67,12 @@ class Captions:
         """
         some = "" if ids is None else f"AND f.photo_id BETWEEN {ids.start} AND {ids.stop - 1} "
         texts: dict[int, dict[str, None]] = {}
-        for photo_id, text in self.database.conn.execute(
+        rows = self.database.conn.execute(
             "SELECT f.photo_id, c.text FROM files f JOIN captions c "
             "ON c.root_id = f.root_id AND c.path = f.path WHERE f.present "
             f"AND f.photo_id IS NOT NULL {some}ORDER BY f.photo_id, c.root_id, c.path, c.position"
-        ).fetchall():
+        ).fetchall()
+        for photo_id, text in map(_OF_PHOTO.checked, rows):
             texts.setdefault(photo_id, {})[text] = None
         return {i: tuple(different) for i, different in texts.items()}
 
@@ -104,7 +113,10 @@ class Captions:
             "SELECT path, position, text FROM captions WHERE root_id = ? AND origin = path", [inner]
         ).fetchall()
         self.delete_root(inner)
-        moved = [(to_sql(f"{prefix}/{os.fsdecode(path)}"), at, text) for path, at, text in embedded]
+        moved = [
+            (to_sql(f"{prefix}/{os.fsdecode(path)}"), at, text)
+            for path, at, text in map(_EMBEDDED.checked, embedded)
+        ]
         self.database.conn.executemany(
             "INSERT OR REPLACE INTO captions VALUES (?, ?, ?, ?, ?)",
             [(outer, path, at, path, text) for path, at, text in moved],

@@ -6,7 +6,6 @@ own; this one puts them together and holds what concerns several. No paths are o
 vectors compared.
 """
 
-import sqlite3
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -22,6 +21,9 @@ from indexes.fulltext import FullText
 from indexes.meta import Meta
 from indexes.photos import Photo, Photos
 from indexes.roots import Roots
+from indexes.rows import RowError
+
+MAX_DIM = 65_536
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,8 @@ class Catalogue:
         """The model, weights, dimension and fusion behind the embeddings."""
         name, fingerprint = self._meta.get("model"), self._meta.get("fingerprint")
         dim, fusion = self._meta.get("dim"), self._meta.get("fusion")
-        if not dim.isdigit() or not 0 < int(dim) <= 65_536:
-            raise sqlite3.DatabaseError("its dimension makes no sense")
+        if not (dim.isascii() and dim.isdigit() and len(dim) <= 5 and 0 < int(dim) <= MAX_DIM):
+            raise RowError(f"meta: the dimension {dim[:20]!r} is not a number from 1 to {MAX_DIM}")
         return IndexModel(name, fingerprint, int(dim), fusion)
 
     @guarded

@@ -15,11 +15,14 @@ from urllib.parse import quote
 
 from indexes.errors import (
     IndexBusyError,
+    IndexChangedError,
     IndexDamagedError,
     IndexMissingError,
     RetrievalError,
     StorageError,
 )
+from indexes.rows import RowError
+from indexes.unreadable import explain_unreadable
 
 if TYPE_CHECKING:
     import sqlite_utils
@@ -62,10 +65,7 @@ def _explain(error: sqlite3.Error, folder: Path) -> RetrievalError:
             f"The index {folder} cannot be written ({text}). Check the disk and the permissions "
             "of the folder, then run the same command again."
         )
-    return IndexDamagedError(
-        f"The index {folder} is damaged ({text}). Your photos are not touched: delete that "
-        "folder and run `retrieval index` again."
-    )
+    return explain_unreadable(error, folder, folder / FILENAME)
 
 
 class HasDatabase(Protocol):
@@ -97,12 +97,20 @@ def guarded(
 class Database:
     """An open catalogue file in the folder of an index.
 
-    folder: of the index. conn: the connection.
+    folder: of the index. conn: the connection. file: which file it is, see `_file_identity`.
     """
 
-    def __init__(self, folder: Path, connection: sqlite3.Connection) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        connection: sqlite3.Connection,
+        writable: bool = True,
+        file: tuple[int, int] = (0, 0),
+    ) -> None:
         self.folder = folder
         self.conn = connection
+        self.file = file
+        self._writable = writable
 
     @functools.cached_property
     def db(self) -> "sqlite_utils.Database":
@@ -133,27 +141,46 @@ class Database:
             raise IndexMissingError(
                 f"There is no index in {folder}. Make one with `retrieval index FOLDER`."
             )
+        try:
+            return cls._open(folder, writable)
+        except IndexChangedError:  # it was being replaced by a rebuild
+            return cls._open(folder, writable)
+
+    @classmethod
+    def _open(cls, folder: Path, writable: bool) -> Self:
         with explained(folder):
             try:
-                return cls._connect(folder, f"mode={'rw' if writable else 'ro'}")
+                return cls._connect(folder, writable, f"mode={'rw' if writable else 'ro'}")
             except sqlite3.OperationalError:
                 if writable or os.access(folder, os.W_OK):
                     raise
             # A read-only disk has no room for the shared memory file of the write-ahead log.
-            return cls._connect(folder, "mode=ro&immutable=1")
+            return cls._connect(folder, writable, "mode=ro&immutable=1")
 
     @classmethod
-    def _connect(cls, folder: Path, options: str) -> Self:
+    def _connect(cls, folder: Path, writable: bool, options: str) -> Self:
         url = f"file:{quote(os.fsencode(folder / FILENAME))}?{options}"
+        file = _file_identity(folder)  # before it is opened: what replaces it later is noticed
         connection = sqlite3.connect(url, uri=True, timeout=_BUSY_SECONDS, check_same_thread=False)
         try:
-            database = cls(folder, connection)
+            database = cls(folder, connection, writable, file)
             database._pragmas()
             database._check_format()
         except BaseException:
             connection.close()
             raise
         return database
+
+    def reopen(self) -> None:
+        """Open the file that is in the folder now, in place of the one that was; see `open`."""
+        fresh = type(self).open(self.folder, self._writable)
+        self.conn.close()
+        self.conn, self.file = fresh.conn, fresh.file
+        self.__dict__.pop("db", None)
+
+    def is_replaced(self) -> bool:
+        """Whether another file is in the folder now, as after a rebuild, or none."""
+        return _file_identity(self.folder) != self.file
 
     def _pragmas(self) -> None:
         # A catalogue may come from somebody else: its schema must not run functions on our behalf.
@@ -165,14 +192,14 @@ class Database:
     def _check_format(self) -> None:
         (application,) = self.conn.execute("PRAGMA application_id").fetchone()
         if application != APPLICATION_ID:
-            raise sqlite3.DatabaseError("it is not a catalogue of retrieval")
+            raise RowError("it is not a catalogue of retrieval")
         if self.conn.execute(
             "SELECT 1 FROM sqlite_schema WHERE type IN ('view', 'trigger') LIMIT 1"
         ).fetchone():
-            raise sqlite3.DatabaseError("it holds views or triggers, which no index has")
+            raise RowError("it holds views or triggers, which no index has")
         virtual = "SELECT sql FROM sqlite_schema WHERE sql LIKE 'CREATE VIRTUAL%'"
         if any(sql != FULL_TEXT for (sql,) in self.conn.execute(virtual).fetchall()):
-            raise sqlite3.DatabaseError("it holds a virtual table that no index has")
+            raise RowError("it holds a virtual table that no index has")
         if self.format > FORMAT_VERSION:
             raise IndexDamagedError(
                 f"The index {self.folder} has format {self.format}, written by a newer retrieval; "
@@ -206,6 +233,16 @@ class Database:
         with explained(self.folder):
             self.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
+    def begin_read(self) -> None:
+        """Start to read one version of the catalogue: what others commit later is not seen."""
+        with explained(self.folder):
+            self.conn.execute("BEGIN")
+            self.conn.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()  # takes it now
+
+    def end_read(self) -> None:
+        """End what `begin_read` started."""
+        self.conn.rollback()
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing; a nested transaction joins the outer one."""
@@ -220,6 +257,15 @@ class Database:
             part = values[start : start + _SQL_VARIABLES]
             rows += self.conn.execute(query.format(marks=",".join("?" * len(part))), part)
         return rows
+
+
+def _file_identity(folder: Path) -> tuple[int, int]:
+    """Which file the catalogue in `folder` is; a rebuild puts another one in its place."""
+    try:
+        state = (folder / FILENAME).stat()
+    except OSError:
+        return (0, 0)
+    return (state.st_dev, state.st_ino)
 
 
 def move_catalogue(source: Path, folder: Path) -> None:

@@ -5,7 +5,6 @@ anything again. A search compares with the searchable embedding of a photo: the 
 is one, else that of the image. Only SQL lives here; what a fusion computes is not known.
 """
 
-import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +14,12 @@ import numpy as np
 from indexes.arrays import Floats, Ints
 from indexes.database import Database, guarded
 from indexes.meta import Meta
+from indexes.rows import BYTES, ID, WEIGHT, Columns, RowError, id_array
 
 _BATCH_SIZE = 10_000  # rows read at a time
+_LARGEST = 2.0  # of the numbers in a stored embedding, which is of length one
+_DIGEST = Columns("said", {"photo_id": ID, "digest": BYTES})
+_WEIGHT = Columns("fused", {"photo_id": ID, "share": WEIGHT})
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,17 @@ class Embeddings:
         )
         ids, parts = [np.empty(0, np.int64)], [np.empty((0, dim), np.float32)]
         while rows := cursor.fetchmany(_BATCH_SIZE):  # all rows twice may not fit in memory
-            ids.append(np.array([i for i, _ in rows], np.int64))
+            ids.append(id_array(rows, "embeddings.photo_id"))
             parts.append(_matrix([v for _, v in rows], dim))
         return np.concatenate(ids), np.concatenate(parts)
+
+    @guarded
+    def last_id(self) -> int:
+        """The highest id of a photo with an embedding, 0 if there is none."""
+        rows = self.database.conn.execute(
+            "SELECT photo_id FROM embeddings ORDER BY photo_id DESC LIMIT 1"
+        ).fetchall()
+        return int(id_array(rows, "embeddings.photo_id")[0]) if rows else 0
 
     def _searchable(self) -> str:
         """The searchable embeddings as an SQL table of photo_id and vector."""
@@ -87,8 +98,9 @@ class Embeddings:
     def _ordered(self, table: str, ids: Sequence[int], dim: int) -> Floats:
         query = f"SELECT photo_id, vector FROM {table} WHERE photo_id IN ({{marks}})"
         found = dict(self.database.rows_of(query, ids))
-        if any(i not in found for i in ids):
-            raise sqlite3.DatabaseError("an embedding is missing")
+        missing = next((i for i in ids if i not in found), None)
+        if missing is not None:
+            raise RowError(f"embeddings: that of photo {missing} is missing")
         return _matrix([found[i] for i in ids], dim)
 
     def put_images(self, ids: Sequence[int], rows: Floats) -> None:
@@ -109,7 +121,7 @@ class Embeddings:
         if not self.database.has_table("said"):
             return np.empty((0, dim), np.float32)
         every = self.database.conn.execute("SELECT photo_id FROM said ORDER BY photo_id")
-        ids = [i for (i,) in every.fetchall()]
+        ids = id_array(every.fetchall(), "said.photo_id").tolist()
         vectors = self.database.rows_of(
             "SELECT vector FROM said WHERE photo_id IN ({marks}) ORDER BY photo_id",
             ids[:: max(1, -(-len(ids) // most))],
@@ -119,7 +131,8 @@ class Embeddings:
     @guarded
     def caption_digests(self) -> dict[int, bytes]:
         """A digest of the texts behind each caption embedding, by photo id."""
-        return dict(self.database.conn.execute("SELECT photo_id, digest FROM said").fetchall())
+        rows = self.database.conn.execute("SELECT photo_id, digest FROM said").fetchall()
+        return {photo_id: digest for photo_id, digest in map(_DIGEST.checked, rows)}
 
     @guarded
     def put_captions(self, ids: Sequence[int], digests: Sequence[bytes], rows: Floats) -> None:
@@ -158,7 +171,7 @@ class Embeddings:
             "(SELECT 1 FROM fused f WHERE f.photo_id = s.photo_id)) ORDER BY s.photo_id LIMIT ?",
             [after, unfused_only, _BATCH_SIZE],
         ).fetchall()
-        ids = [int(i) for i, *_ in rows]
+        ids = id_array(rows, "said.photo_id").tolist()
         return ids, _matrix([i for _, i, _ in rows], dim), _matrix([c for *_, c in rows], dim)
 
     @guarded
@@ -177,7 +190,8 @@ class Embeddings:
         if not self.database.has_table("fused"):
             return {}
         query = "SELECT photo_id, share FROM fused WHERE photo_id IN ({marks})"
-        return dict(self.database.rows_of(query, ids))
+        rows = self.database.rows_of(query, ids)
+        return {photo_id: weight for photo_id, weight in map(_WEIGHT.checked, rows)}
 
     def _delete_fused(self, ids: Sequence[int]) -> None:
         cursor = self.database.conn.executemany(
@@ -192,10 +206,10 @@ def _blob(row: Floats) -> bytes:
 
 
 def _matrix(vectors: Sequence[Any], dim: int) -> Floats:
-    """Stored vectors as float32 [n, dim]; raises sqlite3.DatabaseError if they are damaged."""
+    """Stored vectors as float32 [n, dim]; raises RowError if they are damaged."""
     if any(not isinstance(v, bytes) or len(v) != 4 * dim for v in vectors):
-        raise sqlite3.DatabaseError("an embedding has the wrong size")
+        raise RowError("an embedding has the wrong size")
     rows = np.frombuffer(b"".join(vectors), "<f4").reshape(-1, dim).astype(np.float32)
-    if not np.isfinite(rows).all():
-        raise sqlite3.DatabaseError("an embedding is not made of numbers")
+    if not (np.abs(rows) <= _LARGEST).all():  # NaN is not, either
+        raise RowError("an embedding is not of length one")
     return rows

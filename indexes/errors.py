@@ -13,11 +13,22 @@ class IndexMissingError(RetrievalError):
 
 
 class IndexDamagedError(RetrievalError):
-    """The index cannot be read, or was written by a newer version."""
+    """The index cannot be read, or was written by a newer version.
+
+    Only if SQLite's own check has failed does the message advise to delete it.
+    """
+
+
+class FullTextError(IndexDamagedError):
+    """The full-text search of the index is damaged; the next run computes it again."""
 
 
 class IndexReplacedError(RetrievalError):
     """The index was rebuilt by another process while it was open."""
+
+
+class IndexChangedError(RetrievalError):
+    """What was read of the index did not fit together, though its catalogue is whole."""
 
 
 class IndexBusyError(RetrievalError):

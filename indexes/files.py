@@ -3,13 +3,28 @@
 Only SQL lives here; no file is opened.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from indexes.database import Database, guarded
 from indexes.paths import below, from_sql, to_sql
+from indexes.rows import COUNT, ID, INTEGER, PATH, TEXT, Columns
 
 _COLUMNS = "path, bytes, mtime_ns, photo_id, reason, present"
+_FILE = Columns(
+    "files",
+    {
+        "path": PATH,
+        "bytes": COUNT,
+        "mtime_ns": INTEGER,
+        "photo_id": ID.optional(),
+        "reason": TEXT.optional(),
+        "present": INTEGER,
+    },
+)
+_SKIPPED = Columns("files", {"path": PATH, "root_id": ID, "reason": TEXT})
+_PLACE = Columns("files", {"id": ID, "path": PATH})
 
 
 @dataclass(frozen=True)
@@ -58,7 +73,7 @@ class Files:
         row = self.database.conn.execute(
             f"SELECT {_COLUMNS} FROM files WHERE root_id = ? AND path = ?", [root_id, to_sql(path)]
         ).fetchone()
-        return _file(*row) if row else None
+        return _file(row) if row else None
 
     @guarded
     def below(self, root_id: int, path: str = "") -> dict[str, File]:
@@ -67,7 +82,7 @@ class Files:
         rows = self.database.conn.execute(
             f"SELECT {_COLUMNS} FROM files f WHERE {condition}", values
         ).fetchall()
-        return {file.path: file for file in (_file(*row) for row in rows)}
+        return {file.path: file for file in map(_file, rows)}
 
     @guarded
     def any_below(self, root_id: int, path: str) -> bool:
@@ -80,10 +95,13 @@ class Files:
     def skipped(self) -> list[tuple[int, str, str]]:
         """(root id, path, reason) of every file that could not be used."""
         rows = self.database.conn.execute(
-            "SELECT root_id, path, reason FROM files WHERE present AND reason IS NOT NULL "
+            "SELECT path, root_id, reason FROM files WHERE present AND reason IS NOT NULL "
             "ORDER BY root_id, path"
         ).fetchall()
-        return [(root_id, from_sql(path), str(reason)) for root_id, path, reason in rows]
+        return [
+            (root_id, from_sql(path), reason)
+            for path, root_id, reason in map(_SKIPPED.checked, rows)
+        ]
 
     @guarded
     def put(self, root_id: int, files: Iterable[File]) -> None:
@@ -123,16 +141,13 @@ class Files:
         ).fetchall()
         self.database.conn.executemany(
             "UPDATE OR REPLACE files SET root_id = ?, path = ? WHERE id = ?",
-            [(outer, to_sql(f"{prefix}/{from_sql(path)}"), i) for i, path in rows],
+            [
+                (outer, to_sql(f"{prefix}/{from_sql(path)}"), i)
+                for i, path in map(_PLACE.checked, rows)
+            ],
         )
 
 
-def _file(
-    path: str | bytes,
-    size: int,
-    mtime_ns: int,
-    photo_id: int | None,
-    reason: str | None,
-    present: int,
-) -> File:
+def _file(row: Sequence[Any]) -> File:
+    path, size, mtime_ns, photo_id, reason, present = _FILE.checked(row)
     return File(from_sql(path), size, mtime_ns, photo_id, reason, bool(present))

@@ -8,20 +8,23 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from indexes import vectors
 from indexes.arrays import Floats, Ints
 from indexes.biases import Biases, search_with_bias
 from indexes.catalogue import Catalogue, IndexModel
 from indexes.database import FILENAME, move_catalogue
-from indexes.errors import IndexReplacedError, StorageError
+from indexes.errors import StorageError
 from indexes.photos import Filter
 from indexes.snapshot import CACHE_FILES, Snapshot, delete_old_caches, write_vectors
+from indexes.snapshots import Snapshots
 
 STAGING = "new.tmp"
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -55,15 +58,18 @@ class GalleryStatistics:
 class Index:
     """An open index. Use it as a context manager, or call `close`.
 
-    catalogue: all that is known of the photos; model: how their embeddings were computed.
+    catalogue: all that is known of the photos.
     """
 
     def __init__(self, folder: Path, catalogue: Catalogue) -> None:
         self.folder = folder
         self.catalogue = catalogue
-        self.model = catalogue.model()
-        self._catalogue_file = self._file_identity()
-        self._latest: Snapshot | None = None
+        self._snapshots = Snapshots(folder, catalogue)
+
+    @property
+    def model(self) -> IndexModel:
+        """How the embeddings were computed."""
+        return self._snapshots.model
 
     @classmethod
     def create(cls, folder: Path, model: IndexModel) -> "Index":
@@ -194,9 +200,22 @@ class Index:
     def set_fusion(self, name: str) -> None:
         """Record which weights fused the photos with their captions."""
         self.catalogue.set_fusion(name)
-        self.model = self.catalogue.model()
+        self._snapshots.model = self.catalogue.model()
 
     # Searching ---------------------------------------------------------------------------------
+
+    def read(self, work: Callable[[], Result]) -> Result:
+        """What `work` returns; all that it reads of this index is of one version of it.
+
+        What other processes commit, prune or rebuild meanwhile is not seen. `work` may be called
+        twice, and should be short: while it reads, SQLite's log can only grow. Raises
+        IndexReplacedError if the index was rebuilt with another model.
+        """
+        return self._snapshots.read(work)
+
+    def _snapshot(self) -> AbstractContextManager[Snapshot]:
+        """The version of the index that the block reads: that of `read`, else the latest."""
+        return self._snapshots.hold()
 
     def search(
         self,
@@ -211,9 +230,10 @@ class Index:
         Best is the highest cosine or, with `bias`, the highest cosine less the photo's bias.
         min_score: only photos with at least this cosine.
         """
-        parts = self._snapshot().parts_for_search()
-        allowed = None if filters == Filter() else self.catalogue.photos.matching(filters)
-        excluded = self.catalogue.photos.missing() if allowed is None else None
+        with self._snapshot() as snapshot:
+            parts = snapshot.parts_for_search()
+            allowed = None if filters == Filter() else self.catalogue.photos.matching(filters)
+            excluded = self.catalogue.photos.missing() if allowed is None else None
 
         def nearest(count: int) -> tuple[Ints, Floats]:
             ids, scores = vectors.search(parts, query, count, allowed, excluded)
@@ -233,19 +253,23 @@ class Index:
 
         It is that of 2,000 sampled photos if there are more, which is off by about 0.002.
         """
-        return float(self._snapshot().mean @ query)
+        with self._snapshot() as snapshot:
+            return float(snapshot.mean @ query)
 
     def filter_ids(self, ids: Sequence[int], filters: Filter) -> list[int]:
         """Those of the photos that are on disk and pass the filters, in the same order."""
-        if filters == Filter():
-            missing = set(self.catalogue.photos.missing().tolist())
-            return [i for i in ids if i not in missing]
-        allowed = set(self.catalogue.photos.matching(filters).tolist())
-        return [i for i in ids if i in allowed]
+        with self._snapshot() as snapshot:
+            known = snapshot.known(ids)
+            if filters == Filter():
+                missing = set(self.catalogue.photos.missing().tolist())
+                return [i for i in known if i not in missing]
+            allowed = set(self.catalogue.photos.matching(filters).tolist())
+        return [i for i in known if i in allowed]
 
     def nearest_ids(self, queries: Floats) -> set[int]:
         """The ids of the photos that are the nearest to one of `queries`, float32 [m, dim]."""
-        return vectors.nearest_ids(self._snapshot().parts, queries)
+        with self._snapshot() as snapshot:
+            return vectors.nearest_ids(snapshot.parts, queries)
 
     def biases(self, name: str, compute: Callable[[Floats], Floats]) -> Biases:
         """The bias of every photo, from the file of this name, and from `compute` for newer ones.
@@ -254,54 +278,28 @@ class Index:
         the photos. compute: from embeddings, float32 [n, dim], to biases, float32 [n], where each
         depends on its own embedding alone.
         """
-        return self._snapshot().biases(name, compute)
+        with self._snapshot() as snapshot:
+            return snapshot.biases(name, compute)
 
     def gallery_statistics(self, query: Floats, filters: Filter = Filter()) -> GalleryStatistics:
         """What `search` compares `query`, float32 [dim], with.
 
         The mean is that of the whole index: a filter may leave too few photos to estimate it.
         """
-        photos = len(self._snapshot())
-        searched = (
-            self.photo_count()
-            if filters == Filter()
-            else len(self.catalogue.photos.matching(filters))
-        )
-        return GalleryStatistics(photos, self.mean_cosine(query), searched)
+        with self._snapshot() as snapshot:
+            searched = (
+                self.photo_count()
+                if filters == Filter()
+                else len(self.catalogue.photos.matching(filters))
+            )
+            return GalleryStatistics(len(snapshot), self.mean_cosine(query), searched)
 
     def photo_count(self) -> int:
         """How many photos can be found."""
-        return len(self._snapshot()) - len(self.catalogue.photos.missing())
+        with self._snapshot() as snapshot:
+            return len(snapshot) - len(self.catalogue.photos.missing())
 
     # Keeping vectors and catalogue in step -----------------------------------------------------
-
-    def _snapshot(self) -> Snapshot:
-        """The catalogue as it is now; the same object until another process changes it.
-
-        Raises IndexReplacedError if the index was rebuilt.
-        """
-        if self._file_identity() != self._catalogue_file:
-            raise self._replaced()
-        version = self.catalogue.version()
-        if self._latest is None or version != self._latest.version:
-            self._latest = None
-            if self.catalogue.model() != self.model:
-                raise self._replaced()
-            self._latest = Snapshot(self.folder, self.catalogue, self.model.dim, version)
-        return self._latest
-
-    def _file_identity(self) -> tuple[int, int]:
-        """Which file the catalogue is; a rebuild puts another one in its place."""
-        try:
-            state = (self.folder / FILENAME).stat()
-        except OSError:
-            return (0, 0)
-        return (state.st_dev, state.st_ino)
-
-    def _replaced(self) -> IndexReplacedError:
-        return IndexReplacedError(
-            f"The index {self.folder} was rebuilt meanwhile by another process. Open it again."
-        )
 
     def refresh(self) -> None:
         """Bring the cache files in line with the catalogue after a change by this process.
@@ -309,9 +307,12 @@ class Index:
         The vectors are written again if the file lacks many; old files are deleted. Raises
         StorageError.
         """
-        self._latest = None
-        if self._snapshot().is_outdated():
-            self._latest = None  # frees its memory first
+        self._snapshots.drop()
+        with self._snapshot() as snapshot:
+            outdated = snapshot.is_outdated()
+        if outdated:
+            del snapshot
+            self._snapshots.drop()  # frees its memory first
             write_vectors(self.folder, self.catalogue, self.model.dim)
         delete_old_caches(self.folder, self.catalogue)
 

@@ -4,10 +4,13 @@ What a key means is up to the catalogue, except the generation, which several pa
 """
 
 import secrets
-import sqlite3
 from dataclasses import dataclass
 
 from indexes.database import Database
+from indexes.rows import TEXT, Columns, RowError
+
+_ENTRY = Columns("meta", {"key": TEXT, "value": TEXT})
+_MOST_TOKEN = 64  # characters; the token is a part of file names
 
 
 @dataclass(frozen=True)
@@ -21,11 +24,13 @@ class Meta:
         self.renew_generation()
 
     def get(self, key: str, default: str | None = None) -> str:
-        """The value of a key; raises sqlite3.DatabaseError if it is missing without a default."""
-        row = self.database.conn.execute("SELECT value FROM meta WHERE key = ?", [key]).fetchone()
+        """The value of a key; raises RowError if it is missing without a default."""
+        row = self.database.conn.execute(
+            "SELECT key, value FROM meta WHERE key = ?", [key]
+        ).fetchone()
         if row is None and default is None:
-            raise sqlite3.DatabaseError(f"its entry '{key}' is missing")
-        return str(row[0]) if row else str(default)
+            raise RowError(f"meta: its entry {key!r} is missing")
+        return str(_ENTRY.checked(row)[1]) if row else str(default)
 
     def put(self, key: str, value: str) -> None:
         self.database.db.table("meta").upsert({"key": key, "value": value}, pk="key")
@@ -33,8 +38,8 @@ class Meta:
     def generation(self) -> str:
         """A token that changes whenever searchable embeddings are removed or replaced."""
         token = self.get("generation")
-        if not token.isalnum():
-            raise sqlite3.DatabaseError("its generation makes no sense")
+        if not (token.isascii() and token.isalnum() and len(token) <= _MOST_TOKEN):
+            raise RowError("meta: the generation makes no sense")
         return token
 
     def renew_generation(self) -> None:

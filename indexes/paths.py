@@ -4,8 +4,9 @@ A path is TEXT, or BLOB where the bytes of the name are not UTF-8 (surrogates in
 """
 
 import os
-import sqlite3
 from typing import Any
+
+from indexes.rows import RowError
 
 
 def to_sql(path: str) -> str | bytes:
@@ -18,10 +19,10 @@ def to_sql(path: str) -> str | bytes:
 
 
 def from_sql(path: str | bytes) -> str:
-    """The inverse of `to_sql`; raises sqlite3.DatabaseError if the path leaves its folder."""
+    """The inverse of `to_sql`; raises RowError if the path leaves its folder."""
     name = os.fsdecode(path)
     if name.startswith("/") or ".." in name.split("/") or "\0" in name:
-        raise sqlite3.DatabaseError("a path leaves the indexed folder")
+        raise RowError(f"files.path: {name[:80]!r} leaves the indexed folder")
     return name
 
 

@@ -7,11 +7,27 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
-import numpy as np
-
 from indexes.arrays import Ints
 from indexes.database import Database, guarded
 from indexes.paths import below, from_sql
+from indexes.rows import COUNT, ID, NUMBER, PATH, TEXT, Columns, id_array
+
+_PHOTO = Columns(
+    "photos",
+    {
+        "id": ID,
+        "hash": TEXT,
+        "width": COUNT,
+        "height": COUNT,
+        "format": TEXT,
+        "taken": TEXT.optional(),
+        "camera": TEXT.optional(),
+        "latitude": NUMBER.optional(),
+        "longitude": NUMBER.optional(),
+    },
+)
+_PLACE = Columns("files", {"photo_id": ID, "root_id": ID, "path": PATH})
+_HASH = Columns("photos", {"id": ID, "hash": TEXT})
 
 
 @dataclass(frozen=True)
@@ -61,41 +77,45 @@ class Photos:
         ids = [int(i) for i in ids]
         found: dict[int, tuple[Photo, list[tuple[int, str]]]] = {
             i: (Photo(*values), [])
-            for i, *values in self.database.rows_of(
-                "SELECT id, hash, width, height, format, taken, camera, latitude, longitude "
-                "FROM photos WHERE id IN ({marks})",
-                ids,
+            for i, *values in map(
+                _PHOTO.checked,
+                self.database.rows_of(
+                    "SELECT id, hash, width, height, format, taken, camera, latitude, longitude "
+                    "FROM photos WHERE id IN ({marks})",
+                    ids,
+                ),
             )
         }
-        for i, root_id, path in self.database.rows_of(
+        places = self.database.rows_of(
             "SELECT photo_id, root_id, path FROM files WHERE present AND photo_id IN ({marks}) "
-            "ORDER BY root_id, path",
+            "AND photo_id IN (SELECT id FROM photos) ORDER BY root_id, path",
             ids,
-        ):
+        )
+        for i, root_id, path in map(_PLACE.checked, places):
             found[i][1].append((root_id, from_sql(path)))
         return found
 
     @guarded
     def ids(self, hashes: Iterable[str]) -> dict[str, int]:
         """The ids of those of the hashes that have an embedding."""
-        return dict(
-            self.database.rows_of(
-                "SELECT p.hash, p.id FROM photos p JOIN embeddings e ON e.photo_id = p.id "
-                "WHERE p.hash IN ({marks})",
-                hashes,
-            )
+        rows = self.database.rows_of(
+            "SELECT p.id, p.hash FROM photos p JOIN embeddings e ON e.photo_id = p.id "
+            "WHERE p.hash IN ({marks})",
+            hashes,
         )
+        return {digest: i for i, digest in map(_HASH.checked, rows)}
 
     @guarded
     def hashes(self) -> set[str]:
         """The hashes of all photos, including those that are missing from disk."""
-        return {h for (h,) in self.database.conn.execute("SELECT hash FROM photos").fetchall()}
+        rows = self.database.conn.execute("SELECT id, hash FROM photos").fetchall()
+        return {digest for _, digest in map(_HASH.checked, rows)}
 
     @guarded
     def missing(self) -> Ints:
         """The ids of the photos that are missing from disk, int64 [n]; fast if they are few."""
         rows = self.database.conn.execute("SELECT id FROM photos WHERE present = 0").fetchall()
-        return np.array([i for (i,) in rows], np.int64)
+        return id_array(rows, "photos.id")
 
     @guarded
     def matching(self, filters: Filter) -> Ints:
@@ -121,7 +141,7 @@ class Photos:
             + " AND ".join(conditions),
             values,
         ).fetchall()
-        return np.array([i for (i,) in rows], np.int64)
+        return id_array(rows, "files.photo_id")
 
     def insert(self, photo: Photo) -> int:
         """Add a photo; returns its id."""

@@ -9,6 +9,9 @@ from typing import cast
 
 from indexes.database import Database, guarded
 from indexes.paths import to_sql
+from indexes.rows import ID, PATH, Columns
+
+_ROOT = Columns("roots", {"id": ID, "relative": PATH, "absolute": PATH})
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,8 @@ class Roots:
             "SELECT id, relative, absolute FROM roots ORDER BY id"
         ).fetchall()
         return [
-            (int(i), os.fsdecode(relative), os.fsdecode(absolute)) for i, relative, absolute in rows
+            (i, os.fsdecode(relative), os.fsdecode(absolute))
+            for i, relative, absolute in map(_ROOT.checked, rows)
         ]
 
     @guarded

@@ -1,13 +1,16 @@
 """What searches need from one version of the catalogue: its vectors, their mean, biases.
 
 All of it is computed from the catalogue when it is first asked for, or read from cache files in the
-folder of the index. The index drops a snapshot when the catalogue changes.
+folder of the index. A file may have been written later: only what this version has is taken from
+it. Which version is read, `indexes.snapshots` decides.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+
+import numpy as np
 
 from indexes import biases, gpu, vectors
 from indexes.arrays import Floats
@@ -38,8 +41,11 @@ class Snapshot:
         self.parts = self._load()
 
     def _load(self) -> list[vectors.Part]:
+        newest = self._catalogue.embeddings.last_id()
         stored = vectors.load(self._file, self._dim)
-        last = int(stored.ids.max()) if stored is not None and len(stored) else 0
+        if stored is not None:
+            stored = _up_to(stored, newest)
+        last = int(stored.ids[-1]) if stored is not None and len(stored) else 0
         newer = vectors.Part(*self._catalogue.embeddings.all_searchable(self._dim, after=last))
         if stored is not None:
             return [stored, newer]
@@ -50,6 +56,14 @@ class Snapshot:
     def __len__(self) -> int:
         """The number of photos, including those that are missing from disk."""
         return sum(map(len, self.parts))
+
+    def known(self, ids: Sequence[int]) -> list[int]:
+        """Those of the ids that belong to photos, in the same order."""
+        wanted = np.array(ids, np.int64)
+        known = np.zeros(len(wanted), np.bool_)
+        for part in self.parts:
+            known |= np.isin(wanted, part.ids)
+        return [i for i, is_known in zip(ids, known.tolist(), strict=True) if is_known]
 
     def parts_for_search(self) -> list[vectors.Part]:
         """The vectors; they move to the GPUs once searches of many vectors are many."""
@@ -73,7 +87,7 @@ class Snapshot:
 
     def _load_biases(self, name: str, compute: Callable[[Floats], Floats]) -> Biases:
         path = self._folder / f"bias-{name}-{self._catalogue.generation()}.bin"
-        stored = biases.load(path)
+        stored = biases.load(path).up_to(self._catalogue.embeddings.last_id())
         last = int(stored.ids[-1]) if len(stored.ids) else 0
         if not all(stored.cover(part.ids, upto=last) for part in self.parts):
             stored, last = NO_BIASES, 0  # a file of another index, whatever its name says
@@ -89,6 +103,14 @@ class Snapshot:
     def is_outdated(self) -> bool:
         """Whether the file of vectors lacks many photos."""
         return len(self.parts) > 1 and _are_many(len(self.parts[1]), len(self.parts[0]))
+
+
+def _up_to(part: vectors.Part, newest: int) -> vectors.Part | None:
+    """The rows of a file whose ids are at most `newest`; None if its ids do not grow."""
+    if len(part) and (part.ids[0] < 1 or not (np.diff(part.ids) > 0).all()):
+        return None
+    count = int(np.searchsorted(part.ids, newest, side="right"))
+    return part if count == len(part) else vectors.Part(part.ids[:count], part.rows[:count])
 
 
 def _are_many(newer: int, stored: int) -> bool:

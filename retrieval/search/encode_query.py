@@ -59,11 +59,11 @@ def _term_rows(
         if term.kind == "text":
             texts.append(position)
             continue
-        known = indexed_photo(index, term.value)
-        if known is None:
+        stored = _stored(index, term.value)
+        if stored is None:
             photos.append(position)
         else:
-            rows[position] = index.catalogue.embeddings.image(known, index.model.dim)
+            rows[position] = stored
     if photos or texts:
         model = encoder()
         check_weights(index.model, model)
@@ -74,6 +74,16 @@ def _term_rows(
         values = [_as_unicode(terms[i].value) for i in texts]
         rows[texts] = methods.templated(ranking, values, model.encode_texts)
     return rows
+
+
+def _stored(index: Index, value: str) -> Floats | None:
+    """The image embedding of a photo that the index knows, float32 [dim]; None if it does not."""
+
+    def look_up() -> Floats | None:
+        known = indexed_photo(index, value)
+        return None if known is None else index.catalogue.embeddings.image(known, index.model.dim)
+
+    return index.read(look_up)
 
 
 def _as_unicode(text: str) -> str:

@@ -1,4 +1,8 @@
-"""The search journey: query → encoder → fusion → candidates → re-ranking → relevance → hits."""
+"""The search journey: query → encoder → fusion → candidates → re-ranking → relevance → hits.
+
+The query is encoded first. All the rest is answered from one snapshot of the index, whatever other
+processes change meanwhile.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +16,7 @@ from retrieval.search.candidates import expand, find_candidates, read_bias, rera
 from retrieval.search.encode_query import encode, indexed_photo
 from retrieval.search.hits import Hit, build_hits, filter_by_relevance
 from retrieval.search.options import SearchOptions
-from retrieval.search.state import start
+from retrieval.search.state import Search, on_snapshot, start
 
 
 def search(
@@ -23,23 +27,33 @@ def search(
     encoder: gives the encoder; it is called only if a term needs one. Raises QueryError, ModelError
     (the encoder is not that of the index) or PhotoError (an example is not a photo).
     """
-    search = start(index, query, options, encoder)
-    search = encode(search)
-    search = expand(search)
-    search = read_bias(search)
-    search = find_candidates(search)
-    search = rerank(search)
-    search = calibrate(search)
-    return filter_by_relevance(build_hits(search), options.relevance)
+    # Before the snapshot is held, for it may take long: models are loaded here.
+    state = encode(start(index, query, options, encoder))
+    return index.read(lambda: _answer(state))
+
+
+def _answer(state: Search) -> list[Hit]:
+    """The hits of a query that is encoded, all from one snapshot."""
+    state = on_snapshot(state)
+    state = expand(state)
+    state = read_bias(state)
+    state = find_candidates(state)
+    state = rerank(state)
+    state = calibrate(state)
+    return filter_by_relevance(build_hits(state), state.options.relevance)
 
 
 def similar(index: Index, photo: str, k: int, encoder: Callable[[], Encoder]) -> list[Hit]:
     """The `k` photos that look most like one; itself and its exact copies are left out."""
-    search = start(index, Query((Term("photo", photo),)), SearchOptions(k), encoder)
-    known = indexed_photo(index, photo)
-    if known is None:
-        vector = encode(search).vector
-    else:
-        vector = index.catalogue.embeddings.image(known, index.model.dim)
-    search = replace(search, fused=FusedQuery.of_row(vector), vector=vector, excluded=known)
-    return build_hits(find_candidates(search))
+    state = start(index, Query((Term("photo", photo),)), SearchOptions(k), encoder)
+    encoded = encode(state).vector  # of an unknown photo; of a known one its embedding is taken
+
+    def answer() -> list[Hit]:
+        known = indexed_photo(index, photo)
+        vector = encoded
+        if known is not None:
+            vector = index.catalogue.embeddings.image(known, index.model.dim)
+        found = replace(state, fused=FusedQuery.of_row(vector), vector=vector, excluded=known)
+        return build_hits(find_candidates(found))
+
+    return index.read(answer)

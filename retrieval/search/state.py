@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -70,17 +70,32 @@ def start(
 ) -> Search:
     """What is to be done; raises QueryError if it cannot be."""
     matching = reranking.matching_for(index, query, options.rerank)
-    ranking = methods.ranking(options.ranking, index.catalogue.captions.any())
-    if any(term.kind == "photo" and term.wanted for term in query.terms):
-        ranking = methods.RANKINGS["plain"]  # biases are of texts, whose cosines are lower
+    ranking = _ranking(index, query, options)
     calibration = None
     # Relevance was fitted for the words alone, not for templates or an expanded query.
     if relevance.calibrated_text(query) and not (ranking.templates or ranking.expansion):
         calibration = relevance.load_calibration(index.model.fingerprint)
-    filtered = Filter(
-        tuple(_place(index, folder) for folder in query.within), query.after, query.before
+    chosen = _filter(index, query)
+    return Search(index, query, options, encoder, ranking, chosen, matching, calibration)
+
+
+def on_snapshot(search: Search) -> Search:
+    """The search with what depends on the version of the index, as the snapshot has it."""
+    index, query = search.index, search.query
+    return replace(
+        search, ranking=_ranking(index, query, search.options), filter=_filter(index, query)
     )
-    return Search(index, query, options, encoder, ranking, filtered, matching, calibration)
+
+
+def _ranking(index: Index, query: Query, options: SearchOptions) -> Ranking:
+    if any(term.kind == "photo" and term.wanted for term in query.terms):
+        return methods.RANKINGS["plain"]  # biases are of texts, whose cosines are lower
+    return methods.ranking(options.ranking, index.catalogue.captions.any())
+
+
+def _filter(index: Index, query: Query) -> Filter:
+    folders = tuple(_place(index, folder) for folder in query.within)
+    return Filter(folders, query.after, query.before)
 
 
 def _place(index: Index, folder: Path) -> tuple[int, str]:
