@@ -21,7 +21,7 @@ from indexes.fulltext import FullText
 from indexes.meta import Meta
 from indexes.photos import Photo, Photos
 from indexes.roots import Roots
-from indexes.rows import RowError
+from indexes.rows import MAX_ID, RowError
 
 MAX_DIM = 65_536
 
@@ -69,9 +69,11 @@ class Catalogue:
         format has no captions, or no embeddings of them.
         """
         catalogue = cls(Database.open(folder, writable))
-        if writable and catalogue.database.format < FORMAT_VERSION:
+        if writable:
             try:
-                catalogue._migrate()
+                catalogue._check_ids()
+                if catalogue.database.format < FORMAT_VERSION:
+                    catalogue._migrate()
             except BaseException:
                 catalogue.close()
                 raise
@@ -119,6 +121,17 @@ class Catalogue:
                 self.full_text.create_table()
             self.embeddings.create_caption_tables()
             self.database.stamp()
+
+    @guarded
+    def _check_ids(self) -> None:
+        """Raise RowError if the next photo would get an id that no photo may have."""
+        for query in (
+            "SELECT id FROM photos ORDER BY id DESC LIMIT 1",
+            "SELECT seq FROM sqlite_sequence WHERE name = 'photos' LIMIT 1",
+        ):
+            row = self.database.conn.execute(query).fetchone()
+            if row and isinstance(row[0], int) and row[0] >= MAX_ID:
+                raise RowError(f"photos.id: {row[0]} is not an id")
 
     # The whole index ---------------------------------------------------------------------------
 

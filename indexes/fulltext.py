@@ -11,6 +11,8 @@ from pathlib import PurePosixPath
 
 from indexes.captions import Captions
 from indexes.database import FULL_TEXT, Database, guarded
+from indexes.errors import FullTextError
+from indexes.rows import ID, PATH, Columns
 
 # A name counts half as much as a caption: a folder is often named after something that most of
 # its photos do not show.
@@ -19,9 +21,16 @@ _BATCH_SIZE = 10_000  # photos whose text is updated together
 _MOST_CHARACTERS = 100_000  # of all captions of a photo that are searched
 
 
+_FIRST = -(2**63)  # the lowest rowid
+_NAME = Columns("files", {"path": PATH, "photo_id": ID})
+
+
 @dataclass(frozen=True)
 class FullText:
-    """The table `words`, since format 2; missing if SQLite was built without FTS5."""
+    """The table `words`, since format 2; missing if SQLite was built without FTS5.
+
+    A table that is damaged is computed again by `update`; until then `search` raises FullTextError.
+    """
 
     database: Database
     captions: Captions
@@ -35,31 +44,66 @@ class FullText:
         """Whether the index has full-text search and this SQLite can read it."""
         return self.database.has_table("words") and has_fts5(self.database.conn)
 
-    @guarded
     def search(self, expression: str, most: int) -> list[tuple[int, float]]:
         """The `most` best matches as (photo id, BM25 above 0), best first.
 
-        Empty if the expression is, or if full-text search is not available.
+        Empty if the expression is, or if full-text search is not available. Raises FullTextError.
         """
         if not expression or not self.available():
             return []
-        return search(self.database.conn, expression, most)
+        try:
+            return search(self.database.conn, expression, most)
+        except sqlite3.Error as error:
+            raise FullTextError(
+                f"The full-text search of the index {self.database.folder} is damaged ({error}). "
+                "Run `retrieval index` once: it is computed again from captions and names."
+            ) from error
 
     @guarded
     def update(self) -> None:
         """Bring the table in line with files and captions; only what differs is written."""
-        conn = self.database.conn
+        if not has_fts5(self.database.conn):
+            return
         with self.database.transaction():
-            if not has_fts5(conn):
-                return
-            if not self.database.has_table("words"):  # created by an SQLite without FTS5
+            if not self._is_whole():
+                drop_table(self.database.conn)
                 self.database.db.execute(FULL_TEXT)
-            (last,) = conn.execute(
-                "SELECT max(coalesce((SELECT max(id) FROM photos), 0), "
-                "coalesce((SELECT max(rowid) FROM words), 0))"
-            ).fetchone()
-            for first in range(0, last + 1, _BATCH_SIZE):
-                self._update_range(range(first, first + _BATCH_SIZE))
+            last = _FIRST
+            while (ids := self._next_ids(last)) is not None:
+                self._update_range(ids)
+                last = ids.stop - 1
+
+    def _is_whole(self) -> bool:
+        """Whether the table is there and passes FTS5's own check."""
+        if not self.database.has_table("words"):  # created by an SQLite without FTS5
+            return False
+        try:
+            self.database.conn.execute("INSERT INTO words (words) VALUES ('integrity-check')")
+        except sqlite3.DatabaseError:
+            return False
+        return True
+
+    def _next_ids(self, last: int) -> range | None:
+        """The ids above `last`, of at most two batches of photos; None if there are none.
+
+        It is made from the ids that exist: one id beyond reason must not make a loop endless.
+        """
+        conn = self.database.conn
+        in_photos, in_words = (
+            [
+                i
+                for (i,) in conn.execute(
+                    f"SELECT {column} FROM {table} WHERE {column} > ? ORDER BY {column} LIMIT ?",
+                    [last, _BATCH_SIZE],
+                ).fetchall()
+            ]
+            for table, column in (("photos", "id"), ("words", "rowid"))
+        )
+        if not in_photos and not in_words:
+            return None
+        full = [ids[-1] for ids in (in_photos, in_words) if len(ids) == _BATCH_SIZE]
+        end = min(full) if full else max([*in_photos, *in_words])
+        return range(min([*in_photos[:1], *in_words[:1]]), end + 1)
 
     def _update_range(self, ids: range) -> None:
         conn = self.database.conn
@@ -67,9 +111,9 @@ class FullText:
         stored = {
             i: (captions, names)
             for i, captions, names in conn.execute(
-                "SELECT rowid, captions, names FROM words WHERE rowid >= ? AND rowid < ?",
-                [ids.start, ids.stop],
-            )
+                "SELECT rowid, captions, names FROM words WHERE rowid BETWEEN ? AND ?",
+                [ids.start, ids.stop - 1],
+            ).fetchall()
         }
         old = [i for i, texts in stored.items() if right.get(i) != texts]
         new = [(i, *texts) for i, texts in right.items() if stored.get(i) != texts]
@@ -79,17 +123,31 @@ class FullText:
     def _texts(self, ids: range) -> dict[int, tuple[str, str]]:
         """(captions, names) of the photos on disk with these ids."""
         names: dict[int, dict[str, None]] = {}
-        for photo_id, path in self.database.conn.execute(
-            "SELECT photo_id, path FROM files WHERE present AND photo_id >= ? AND photo_id < ? "
+        rows = self.database.conn.execute(
+            "SELECT path, photo_id FROM files WHERE present AND photo_id BETWEEN ? AND ? "
             "ORDER BY photo_id, root_id, path",
-            [ids.start, ids.stop],
-        ):
+            [ids.start, ids.stop - 1],
+        ).fetchall()
+        for path, photo_id in map(_NAME.checked, rows):
             names.setdefault(photo_id, {})[_words_of(path)] = None
         captions = self.captions.of_photos(ids)
         return {
             i: (_cut("\n".join(captions.get(i, ()))), _cut("\n".join(paths)))
             for i, paths in names.items()
         }
+
+
+def drop_table(conn: sqlite3.Connection) -> None:
+    """Remove the table, however damaged it is, inside the transaction of the caller."""
+    try:
+        conn.execute("DROP TABLE IF EXISTS words")
+    except sqlite3.DatabaseError:
+        # FTS5 cannot open it, and SQLite drops no virtual table that it cannot open.
+        conn.execute("PRAGMA writable_schema=ON")
+        conn.execute("DELETE FROM sqlite_schema WHERE name = 'words'")
+        conn.execute("PRAGMA writable_schema=RESET")
+    for table in ("data", "idx", "content", "docsize", "config"):
+        conn.execute(f"DROP TABLE IF EXISTS words_{table}")
 
 
 def has_fts5(conn: sqlite3.Connection) -> bool:

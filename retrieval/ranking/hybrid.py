@@ -3,6 +3,7 @@
 Both are read from an index. How their scores are combined is in `retrieval.ranking.lexical`.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from indexes.arrays import Floats
 from indexes.biases import Biases
+from indexes.errors import FullTextError
 from indexes.index import Index
 from indexes.photos import Filter
 from retrieval.errors import QueryError
@@ -38,10 +40,21 @@ class LexicalHits:
 def lexical_hits(index: Index, query: Query, chosen: Filter, required: bool) -> LexicalHits:
     """The photos whose captions or names have words of the query.
 
-    required: whether to raise QueryError if the index has no full-text search.
+    required: whether to raise QueryError if the index has no full-text search, and FullTextError if
+    it is damaged. Otherwise nothing is found then.
     """
     if required and not index.catalogue.full_text.available():
         raise QueryError(_NO_FULL_TEXT)
+    try:
+        return _lexical_hits(index, query, chosen)
+    except FullTextError as error:
+        if required:
+            raise
+        warnings.warn(str(error), RuntimeWarning, stacklevel=2)  # the vectors answer alone
+        return LexicalHits({}, lexical.LEXICAL_WEIGHT)
+
+
+def _lexical_hits(index: Index, query: Query, chosen: Filter) -> LexicalHits:
     texts = [term.value for term in query.terms if term.wanted and term.kind == "text"]
     most = CANDIDATES if chosen == Filter() else _CANDIDATES_BEFORE_FILTER
     found = dict(index.catalogue.full_text.search(lexical.match_expression(texts), most))
