@@ -47,7 +47,7 @@ def open_photo(
     file vanished.
     """
     with reading():
-        source = raw_preview(file) if is_raw(name) else file
+        source = _raw_preview(file) if is_raw(name) else file
         with open_image(source) as image:
             return decode_image(image, source, max_megapixels, target, decode)
 
@@ -170,7 +170,7 @@ def _deep_to_grey(image: Image.Image) -> Image.Image:
     return Image.fromarray(scaled.round().astype(np.uint8), "L")
 
 
-def raw_preview(file: BinaryIO) -> BinaryIO:
+def _raw_preview(file: BinaryIO) -> BinaryIO:
     """The JPEG preview in a camera's raw file, or else the developed photo as BMP.
 
     Raises PhotoError.
