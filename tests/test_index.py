@@ -75,6 +75,22 @@ def test_moved_files_are_known_by_their_content(run: Run, photos: Path, monkeypa
     assert "chelsea.png" not in present(photos)
 
 
+def test_files_that_move_are_counted_over_all_batches(
+    run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three batches; two files of the first have the same content and moved from two places."""
+    monkeypatch.setattr("retrieval.indexing.encode._FILES_PER_PHOTO", 1)
+    shutil.copy(photos / "chelsea.png", photos / "chelsea again.png")
+    assert run("index", photos).out.startswith("1 copied, 20 unchanged")
+    (photos / "moved").mkdir()
+    names = ["chelsea.png", "chelsea again.png", "coffee.png", "china.jpg", "moon.png", "horse.png"]
+    for number, name in enumerate(names):
+        (photos / name).rename(photos / "moved" / f"{number}{Path(name).suffix}")
+    report = run("index", photos, "--batch-size", 2).out
+    assert report.startswith("6 moved, 15 unchanged") and "removed" not in report
+    assert len(present(photos)) == 21
+
+
 def test_copied_files_are_found_once_with_both_places(run: Run, photos: Path, monkeypatch) -> None:
     encoded = count_encoded(monkeypatch)
     shutil.copy(photos / "chelsea.png", photos / "another cat.png")
