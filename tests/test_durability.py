@@ -1,10 +1,12 @@
 """What is on disk survives kills, full disks, damage and other processes."""
 
+import errno
 import os
 import random
 import shutil
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ import pytest
 from PIL import Image
 
 import retrieval
+from indexes.atomic_write import atomic_write
 from indexes.database import Database
 from indexes.index import Index
 from indexes.lock import lock
@@ -271,6 +274,63 @@ def test_a_folder_that_is_unmounted_keeps_its_photos(run: Run, few: Path, tmp_pa
     assert "is not there now; its photos stay" in result.out
     (tmp_path / "unplugged").rename(few)
     assert run("index", "--index", place).out.startswith("4 unchanged")
+
+
+@pytest.mark.parametrize("options", [[], ["--prune"]])
+def test_a_disk_that_goes_away_during_the_walk_keeps_its_photos(
+    run: Run, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    from retrieval.indexing import changes
+
+    place = tmp_path / "index"
+    run("index", few, "--index", place, "--model", "mini")
+    real = changes.walk
+
+    def walk(*arguments):
+        few.rename(tmp_path / "unplugged")
+        few.mkdir()  # the mount point
+        yield from real(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(changes, "walk", walk)
+        result = run("index", "--index", place, *options)
+    assert result.code == 0 and "is empty now" in result.out
+    assert "removed" not in result.out and "forgotten" not in result.out
+    few.rmdir()
+    (tmp_path / "unplugged").rename(few)
+    assert run("index", "--index", place).out.startswith("4 unchanged")
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    for before in (None, "old"):
+        if before is not None:
+            file.write_text(before)
+        with pytest.raises(OSError, match="disk full"), atomic_write(file) as temporary:
+            temporary.write_text("half")
+            raise OSError("disk full")
+        assert [path.read_text() for path in tmp_path.iterdir()] == ([before] if before else [])
+
+
+@pytest.mark.parametrize("fails", ["open", "fsync"])
+def test_a_folder_that_cannot_be_synced_fails_no_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """Without the right to read the folder (EACCES), on some network mounts (EINVAL)."""
+    real, failed = getattr(os, fails), []
+
+    def fail(what, *arguments):
+        if what == tmp_path or (isinstance(what, int) and stat.S_ISDIR(os.fstat(what).st_mode)):
+            failed.append(what)
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return real(what, *arguments)
+
+    file = tmp_path / "results.json"
+    monkeypatch.setattr(os, fails, fail)
+    with atomic_write(file) as temporary:
+        temporary.write_text("new")
+    assert failed and file.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_an_open_index_sees_what_others_change(photos: Path, originals: Path) -> None:
