@@ -419,6 +419,7 @@ def test_names_cannot_steer_the_terminal(run: Run, few: Path) -> None:
     for command in (["index", "."], ["search", "a cat"], ["info"], ["similar", f"no{evil}"]):
         extra = ["--model", "mini"] if command[0] == "index" else []
         result = run(*command, *extra, cwd=few)
+        assert result.code == (1 if command[0] == "similar" else 0), result.talk
         assert b"\x1b" not in result.raw and "\x1b" not in result.talk
 
 
