@@ -239,7 +239,7 @@ def delete_index(where: AnyPath | None = None) -> Path:
 
     Raises IndexMissingError or IndexBusyError.
     """
-    from indexes.staged_rebuild import delete
+    from indexes.delete import delete
 
     folder = find_index(where)
     delete(folder)
