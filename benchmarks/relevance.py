@@ -33,12 +33,13 @@ def measure_set(
     captioned: CaptionedSet,
     model: str = "auto",
     seed: int = 0,
+    skip_bad: bool = False,
     log: Callable[[str], None] = lambda _: None,
     progress: Progress = lambda *_: None,
 ) -> dict[str, Any]:
     """Search galleries of several sizes, half of the queries with a match in the gallery.
 
-    Returns the results of `measure_calibration`. Raises RetrievalError, for instance if relevance
+    skip_bad: leave out photos that cannot be read. Returns the results of `measure_calibration`. Raises RetrievalError, for instance if relevance
     was not fitted to the model.
     """
     encoder = load_encoder(model, log)
@@ -49,7 +50,7 @@ def measure_set(
             "`python -m retrieval.training.relevance --help`."
         )
     with open_embedding_cache(encoder, progress) as cache:
-        data = embed_relevance_data(captioned, encoder, cache)
+        data = embed_relevance_data(captioned, encoder, cache, skip_bad, log)
     rows = np.arange(len(data.photos))
     trials = draw_trials(data, rows, rows[:0], TEST_SIZES, QUERIES, seed)
     hits = run_trials(data, trials, encoder.encode_texts, sentence_encoder())

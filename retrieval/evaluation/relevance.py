@@ -4,6 +4,7 @@
 is training (`retrieval.training.relevance`).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,18 @@ _LEVELS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
 
 
 def embed_relevance_data(
-    captioned: CaptionedSet, encoder: Encoder, cache: EmbeddingCache
+    captioned: CaptionedSet,
+    encoder: Encoder,
+    cache: EmbeddingCache,
+    skip_bad: bool = False,
+    log: Callable[[str], None] = lambda _: None,
 ) -> RelevanceData:
-    """Embed a captioned set for trials; raises DataSetError if a photo cannot be read."""
+    """Embed a captioned set for trials.
+
+    skip_bad: leave out photos that cannot be read, instead of raising DataSetError.
+    """
     photos, unreadable = cache.photos(captioned.photos)
-    readable = drop_unreadable(captioned, unreadable, False, print)
+    readable = drop_unreadable(captioned, unreadable, skip_bad, log)
     bias = nnn_bias(photos.rows, bank_embeddings(encoder))
     return RelevanceData(photos.rows, bias, tuple(photo.captions for photo in readable.photos))
 
