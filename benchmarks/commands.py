@@ -234,8 +234,12 @@ def relevance(
 
     plots.check(plot)
     captioned = read_captioned(dataset, split, images, skip_bad, print_message)
-    found = benchmark.measure_set(captioned, model, seed, print_message, progress_line())
-    print_result(json.dumps(found, indent=2, default=vars) if as_json else benchmark.as_text(found))
+    found = benchmark.measure_set(captioned, model, seed, skip_bad, print_message, progress_line())
+    print_result(
+        json.dumps(found, indent=2, default=benchmark.as_json)
+        if as_json
+        else benchmark.as_text(found)
+    )
     if plot is not None:
         shown = {name: found[name] for name in ("all hits", "first hits")}
         benchmark.draw_diagram(plot, shown)

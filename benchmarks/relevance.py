@@ -17,6 +17,7 @@ from retrieval.errors import ModelError
 from retrieval.evaluation.relevance import (
     QUERIES,
     TEST_SIZES,
+    as_json,
     as_text,
     embed_relevance_data,
     measure_calibration,
@@ -26,7 +27,7 @@ from retrieval.evaluation.relevance_metrics import draw_diagram
 from retrieval.evaluation.relevance_trials import draw_trials, run_trials
 from retrieval.ranking.relevance import load_calibration
 
-__all__ = ["as_text", "draw_diagram", "measure_set"]
+__all__ = ["as_json", "as_text", "draw_diagram", "measure_set"]
 
 
 def measure_set(
@@ -39,8 +40,8 @@ def measure_set(
 ) -> dict[str, Any]:
     """Search galleries of several sizes, half of the queries with a match in the gallery.
 
-    skip_bad: leave out photos that cannot be read. Returns the results of `measure_calibration`. Raises RetrievalError, for instance if relevance
-    was not fitted to the model.
+    skip_bad: leave out photos that cannot be read. Returns the results of `measure_calibration`.
+    Raises RetrievalError, for instance if relevance was not fitted to the model.
     """
     encoder = load_encoder(model, log)
     calibration = load_calibration(encoder.fingerprint)

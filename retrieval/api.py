@@ -26,6 +26,7 @@ from retrieval.search.encode_query import encode_query
 from retrieval.search.hits import Hit
 from retrieval.search.options import SearchOptions
 
+
 def index(
     *folders: AnyPath,
     index: AnyPath | None = None,
@@ -121,9 +122,10 @@ class Photos:
         """The `k` photos that fit best, best first.
 
         text, photos: what to look for; unwanted, unwanted_photos: what not; within: folders to
-        search in (of each of these, one or several); after, before: dates such as '2024-05' (`after` is included, `before` is not);
-        min_score: the lowest cosine; ranking, rerank, relevance: see `SearchOptions`. For terms
-        with weights use `ask`. Raises QueryError, ModelError or PhotoError.
+        search in; each takes one or several. after, before: dates such as '2024-05' (`after` is
+        included, `before` is not); min_score: the lowest cosine; ranking, rerank, relevance: see
+        `SearchOptions`. For terms with weights use `ask`. Raises QueryError, ModelError or
+        PhotoError.
         """
         terms = (
             *(Term("text", t) for t in as_list(text)),
