@@ -200,8 +200,20 @@ def test_weights_that_no_layer_takes_are_refused(tmp_path: Path, engine: Any) ->
         encoder.encode_images([black])
 
 
-def test_engine_and_device_are_chosen_on_the_command_line(few: Path, run: Run) -> None:
+def test_engine_and_device_are_chosen_on_the_command_line(
+    few: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, batches = [], []
+    encode = MiniEncoder.encode_images
+
+    def counted(self: MiniEncoder, photos: Any) -> np.ndarray:
+        chosen.append(type(self._image_encoder()).__name__)
+        batches.append(len(photos))
+        return encode(self, photos)
+
+    monkeypatch.setattr(MiniEncoder, "encode_images", counted)
     assert run("index", few, "--model", "mini", "--engine", "torch", "--batch-size", 3).code == 0
+    assert set(chosen) == {"ImageEncoder"} and batches == [3, 1]
     again = run("index", few, "--rebuild", "--device", "cpu")
     assert again.code == 0 and "4 added" in again.out
     odd = run("index", few, "--engine", "openvino", "--device", "cuda")

@@ -55,12 +55,12 @@ def test_the_answer_is_the_recorded_one(
 
 
 def flat(hit: dict[str, Any]) -> dict[str, float]:
-    """The numbers of a hit by their names; relevance, which is steep, in units of a tenth."""
+    """The numbers of a hit by their names; probabilities, which are steep, in thirds."""
     why = hit["why"] or {}
     numbers = {
         "score": hit["score"],
-        "relevance": hit["relevance"] and hit["relevance"] / 10,
-        "match": hit["match"] and hit["match"] / 10,
+        "relevance": hit["relevance"] and hit["relevance"] / 3,
+        "match": hit["match"] and hit["match"] / 3,
         **{f"term {i}": part for i, part in enumerate(why.get("terms", ()))},
         **{key: why.get(key) for key in ("photo_weight", "caption_weight", "together")},
     }

@@ -302,8 +302,12 @@ def test_re_ranking_goes_with_filters_captions_and_words(run: Run, trained: Path
     inside = run("search", "a cup", "--in", "sub", *again, cwd=trained)
     assert sorted(inside.names) == ["coffee.png", "rocket.jpg"]
     assert run("search", "a cup", "--min-score", "2", *again, cwd=trained).json == []
-    strict = run("search", "a cat", "--relevance", "strict", *again, cwd=trained).json
-    assert all(hit["relevance"] is None or hit["relevance"] >= 0.3 for hit in strict)
+    every = run("search", "a photographer", *again, cwd=trained).json
+    strict = run("search", "a photographer", "--relevance", "strict", *again, cwd=trained).json
+    expected = [h["path"] for h in every if h["relevance"] is None or h["relevance"] >= 0.3]
+    assert [hit["path"] for hit in strict] == expected
+    assert 0 < len(strict) < len(every)
+    assert any(hit["relevance"] is not None for hit in strict)
 
 
 def test_where_it_cannot_be_done_a_sentence_says_so(
@@ -312,7 +316,10 @@ def test_where_it_cannot_be_done_a_sentence_says_so(
     ask = ("search", "a cat", "--rerank", "match")
     both = run(*ask, "--image", "coffee.png", cwd=trained)
     assert both.code == 1 and "Only queries in words" in both.talk
-    with retrieval.open(trained) as opened, pytest.raises(QueryError, match="Choose 'match'"):
+    with (
+        retrieval.open(trained) as opened,
+        pytest.raises(QueryError, match="Choose one of none, match"),
+    ):
         opened.search("a cat", rerank="better")  # type: ignore[arg-type]
     # One that was trained with another fusion is not used, nor is there another one here.
     add(trained, 0.1, "attention-of-another-day")

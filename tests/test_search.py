@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -410,3 +411,59 @@ def test_words_that_are_not_utf8_are_still_words(run: Run, indexed: Path) -> Non
     assert run("search", "a cat \udcff", "-k", 1, "-f", "json", cwd=indexed).names == [
         "chelsea.png"
     ]
+
+
+def test_one_text_or_path_alone_is_one_item(photos: Path) -> None:
+    (photos / "sub").mkdir()
+    shutil.move(photos / "moon.png", photos / "sub" / "moon.png")
+    retrieval.index(photos)
+    with retrieval.open(photos) as opened:
+        assert opened.search("an animal", unwanted="a cat") == opened.search(
+            "an animal", unwanted=["a cat"]
+        )
+        moon = photos / "sub" / "moon.png"
+        for alone in (moon, str(moon)):
+            assert opened.search(photos=alone) == opened.search(photos=[moon])
+            assert opened.search("x", unwanted_photos=alone) == opened.search(
+                "x", unwanted_photos=[moon]
+            )
+        for folder in ("sub", photos / "sub"):
+            assert [hit.path.name for hit in opened.search("x", within=folder)] == ["moon.png"]
+    assert parse_terms("a cat", photos="a.jpg") == parse_terms(["a cat"], photos=["a.jpg"])
+    assert retrieval.remove(str(moon), photos) == 1
+
+
+def test_remove_takes_a_path_from_the_home_folder(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(photos))
+    assert retrieval.remove(["~/moon.png"], "~") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ranking": "best"}, "no ranking 'best'. Choose one of auto, plain"),
+        ({"rerank": "better"}, "no re-ranking 'better'. Choose one of none, match"),
+        ({"relevance": "most"}, "no relevance 'most'. Choose one of strict, normal, all"),
+        ({"k": 0}, "k is 0"),
+    ],
+)
+def test_search_options_name_the_choices(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(retrieval.QueryError, match=message):
+        retrieval.SearchOptions(**options)
+
+
+def test_ask_takes_a_query_and_search_options(indexed: Path) -> None:
+    query = retrieval.Query(parse_terms("a cat"))
+    with retrieval.open(indexed) as opened:
+        with pytest.raises(TypeError, match=r"SearchOptions\(k=3\), not 3"):
+            opened.ask(query, 3)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="ask takes a Query, not 'a cat'"):
+            opened.ask("a cat")  # type: ignore[arg-type]
+
+
+def test_without_explanations_nothing_is_printed_for_them(run: Run, indexed: Path) -> None:
+    ask = ("search", "a cat", "--ranking", "expansion")
+    assert run(*ask, "--explain", cwd=indexed).out == run(*ask, cwd=indexed).out
+    assert run("search", "a cat", "--explain", cwd=indexed).out.count("\n") == 21

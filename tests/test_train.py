@@ -226,3 +226,29 @@ def test_too_few_photos_are_refused(run: Run, tmp_path: Path, originals: Path) -
     (data / "captions.jsonl").write_text(line)
     result = run("train", data, "--out", tmp_path / "model")
     assert result.code == 1 and "At least 20" in result.talk
+
+
+def test_photos_that_cannot_be_read_are_left_out_if_wanted(
+    run: Run, some: tuple[Path, Path], tiny_mini: Path, tmp_path: Path
+) -> None:
+    listed, images = some
+    lines = [json.loads(line) for line in listed.read_text().splitlines()]
+    split = ["train"] * 30 + ["val"] * 10
+    listed.write_text(
+        "\n".join(json.dumps(line | {"split": s}) for line, s in zip(lines, split, strict=True))
+    )
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    names = [line["image"] for line in lines]
+    for name in names:
+        (folder / Path(name).name).write_bytes((images / Path(name).name).read_bytes())
+    for name in names[:3]:
+        bad = folder / Path(name).name
+        bad.write_bytes(bad.read_bytes()[:300])
+    command = ("train", listed, "--images", folder, "--model", tiny_mini, "--epochs", 1)
+    command = (*command, "--set", "views=1", "--out", tmp_path / "model")
+    refused = run(*command)
+    assert refused.code == 1 and f"{names[0]} cannot be read" in refused.talk
+    trained = run(*command, "--skip-bad")
+    assert trained.code == 0, trained.talk
+    assert "Left out 3 photos that cannot be read" in trained.talk
