@@ -112,10 +112,10 @@ def test_a_local_checkpoint_is_named_by_its_architecture(
 ) -> None:
     assert run("index", few, "--model", random_clip).out.startswith("4 added")
     with retrieval.open(few) as opened:
-        made = opened.status().model
-        assert made.name == random_clip
+        model = opened.status().model
+        assert model.name == random_clip
         vector = opened.embed(retrieval.Query((retrieval.Term("text", "a cat"),)))
-        assert vector.shape == (made.dim,)
+        assert vector.shape == (model.dim,)
         assert np.isclose(np.linalg.norm(vector), 1, atol=1e-5)
     assert run("search", "a cat", "-f", "json", cwd=few).code == 0
 

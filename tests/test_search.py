@@ -215,10 +215,10 @@ def test_a_missing_index_is_offered_or_made(run: Run, few: Path) -> None:
     failed = run("search", "a cat", cwd=few)
     assert failed.code == 1
     assert "retrieval index" in failed.talk and "--index-first" in failed.talk
-    made = run("search", "a cat", "--index-first", "-f", "paths", "-k", 1, cwd=few)
-    assert made.code == 0
-    assert made.out.strip() == str(few / "chelsea.png")
-    assert "4 added" in made.talk
+    created = run("search", "a cat", "--index-first", "-f", "paths", "-k", 1, cwd=few)
+    assert created.code == 0
+    assert created.out.strip() == str(few / "chelsea.png")
+    assert "4 added" in created.talk
 
 
 def test_on_a_terminal_search_asks_before_it_indexes(few: Path) -> None:
