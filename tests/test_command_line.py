@@ -77,12 +77,12 @@ def test_a_benchmark_alone_ends_as_the_command_line_does() -> None:
 def test_wrong_usage_is_2_with_its_reason(run: Run, command: str, message: str) -> None:
     done = run(*command.split())
     assert done.code == 2
-    assert "Usage: " in done.talk and message in done.talk
+    assert "Usage: " in done.messages and message in done.messages
 
 
 def test_help_and_a_question_answered_with_no_end_as_they_did(run: Run, indexed: Path) -> None:
     helped = run("search", "--help")
-    assert helped.code == 0 and helped.out.startswith("Usage:") and not helped.talk
+    assert helped.code == 0 and helped.out.startswith("Usage:") and not helped.messages
     done = subprocess.run(
         [sys.executable, "-m", "cli", "remove", "--all", "--index", str(indexed)],
         cwd=ROOT, input=b"n\n", capture_output=True, check=False,

@@ -230,7 +230,7 @@ def test_a_driver_that_does_not_match_is_one_sentence(
     monkeypatch.setattr(load_torch().cuda, "is_available", unavailable)
     done = run("index", few, "--model", "mini", "--device", "cuda")
     assert done.code == 0 and "4 added" in done.out
-    (line,) = (line for line in done.talk.splitlines() if "NVIDIA" in line)
+    (line,) = (line for line in done.messages.splitlines() if "NVIDIA" in line)
     assert "too old (found version 11040)" in line and "CPU" in line and "Please" not in line
 
 
@@ -417,7 +417,7 @@ def test_an_index_on_a_gpu_is_refused_where_there_is_none(run: Run, photos: Path
     if gpu_vectors.count():
         pytest.skip("FAISS has a GPU here")
     done = run("benchmark", "search", shared("coco_cc"), "--type", "gpu", "--model", "mini")
-    assert done.code == 1 and "NVIDIA GPU" in done.talk and "exact" in done.talk
+    assert done.code == 1 and "NVIDIA GPU" in done.messages and "exact" in done.messages
 
 
 @pytest.mark.cuda

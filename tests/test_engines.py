@@ -217,7 +217,7 @@ def test_engine_and_device_are_chosen_on_the_command_line(
     again = run("index", few, "--rebuild", "--device", "cpu")
     assert again.code == 0 and "4 added" in again.out
     odd = run("index", few, "--engine", "openvino", "--device", "cuda")
-    assert odd.code == 1 and "--device cpu" in odd.talk
+    assert odd.code == 1 and "--device cpu" in odd.messages
 
 
 def test_a_gpu_that_is_not_there_is_one_sentence(few: Path, run: Run) -> None:
@@ -227,7 +227,7 @@ def test_a_gpu_that_is_not_there_is_one_sentence(few: Path, run: Run) -> None:
         pytest.skip("this machine has an NVIDIA driver")
     done = run("index", few, "--model", "mini", "--device", "cuda")
     assert done.code == 0
-    assert "no NVIDIA GPU" in done.talk
+    assert "no NVIDIA GPU" in done.messages
 
 
 def test_there_is_no_other_engine() -> None:

@@ -370,7 +370,7 @@ def test_the_benchmark_and_the_training_of_a_small_set(
         assert found["difference"]["R@5"]["value"] == pytest.approx(change, abs=0.01)
     out = tmp_path / "own.safetensors"
     trained = run("train-fusion", folder, "--model", "mini", "--out", out, "--quiet")
-    assert trained.code == 1 and "photos to train on" in trained.talk  # 18 are too few
+    assert trained.code == 1 and "photos to train on" in trained.messages  # 18 are too few
 
 
 @pytest.mark.parametrize("model", ["tiny", pytest.param("mini", marks=pytest.mark.slow)])
@@ -382,7 +382,7 @@ def test_a_fusion_is_trained_from_the_command_line(
     ask = ("train-fusion", shared("coco_cc"), "--model", name, "--out", out)
     trained = run(*ask)
     assert trained.code == 0 and f"The fusion in {out}" in trained.out
-    assert "training on 39 photos, measuring on 111 others" in trained.talk
+    assert "training on 39 photos, measuring on 111 others" in trained.messages
     saved = store.read_fusion(out)
     with retrieval.open(_indexed(tmp_path, name)) as photos:
         assert saved.about["fingerprint"] == photos.status(look=False).model.fingerprint
@@ -391,7 +391,7 @@ def test_a_fusion_is_trained_from_the_command_line(
     assert (match.about["fusion"], match.about["photos"]) == (saved.name, 39)
     if model == "mini":
         again = run(*ask, "--quiet")
-        assert again.code == 0 and again.talk == ""
+        assert again.code == 0 and again.messages == ""
         assert store.read_fusion(out).name == saved.name  # the same seed gives the same fusion
 
 

@@ -44,7 +44,7 @@ def test_the_answer_is_the_recorded_one(
 ) -> None:
     arguments = record.queries(kind == "with captions")[name]
     done = run("search", *arguments, "-k", 6, "-f", "json", cwd=folders[kind])
-    assert done.code == 0, done.talk
+    assert done.code == 0, done.messages
     hits, before = record.kept(done.json), ANSWERS[kind][name]
     assert len(hits) == len(before)
     ranks = {hit["name"]: rank for rank, hit in enumerate(before)}

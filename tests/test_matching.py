@@ -315,7 +315,7 @@ def test_where_it_cannot_be_done_a_sentence_says_so(
 ) -> None:
     ask = ("search", "a cat", "--rerank", "match")
     both = run(*ask, "--image", "coffee.png", cwd=trained)
-    assert both.code == 1 and "Only queries in words" in both.talk
+    assert both.code == 1 and "Only queries in words" in both.messages
     with (
         retrieval.open(trained) as opened,
         pytest.raises(QueryError, match="Choose one of none, match"),
@@ -326,4 +326,4 @@ def test_where_it_cannot_be_done_a_sentence_says_so(
     monkeypatch.setattr(store, "_PACKAGED", trained)
     missing = run(*ask, cwd=trained)
     assert missing.code == 1
-    assert "retrieval train-fusion DATASET --model mini" in missing.talk
+    assert "retrieval train-fusion DATASET --model mini" in missing.messages

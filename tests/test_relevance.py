@@ -269,13 +269,13 @@ def test_every_format_carries_the_relevance(run: Run, indexed: Path, tmp_path: P
 
 def test_a_level_leaves_out_what_is_below_it_and_says_so(run: Run, indexed: Path) -> None:
     every = run("search", "a cat", "-k", 20, "-f", "json", cwd=indexed)
-    assert "left out" not in every.talk and len(every.json) == 20
+    assert "left out" not in every.messages and len(every.json) == 20
     for level in ("normal", "strict"):
         cut = run("search", "a cat", "-k", 20, "-f", "json", "--relevance", level, cwd=indexed)
         kept = [hit for hit in every.json if hit["relevance"] >= LEVELS[level]]
         assert cut.json == kept and 0 < len(kept) < 20
-        assert f"{20 - len(kept)} of 20 hits left out" in cut.talk
-        assert "--relevance all shows them" in cut.talk
+        assert f"{20 - len(kept)} of 20 hits left out" in cut.messages
+        assert "--relevance all shows them" in cut.messages
 
 
 def test_when_nothing_matches_well_search_says_so(run: Run, indexed: Path) -> None:
@@ -283,10 +283,10 @@ def test_when_nothing_matches_well_search_says_so(run: Run, indexed: Path) -> No
     every = run("search", absurd, "-f", "json", cwd=indexed)
     assert every.code == 0 and len(every.json) == 10
     assert max(hit["relevance"] for hit in every.json) < WEAK
-    assert "No photo matches well" in every.talk and "Try other words" in every.talk
+    assert "No photo matches well" in every.messages and "Try other words" in every.messages
     cut = run("search", absurd, "-f", "json", "--relevance", "strict", cwd=indexed)
-    assert cut.code == 0 and cut.json == [] and "10 of 10 hits left out" in cut.talk
-    assert "No photo matches well" not in run("search", "a cat", cwd=indexed).talk
+    assert cut.code == 0 and cut.json == [] and "10 of 10 hits left out" in cut.messages
+    assert "No photo matches well" not in run("search", "a cat", cwd=indexed).messages
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def test_a_composed_query_has_no_percentage(run: Run, indexed: Path, more: list[
     found = run("search", "a cat", *more, "-f", "json", "--relevance", "strict", cwd=indexed)
     assert len(found.json) == 10, "nothing is left out where nothing is known"
     assert all(hit["relevance"] is None for hit in found.json)
-    assert "Relevance is known only for queries of one text" in found.talk
+    assert "Relevance is known only for queries of one text" in found.messages
     assert "%" not in run("search", "a cat", *more, cwd=indexed).out
 
 
@@ -312,7 +312,7 @@ def test_weights_without_a_fit_show_no_percentage(run: Run, few: Path, random_cl
     run("index", few, "--model", random_clip)
     found = run("search", "a cat", "-f", "json", "--relevance", "normal", cwd=few)
     assert [hit["relevance"] for hit in found.json] == [None] * 4
-    assert "not fitted for the model of this index" in found.talk
+    assert "not fitted for the model of this index" in found.messages
 
 
 @pytest.mark.parametrize("ranking", ["templates", "expansion"])
@@ -322,8 +322,8 @@ def test_a_ranking_that_changes_the_query_has_no_percentage(
     ask = ("search", "a cat", "-f", "json", "--ranking", ranking, "--relevance")
     found = run(*ask, "normal", cwd=indexed)
     assert [hit["relevance"] for hit in found.json] == [None] * 10
-    assert "Relevance is not known with --ranking templates or expansion" in found.talk
-    assert "Relevance" not in run(*ask, "all", cwd=indexed).talk
+    assert "Relevance is not known with --ranking templates or expansion" in found.messages
+    assert "Relevance" not in run(*ask, "all", cwd=indexed).messages
 
 
 def test_a_filter_changes_what_was_searched_but_not_what_is_usual(photos: Path) -> None:

@@ -164,7 +164,7 @@ def test_a_search_can_stay_in_a_subfolder(run: Run, photos: Path) -> None:
     assert both == ["cat.png", "coins.png"]
     outside = run("search", "a cat", "--in", photos.parent, cwd=photos)
     assert outside.code == 1
-    assert "not a part of this index" in outside.talk
+    assert "not a part of this index" in outside.messages
     nowhere = run("search", "a cat", "--in", "no-such-folder", cwd=photos)
     assert nowhere.code == 1
 
@@ -193,7 +193,7 @@ def test_dates_come_from_the_photo_else_from_its_file(run: Run, few: Path) -> No
     assert between("--after", "2023") == set()
     failed = run("search", "photo", "--after", "yesterday", cwd=few)
     assert failed.code == 1
-    assert "2024-05-17" in failed.talk
+    assert "2024-05-17" in failed.messages
 
 
 def test_every_format_gives_the_same_hits(run: Run, indexed: Path) -> None:
@@ -214,11 +214,11 @@ def test_every_format_gives_the_same_hits(run: Run, indexed: Path) -> None:
 def test_a_missing_index_is_offered_or_made(run: Run, few: Path) -> None:
     failed = run("search", "a cat", cwd=few)
     assert failed.code == 1
-    assert "retrieval index" in failed.talk and "--index-first" in failed.talk
+    assert "retrieval index" in failed.messages and "--index-first" in failed.messages
     created = run("search", "a cat", "--index-first", "-f", "paths", "-k", 1, cwd=few)
     assert created.code == 0
     assert created.out.strip() == str(few / "chelsea.png")
-    assert "4 added" in created.talk
+    assert "4 added" in created.messages
 
 
 def test_on_a_terminal_search_asks_before_it_indexes(few: Path) -> None:
@@ -271,7 +271,7 @@ def test_an_index_by_other_weights_is_refused(run: Run, photos: Path) -> None:
     db.close()
     failed = run("search", "a cat", cwd=photos)
     assert failed.code == 1
-    assert "other weights" in failed.talk and "retrieval index --rebuild" in failed.talk
+    assert "other weights" in failed.messages and "retrieval index --rebuild" in failed.messages
     assert failed.raw == b""
 
 
@@ -301,7 +301,7 @@ def test_a_wrong_query_gets_one_sentence(
 ) -> None:
     result = run(*arguments, cwd=indexed)
     assert result.code == code
-    assert expected in result.talk
+    assert expected in result.messages
     assert result.raw == b""
 
 
@@ -310,7 +310,7 @@ def test_an_example_that_is_no_photo_gets_one_sentence(run: Run, indexed: Path, 
     letter.write_text("Dear reader")
     result = run("search", "--image", letter, cwd=indexed)
     assert result.code == 1
-    assert "letter.jpg cannot be used as a photo: not a photo that can be read" in result.talk
+    assert "letter.jpg cannot be used as a photo: not a photo that can be read" in result.messages
 
 
 def test_terms_are_read_with_their_weights(tmp_path: Path, monkeypatch) -> None:
