@@ -72,8 +72,7 @@ def start(
     matching = reranking.matching_for(index, query, options.rerank)
     ranking = _ranking(index, query, options)
     calibration = None
-    # Relevance was fitted for the words alone, not for templates or an expanded query.
-    if relevance.calibrated_text(query) and not (ranking.templates or ranking.expansion):
+    if relevance.calibrated_text(query) and not ranking.changes_query:
         calibration = relevance.load_calibration(index.model.fingerprint)
     chosen = _filter(index, query)
     return Search(index, query, options, encoder, ranking, chosen, matching, calibration)
