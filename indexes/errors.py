@@ -27,6 +27,10 @@ class IndexReplacedError(RetrievalError):
     """The index was rebuilt by another process while it was open."""
 
 
+class IndexWarning(UserWarning):
+    """A part of an index cannot be used; what was asked for is done without it."""
+
+
 class IndexChangedError(RetrievalError):
     """What was read of the index did not fit together, though its catalogue is whole."""
 

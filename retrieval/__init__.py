@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from indexes.errors import (
+        FullTextError,
         IndexBusyError,
+        IndexChangedError,
         IndexDamagedError,
         IndexMissingError,
         IndexReplacedError,
+        IndexWarning,
         RetrievalError,
         StorageError,
     )
@@ -52,8 +55,8 @@ __version__ = "0.2.0"
 # Where each public name comes from. They are imported when they are first used, so
 # `retrieval --help` does not wait for numpy and Pillow.
 _PUBLIC = {
-    "indexes.errors": "IndexBusyError IndexDamagedError IndexMissingError IndexReplacedError "
-    "RetrievalError StorageError",
+    "indexes.errors": "FullTextError IndexBusyError IndexChangedError IndexDamagedError "
+    "IndexMissingError IndexReplacedError IndexWarning RetrievalError StorageError",
     "retrieval.api": "FuseReport Photos delete_index find_index fuse index open remove",
     "retrieval.demo": "copy_demo_photos run_demo",
     "retrieval.encoders.engine": "Compute",
@@ -76,14 +79,17 @@ __all__ = [
     "Compute",
     "DataSetError",
     "Explanation",
+    "FullTextError",
     "FuseReport",
     "FusionTrainOptions",
     "GallerySection",
     "Hit",
     "IndexBusyError",
+    "IndexChangedError",
     "IndexDamagedError",
     "IndexMissingError",
     "IndexReplacedError",
+    "IndexWarning",
     "ModelError",
     "Options",
     "PhotoError",

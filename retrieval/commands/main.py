@@ -5,6 +5,7 @@ Exit codes: 1 for an error, 2 for wrong usage, 130 if it was interrupted.
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,7 @@ def run(app: Callable[[], object]) -> None:
     # typer uses pydantic, which would look for plugins in every installed package.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     hide_image_warnings()
+    warnings.showwarning = _show_warning(warnings.showwarning)
     try:
         app()
     except OSError as error:
@@ -73,6 +75,20 @@ def run(app: Callable[[], object]) -> None:
             f"Internal error ({type(error).__name__}: {error}). Nothing that was committed is "
             "lost. Set RETRIEVAL_DEBUG=1 to see where it happened, and please report it."
         )
+
+
+def _show_warning(show: Callable[..., None]) -> Callable[..., None]:
+    """A way to show warnings: those about an index as one sentence, others as `show` does."""
+
+    def show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        from retrieval import IndexWarning
+
+        if issubclass(category, IndexWarning):
+            print_message(str(message))
+        else:
+            show(message, category, *place)
+
+    return show_warning
 
 
 def _fail(sentence: str) -> None:

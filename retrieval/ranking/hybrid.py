@@ -11,7 +11,7 @@ import numpy as np
 
 from indexes.arrays import Floats
 from indexes.biases import Biases
-from indexes.errors import FullTextError
+from indexes.errors import FullTextError, IndexWarning
 from indexes.index import Index
 from indexes.photos import Filter
 from retrieval.errors import QueryError
@@ -50,7 +50,7 @@ def lexical_hits(index: Index, query: Query, chosen: Filter, required: bool) -> 
     except FullTextError as error:
         if required:
             raise
-        warnings.warn(str(error), RuntimeWarning, stacklevel=2)  # the vectors answer alone
+        warnings.warn(str(error), IndexWarning, stacklevel=2)  # the vectors answer alone
         return LexicalHits({}, lexical.LEXICAL_WEIGHT)
 
 
