@@ -69,14 +69,15 @@ class Catalogue:
         format has no captions, or no embeddings of them.
         """
         catalogue = cls(Database.open(folder, writable))
-        if writable:
-            try:
+        try:
+            catalogue._check_columns()
+            if writable:
                 catalogue._check_ids()
                 if catalogue.database.format < FORMAT_VERSION:
                     catalogue._migrate()
-            except BaseException:
-                catalogue.close()
-                raise
+        except BaseException:
+            catalogue.close()
+            raise
         return catalogue
 
     def close(self) -> None:
@@ -121,6 +122,16 @@ class Catalogue:
                 self.full_text.create_table()
             self.embeddings.create_caption_tables()
             self.database.stamp()
+
+    @guarded
+    def _check_columns(self) -> None:
+        """Raise RowError if a column is computed: reading it could take any time and memory."""
+        row = self.database.conn.execute(
+            "SELECT s.name, x.name FROM sqlite_schema s, pragma_table_xinfo(s.name) x "
+            "WHERE s.type = 'table' AND s.sql NOT LIKE 'CREATE VIRTUAL%' AND x.hidden > 1 LIMIT 1"
+        ).fetchone()
+        if row:
+            raise RowError(f"{row[0]}.{row[1]}: it is computed, which no column of an index is")
 
     @guarded
     def _check_ids(self) -> None:

@@ -61,8 +61,9 @@ class Snapshot:
         """Those of the ids that belong to photos, in the same order."""
         wanted = np.array(ids, np.int64)
         known = np.zeros(len(wanted), np.bool_)
-        for part in self.parts:
-            known |= np.isin(wanted, part.ids)
+        for part in filter(len, self.parts):
+            places = np.searchsorted(part.ids, wanted).clip(max=len(part) - 1)
+            known |= part.ids[places] == wanted
         return [i for i, is_known in zip(ids, known.tolist(), strict=True) if is_known]
 
     def parts_for_search(self) -> list[vectors.Part]:

@@ -73,6 +73,8 @@ CRAFTED = {
     "no table of photos": "DROP TABLE photos",
     "no table of files": "DROP TABLE files",
     "no table of captions": "DROP TABLE captions",
+    "a column that is computed": "ALTER TABLE files DROP COLUMN reason;"
+    "ALTER TABLE files ADD COLUMN reason AS (hex(zeroblob(400000000)))",
     "files without their time": "ALTER TABLE files DROP COLUMN mtime_ns",
 }
 
