@@ -50,7 +50,7 @@ def explained(folder: Path) -> Iterator[None]:
 
 
 def _explain(error: sqlite3.Error, folder: Path) -> RetrievalError:
-    text = str(error)
+    text = "" if isinstance(error, RowError) else str(error)  # a RowError may quote any text
     if "full" in text:
         return StorageError(
             f"The disk is full: the index {folder} could not take more. What was committed before "

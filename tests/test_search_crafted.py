@@ -98,6 +98,12 @@ def test_nonsense_is_damage_with_its_place(run: Run, photos: Path, statement: st
         assert "nan" not in result.out.lower() and "inf " not in result.out
 
 
+def test_what_a_message_quotes_does_not_change_its_meaning(run: Run, photos: Path) -> None:
+    change(photos, "UPDATE files SET path = '../locked/full/readonly.png' WHERE id = 4")
+    result = run("search", "a cat", "-k", 50, cwd=photos)
+    assert "is damaged (files.path: '../locked/full/readonly.png' leaves" in result.messages
+
+
 def test_the_message_names_table_row_column_and_value(run: Run, photos: Path) -> None:
     change(photos, "UPDATE photos SET width = 'wide' WHERE id = 5")
     result = run("search", "a cat", "-k", 50, cwd=photos)
