@@ -14,21 +14,29 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Give a temporary path in the same folder to write to; it replaces `path` at the end.
 
     The content reaches the disk before the name does. If the block raises, or the process is
-    killed, `path` stays as it was; a block that raises leaves no temporary file. Raises OSError.
+    killed, `path` stays as it was; a block that raises leaves no temporary file. A link at either
+    name is replaced, never written through. Raises OSError.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
     try:
+        temporary.open("xb").close()
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        replace_synced(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Write the new name to disk, where folders can be synced (not on Windows)."""
+def replace_synced(source: Path, target: Path) -> None:
+    """Rename a finished file; its content reaches the disk first, its name before this returns."""
+    with source.open("rb+") as file:
+        os.fsync(file.fileno())
+    source.replace(target)
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Write the names in a folder to disk, where that can be done (not on Windows)."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

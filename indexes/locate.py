@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from indexes.database import FILENAME
+from indexes.regular_files import is_regular
 
 FOLDER_NAME = ".retrieval"
 
 
 def is_index(folder: Path) -> bool:
-    """Whether `folder` holds an index (which may be damaged)."""
-    return (folder / FILENAME).is_file()
+    """Whether `folder` holds an index (which may be damaged); a link to a catalogue is none."""
+    return is_regular(folder / FILENAME)
 
 
 def index_at(folder: Path) -> Path | None:

@@ -38,7 +38,7 @@ class Snapshot:
         self.parts = self._load()
 
     def _load(self) -> list[vectors.Part]:
-        stored = vectors.load(self._file, self._dim)
+        stored = vectors.load(self._file, self._dim, self._catalogue.database.size_bytes())
         last = int(stored.ids.max()) if stored is not None and len(stored) else 0
         newer = vectors.Part(*self._catalogue.embeddings.all_searchable(self._dim, after=last))
         if stored is not None:
@@ -73,7 +73,7 @@ class Snapshot:
 
     def _load_biases(self, name: str, compute: Callable[[Floats], Floats]) -> Biases:
         path = self._folder / f"bias-{name}-{self._catalogue.generation()}.bin"
-        stored = biases.load(path)
+        stored = biases.load(path, self._catalogue.database.size_bytes())
         last = int(stored.ids[-1]) if len(stored.ids) else 0
         if not all(stored.cover(part.ids, upto=last) for part in self.parts):
             stored, last = NO_BIASES, 0  # a file of another index, whatever its name says
