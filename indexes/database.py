@@ -216,7 +216,8 @@ class Database:
     @property
     def format(self) -> int:
         """The number of the file's format; at most FORMAT_VERSION once it is open."""
-        return int(self.conn.execute("PRAGMA user_version").fetchone()[0])
+        with explained(self.folder):
+            return int(self.conn.execute("PRAGMA user_version").fetchone()[0])
 
     def stamp(self) -> None:
         """Mark the file as a catalogue of the present format."""

@@ -1,16 +1,16 @@
 """Where an index is: in a folder of its own, or in `.retrieval` of a folder or of one above it."""
 
+import os
 from pathlib import Path
 
 from indexes.database import FILENAME
-from indexes.regular_files import is_regular
 
 FOLDER_NAME = ".retrieval"
 
 
 def is_index(folder: Path) -> bool:
-    """Whether `folder` holds an index (which may be damaged); a link to a catalogue is none."""
-    return is_regular(folder / FILENAME)
+    """Whether `folder` holds an index, which may be damaged, or one that is not to be trusted."""
+    return os.path.lexists(folder / FILENAME)
 
 
 def index_at(folder: Path) -> Path | None:
