@@ -1,4 +1,4 @@
-"""A new index that replaces an old one when it is complete, and deleting an index.
+"""A new index that replaces an old one when it is complete.
 
 Until then the old index stays as it was and can be searched.
 """
@@ -8,11 +8,10 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from indexes.catalogue import IndexModel
-from indexes.database import SQLITE_FILES, Database
-from indexes.errors import IndexMissingError, StorageError
+from indexes.database import Database
+from indexes.errors import IndexDamagedError, StorageError
 from indexes.index import STAGING, Index
-from indexes.locate import is_index
-from indexes.lock import HOLDER, LOCK, lock
+from indexes.lock import HOLDER
 from indexes.regular_files import delete_file, delete_tree
 from indexes.snapshot import CACHE_FILES
 
@@ -33,24 +32,36 @@ def staged_rebuild(folder: Path, model: IndexModel) -> Iterator[Index]:
     one catalogue with the log of the other.
     """
     staging = folder / REBUILD
-    delete_tree(staging)
+    delete_litter(folder)
     try:
         with Index.create(staging, model) as new:
             yield new
             new.prepare_move(folder)
             new.catalogue.database.checkpoint()
         with closing(Database.open_main_file(staging)) as successor:
-            successor.check_integrity()
+            _check(successor)
             with closing(Database.open(folder, writable=True)) as old:
                 successor.copy_to(old)
         for pattern in CACHE_FILES:
             for path in staging.glob(pattern):
-                path.replace(folder / path.name)
+                with suppress(OSError):  # the next search computes it
+                    path.replace(folder / path.name)
     except StorageError as error:
         raise StorageError(f"{error} The index {folder} is as it was before.") from error
     finally:
         with suppress(OSError):  # the next run deletes what is left
             delete_tree(staging)
+
+
+def _check(successor: Database) -> None:
+    """Raise StorageError unless the new catalogue is whole."""
+    try:
+        successor.check_integrity()
+    except IndexDamagedError as error:
+        raise StorageError(
+            f"The new index could not be read back ({error.__cause__}): check the disk and the "
+            "memory, then run the same command again."
+        ) from error
 
 
 def delete_litter(folder: Path) -> None:
@@ -63,26 +74,3 @@ def delete_litter(folder: Path) -> None:
             delete_tree(folder / name)
     for path in folder.glob(f"{HOLDER}.*.tmp"):
         delete_file(path)
-
-
-def delete(folder: Path) -> None:
-    """Delete the index in `folder`: only files that belong to an index, never photos.
-
-    Raises IndexMissingError or IndexBusyError.
-    """
-    if not is_index(folder):
-        raise IndexMissingError(f"There is no index in {folder}.")
-    with lock(folder):
-        # The catalogue first: without its log it would be an older state of the index. A log that
-        # a killed process leaves is deleted by whoever creates the next index here.
-        for name in SQLITE_FILES:
-            delete_file(folder / name)
-        for pattern in CACHE_FILES:
-            for path in folder.glob(f"{pattern}*"):
-                delete_file(path)
-        delete_litter(folder)
-    delete_file(folder / LOCK)
-    try:
-        folder.rmdir()
-    except OSError:
-        pass  # it holds other files, too

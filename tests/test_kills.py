@@ -13,6 +13,7 @@ import pytest
 
 import retrieval
 from indexes.arrays import Floats
+from indexes.database import Database
 from indexes.index import Index
 from tests import tiny_models
 from tests.killed import GONE, change
@@ -166,6 +167,24 @@ def test_a_reader_of_an_old_state_and_a_killed_rebuild_lose_nothing(
     reader.close()
     retrieval.index(folder, options=retrieval.Options(rebuild=True))
     assert len(contents(folder).found) == 20
+
+
+def test_a_new_index_that_cannot_be_read_back_replaces_nothing(photos: Path, monkeypatch) -> None:
+    """Pages that the disk lost; the check happens before the old index is touched."""
+    real = Database.open_main_file
+
+    def lose_a_page(folder: Path) -> Database:
+        data = bytearray((folder / "catalogue.db").read_bytes())
+        data[-8192:] = bytes(8192)
+        (folder / "catalogue.db").write_bytes(data)
+        return real(folder)
+
+    before = contents(photos)
+    monkeypatch.setattr(Database, "open_main_file", lose_a_page)
+    with pytest.raises(retrieval.StorageError, match=r"read back.*is as it was before"):
+        retrieval.index(photos, options=retrieval.Options(rebuild=True))
+    assert contents(photos).same(before)
+    assert not (photos / ".retrieval" / "rebuild.tmp").exists()
 
 
 def test_litter_of_a_killed_rebuild_goes_at_the_next_run(photos: Path) -> None:
