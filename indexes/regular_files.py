@@ -7,7 +7,6 @@ our names is not read, written or waited for. What a file holds is for its reade
 import os
 import shutil
 import stat
-from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -68,8 +67,8 @@ def delete_tree(path: Path) -> None:
 
 def delete_file(path: Path) -> None:
     """Delete a file, or a link in its place, if it is there; a folder of that name stays."""
-    with suppress(FileNotFoundError, IsADirectoryError, PermissionError):
-        path.unlink()
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
 
 
 def check_own_files(folder: Path, names: tuple[str, ...]) -> None:
