@@ -245,12 +245,13 @@ class Database:
             if busy:
                 raise sqlite3.OperationalError("database is locked by a reader")
 
-    def check_integrity(self) -> None:
-        """Read every page and compare tables with their indexes; raises IndexDamagedError."""
-        with explained(self.folder):
+    def damage(self) -> str | None:
+        """The first thing that SQLite's check of every page and index finds wrong; None if none."""
+        try:
             (found,) = self.conn.execute("PRAGMA integrity_check(1)").fetchone()
-            if found != "ok":
-                raise sqlite3.DatabaseError(f"its integrity check found: {found.splitlines()[-1]}")
+        except sqlite3.DatabaseError as error:
+            return str(error)
+        return None if found == "ok" else str(found).splitlines()[-1]
 
     def copy_to(self, target: "Database") -> None:
         """Replace the content of another catalogue by that of this one, in one transaction.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from indexes.catalogue import IndexModel
 from indexes.database import Database
-from indexes.errors import IndexDamagedError, StorageError
+from indexes.errors import StorageError
 from indexes.index import STAGING, Index
 from indexes.lock import HOLDER
 from indexes.regular_files import delete_file, delete_tree
@@ -39,7 +39,12 @@ def staged_rebuild(folder: Path, model: IndexModel) -> Iterator[Index]:
             new.prepare_move(folder)
             new.catalogue.database.checkpoint()
         with closing(Database.open_main_file(staging)) as successor:
-            _check(successor)
+            damage = successor.damage()
+            if damage is not None:
+                raise StorageError(
+                    f"The new index could not be read back ({damage}): check the disk and the "
+                    "memory, then run the same command again."
+                )
             with closing(Database.open(folder, writable=True)) as old:
                 successor.copy_to(old)
         for pattern in CACHE_FILES:
@@ -51,17 +56,6 @@ def staged_rebuild(folder: Path, model: IndexModel) -> Iterator[Index]:
     finally:
         with suppress(OSError):  # the next run deletes what is left
             delete_tree(staging)
-
-
-def _check(successor: Database) -> None:
-    """Raise StorageError unless the new catalogue is whole."""
-    try:
-        successor.check_integrity()
-    except IndexDamagedError as error:
-        raise StorageError(
-            f"The new index could not be read back ({error.__cause__}): check the disk and the "
-            "memory, then run the same command again."
-        ) from error
 
 
 def delete_litter(folder: Path) -> None:
