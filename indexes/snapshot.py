@@ -14,6 +14,7 @@ from indexes.arrays import Floats
 from indexes.biases import NO_BIASES, Biases
 from indexes.catalogue import Catalogue
 from indexes.errors import StorageError
+from indexes.regular_files import delete_file
 
 CACHE_FILES = ("vectors-*.faiss", "bias-*.bin")  # with the generation at the end of the name
 # A file may lack this many newer photos before it is written again: rewriting all for a few costs
@@ -117,4 +118,4 @@ def delete_old_caches(folder: Path, catalogue: Catalogue) -> None:
     for pattern in CACHE_FILES:
         for path in folder.glob(f"{pattern}*"):
             if not path.stem.endswith(f"-{generation}"):
-                path.unlink(missing_ok=True)
+                delete_file(path)

@@ -454,11 +454,12 @@ def test_a_linked_index_is_used_only_by_its_own_name(photos: Path, tmp_path: Pat
         assert len(opened.search("anything", k=50)) == 20
 
 
-def test_deleting_an_index_never_follows_links(photos: Path, tmp_path: Path) -> None:
+def test_deleting_files_of_an_index_never_follows_links(photos: Path, tmp_path: Path) -> None:
     target = tmp_path / "precious"
     target.write_text("precious")
     (photos / ".retrieval" / "vectors-1.faiss").symlink_to(target)
     (photos / ".retrieval" / "bias-folder.bin").mkdir()
+    retrieval.index(photos)
     retrieval.delete_index(photos)
     assert target.read_text() == "precious"
     assert not (photos / CATALOGUE).exists()
