@@ -14,18 +14,25 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Give a temporary path in the same folder to write to; it replaces `path` at the end.
 
     The content reaches the disk before the name does. If the block raises, or the process is
-    killed, `path` stays as it was; a block that raises leaves no temporary file. Raises OSError,
-    and only if `path` was not replaced.
+    killed, `path` stays as it was; a block that raises leaves no temporary file. A link at either
+    name is replaced, never written through. Raises OSError, and only if `path` was not replaced.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
     try:
+        temporary.open("xb").close()
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        replace_synced(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def replace_synced(source: Path, target: Path) -> None:
+    """Rename a finished file; its content reaches the disk first, its name before this returns."""
+    with source.open("rb+") as file:
+        os.fsync(file.fileno())
+    source.replace(target)
+    _sync_folder(target.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from indexes.arrays import Floats, Ints
 from indexes.atomic_write import atomic_write
+from indexes.regular_files import read_regular
 
 _FIRST_COUNT = 512  # nearest photos that a bias is applied to at first
 _ROW = np.dtype([("id", "<i8"), ("bias", "<f4")])
@@ -74,10 +75,10 @@ def search_with_bias(
         count *= 4
 
 
-def load(path: Path) -> Biases:
-    """The biases in a file; NO_BIASES if it is missing or damaged."""
+def load(path: Path, most_bytes: int) -> Biases:
+    """The biases in a file; NO_BIASES if it is missing, damaged or larger than `most_bytes`."""
     try:
-        data = path.read_bytes()
+        data = read_regular(path, most_bytes)
     except OSError:
         return NO_BIASES
     if len(data) % _ROW.itemsize:

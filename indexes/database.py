@@ -8,11 +8,12 @@ import functools
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 from urllib.parse import quote
 
+from indexes.atomic_write import replace_synced
 from indexes.errors import (
     IndexBusyError,
     IndexChangedError,
@@ -21,6 +22,7 @@ from indexes.errors import (
     RetrievalError,
     StorageError,
 )
+from indexes.regular_files import check_own_files, delete_file, is_regular
 from indexes.rows import RowError
 from indexes.unreadable import explain_unreadable
 
@@ -35,7 +37,11 @@ FULL_TEXT = (
     "CREATE VIRTUAL TABLE words USING "
     "fts5(captions, names, tokenize='porter unicode61 remove_diacritics 2')"
 )
+# What SQLite writes beside the catalogue.
+_LOG, _SHARED_MEMORY, _JOURNAL = (f"{FILENAME}{suffix}" for suffix in ("-wal", "-shm", "-journal"))
+SQLITE_FILES = (FILENAME, _LOG, _SHARED_MEMORY, _JOURNAL)
 APPLICATION_ID = 0x52455456  # "RETV": marks the file as a catalogue
+_VFS_WITHOUT_LOCKS = "win32-none" if os.name == "nt" else "unix-none"
 _BUSY_SECONDS = 30.0
 _SQL_VARIABLES = 30_000  # SQLite allows 32,766 in one statement
 
@@ -112,6 +118,17 @@ class Database:
         self.file = file
         self._writable = writable
 
+    def close(self) -> None:
+        self.conn.close()
+
+    def size_bytes(self) -> int:
+        """The size of the catalogue with its log; no cache file of its photos is larger."""
+        total = 0
+        for name in (_LOG, FILENAME):  # a checkpoint moves pages from the first to the second
+            with suppress(OSError):
+                total += (self.folder / name).lstat().st_size
+        return total
+
     @functools.cached_property
     def db(self) -> "sqlite_utils.Database":
         """The same connection, for writing: importing sqlite-utils would slow down a search."""
@@ -137,7 +154,8 @@ class Database:
 
         Raises IndexMissingError, IndexDamagedError, IndexBusyError or StorageError.
         """
-        if not (folder / FILENAME).is_file():
+        check_own_files(folder, SQLITE_FILES)
+        if not is_regular(folder / FILENAME):
             raise IndexMissingError(
                 f"There is no index in {folder}. Make one with `retrieval index FOLDER`."
             )
@@ -155,15 +173,31 @@ class Database:
                 if writable or os.access(folder, os.W_OK):
                     raise
             # A read-only disk has no room for the shared memory file of the write-ahead log.
+            if (folder / _LOG).exists():
+                return cls._connect(
+                    folder, writable, f"mode=ro&vfs={_VFS_WITHOUT_LOCKS}", exclusive=True
+                )
             return cls._connect(folder, writable, "mode=ro&immutable=1")
 
     @classmethod
-    def _connect(cls, folder: Path, writable: bool, options: str) -> Self:
+    def open_main_file(cls, folder: Path) -> Self:
+        """Open the main file alone, read-only, as if there were no log: no other process may write.
+
+        Raises as `open` does.
+        """
+        with explained(folder):
+            return cls._connect(folder, False, "mode=ro&immutable=1")
+
+    @classmethod
+    def _connect(cls, folder: Path, writable: bool, options: str, exclusive: bool = False) -> Self:
+        """exclusive: keep the index of the log in memory, which takes no second file."""
         url = f"file:{quote(os.fsencode(folder / FILENAME))}?{options}"
         file = _file_identity(folder)  # before it is opened: what replaces it later is noticed
         connection = sqlite3.connect(url, uri=True, timeout=_BUSY_SECONDS, check_same_thread=False)
         try:
             database = cls(folder, connection, writable, file)
+            if exclusive:
+                connection.execute("PRAGMA locking_mode=EXCLUSIVE")
             database._pragmas()
             database._check_format()
         except BaseException:
@@ -211,7 +245,8 @@ class Database:
     @property
     def format(self) -> int:
         """The number of the file's format; at most FORMAT_VERSION once it is open."""
-        return int(self.conn.execute("PRAGMA user_version").fetchone()[0])
+        with explained(self.folder):
+            return int(self.conn.execute("PRAGMA user_version").fetchone()[0])
 
     def stamp(self) -> None:
         """Mark the file as a catalogue of the present format."""
@@ -229,9 +264,33 @@ class Database:
         return row is not None
 
     def checkpoint(self) -> None:
-        """Move all that was committed from the write-ahead log into the main file."""
+        """Move all that was committed from the write-ahead log into the main file, on disk.
+
+        Raises IndexBusyError if a reader still needs the log: the main file alone is not whole
+        then.
+        """
         with explained(self.folder):
-            self.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            busy, _, _ = self.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if busy:
+                raise sqlite3.OperationalError("database is locked by a reader")
+
+    def damage(self) -> str | None:
+        """The first thing that SQLite's check of every page and index finds wrong; None if none."""
+        try:
+            (found,) = self.conn.execute("PRAGMA integrity_check(1)").fetchone()
+        except sqlite3.DatabaseError as error:
+            return str(error)
+        return None if found == "ok" else str(found).splitlines()[-1]
+
+    def copy_to(self, target: "Database") -> None:
+        """Replace the content of another catalogue by that of this one, in one transaction.
+
+        Readers of the target see the old content until the end, and it stays if the process is
+        killed or the disk is full. The new content is on disk when this returns.
+        """
+        with explained(target.folder):
+            target.conn.execute("PRAGMA synchronous=FULL")
+            self.conn.backup(target.conn)
 
     def begin_read(self) -> None:
         """Start to read one version of the catalogue: what others commit later is not seen."""
@@ -268,11 +327,11 @@ def _file_identity(folder: Path) -> tuple[int, int]:
     return (state.st_dev, state.st_ino)
 
 
-def move_catalogue(source: Path, folder: Path) -> None:
-    """Move a closed catalogue from one folder to another, in place of the one there.
+def place_catalogue(source: Path, folder: Path) -> None:
+    """Move a closed catalogue, whose log is empty, into a folder that has none.
 
-    The log of the old catalogue goes first: SQLite would replay it into the new one.
+    A log that was left there goes first: SQLite would replay it into the new catalogue.
     """
-    for suffix in ("-wal", "-shm"):
-        (folder / f"{FILENAME}{suffix}").unlink(missing_ok=True)
-    (source / FILENAME).replace(folder / FILENAME)
+    for name in (_LOG, _SHARED_MEMORY, _JOURNAL):
+        delete_file(folder / name)
+    replace_synced(source / FILENAME, folder / FILENAME)

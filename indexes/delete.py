@@ -3,16 +3,15 @@
 Photos in or around its folder are never touched. Forgetting some of its photos is the catalogue's.
 """
 
-import shutil
 from pathlib import Path
 
-from indexes.database import FILENAME
+from indexes.database import SQLITE_FILES
 from indexes.errors import IndexMissingError
-from indexes.index import STAGING
 from indexes.locate import is_index
 from indexes.lock import LOCK, lock
+from indexes.regular_files import delete_file
 from indexes.snapshot import CACHE_FILES
-from indexes.staged_rebuild import REBUILD
+from indexes.staged_rebuild import delete_litter
 
 
 def delete(folder: Path) -> None:
@@ -23,13 +22,15 @@ def delete(folder: Path) -> None:
     if not is_index(folder):
         raise IndexMissingError(f"There is no index in {folder}.")
     with lock(folder):
-        # The log before the catalogue: SQLite would replay it into a later one.
-        for pattern in (f"{FILENAME}-*", FILENAME, *(f"{p}*" for p in CACHE_FILES)):
-            for path in folder.glob(pattern):
-                path.unlink()
-        for name in (STAGING, REBUILD):
-            shutil.rmtree(folder / name, ignore_errors=True)
-    (folder / LOCK).unlink(missing_ok=True)
+        # The catalogue first: without its log it would be an older state of the index. A log that
+        # a killed process leaves is deleted by whoever creates the next index here.
+        for name in SQLITE_FILES:
+            delete_file(folder / name)
+        for pattern in CACHE_FILES:
+            for path in folder.glob(f"{pattern}*"):
+                delete_file(path)
+        delete_litter(folder)
+    delete_file(folder / LOCK)
     try:
         folder.rmdir()
     except OSError:

@@ -6,7 +6,6 @@ search while one writes.
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -17,9 +16,10 @@ from indexes import vectors
 from indexes.arrays import Floats, Ints
 from indexes.biases import Biases, search_with_bias
 from indexes.catalogue import Catalogue, IndexModel
-from indexes.database import FILENAME, move_catalogue
+from indexes.database import FILENAME, place_catalogue
 from indexes.errors import StorageError
 from indexes.photos import Filter
+from indexes.regular_files import delete_tree
 from indexes.snapshot import CACHE_FILES, Snapshot, delete_old_caches, write_vectors
 from indexes.snapshots import Snapshots
 
@@ -80,14 +80,15 @@ class Index:
         """
         staging = folder / STAGING
         try:
-            shutil.rmtree(staging, ignore_errors=True)  # left by a process that was killed
+            delete_tree(staging)  # left by a process that was killed
             staging.mkdir(parents=True)
             try:
                 with Catalogue.create(staging, model) as catalogue:
                     catalogue.database.checkpoint()  # only the main file is moved
-                move_catalogue(staging, folder)
+                place_catalogue(staging, folder)
             finally:
-                shutil.rmtree(staging, ignore_errors=True)
+                with suppress(OSError):  # the next run deletes what is left
+                    delete_tree(staging)
         except OSError as error:
             raise StorageError(
                 f"The index folder {folder} cannot be created ({error.strerror}). Choose a place "
@@ -322,5 +323,5 @@ class Index:
         for pattern in (f"{FILENAME}*", *CACHE_FILES):
             for path in self.folder.glob(pattern):
                 with suppress(FileNotFoundError):  # another process may be renaming it
-                    total += path.stat().st_size
+                    total += path.lstat().st_size
         return total

@@ -1,5 +1,6 @@
 """Where an index is: in a folder of its own, or in `.retrieval` of a folder or of one above it."""
 
+import os
 from pathlib import Path
 
 from indexes.database import FILENAME
@@ -8,8 +9,8 @@ FOLDER_NAME = ".retrieval"
 
 
 def is_index(folder: Path) -> bool:
-    """Whether `folder` holds an index (which may be damaged)."""
-    return (folder / FILENAME).is_file()
+    """Whether `folder` holds an index, which may be damaged, or one that is not to be trusted."""
+    return os.path.lexists(folder / FILENAME)
 
 
 def index_at(folder: Path) -> Path | None:

@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from indexes.atomic_write import atomic_write
 from indexes.errors import IndexBusyError, StorageError
+from indexes.regular_files import check_own_files, delete_file, read_regular
 
 LOCK, HOLDER = "lock", "holder.json"
+_MOST_HOLDER_BYTES = 1000
 
 
 @contextmanager
@@ -23,6 +26,7 @@ def lock(folder: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
+    check_own_files(folder, (LOCK, HOLDER))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file_lock = FileLock(folder / LOCK)
@@ -41,21 +45,23 @@ def lock(folder: Path) -> Iterator[None]:
         _write_holder(folder)
         yield
     finally:
-        (folder / HOLDER).unlink(missing_ok=True)
+        delete_file(folder / HOLDER)
         file_lock.release()
 
 
 def _write_holder(folder: Path) -> None:
     holder = {"pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     try:
-        (folder / HOLDER).write_text(json.dumps(holder))
+        with atomic_write(folder / HOLDER) as temporary:
+            temporary.write_text(json.dumps(holder))
     except OSError:
         pass  # it only makes the message of a second process more helpful
 
 
 def _holder(folder: Path) -> str:
     try:
-        holder = json.loads((folder / HOLDER).read_text())
-        return f" (process {int(holder['pid'])}, since {str(holder['since'])[:19]})"
-    except (OSError, ValueError, KeyError, TypeError):
+        holder = json.loads(read_regular(folder / HOLDER, _MOST_HOLDER_BYTES))
+        since = str(holder["since"])[:19]
+        return f" (process {int(holder['pid'])}, since {since})" if since.isprintable() else ""
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return ""

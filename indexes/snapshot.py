@@ -17,6 +17,7 @@ from indexes.arrays import Floats
 from indexes.biases import NO_BIASES, Biases
 from indexes.catalogue import Catalogue
 from indexes.errors import StorageError
+from indexes.regular_files import delete_file
 
 CACHE_FILES = ("vectors-*.faiss", "bias-*.bin")  # with the generation at the end of the name
 # A file may lack this many newer photos before it is written again: rewriting all for a few costs
@@ -42,7 +43,7 @@ class Snapshot:
 
     def _load(self) -> list[vectors.Part]:
         newest = self._catalogue.embeddings.last_id()
-        stored = vectors.load(self._file, self._dim)
+        stored = vectors.load(self._file, self._dim, self._catalogue.database.size_bytes())
         if stored is not None:
             stored = _up_to(stored, newest)
         last = int(stored.ids[-1]) if stored is not None and len(stored) else 0
@@ -88,7 +89,9 @@ class Snapshot:
 
     def _load_biases(self, name: str, compute: Callable[[Floats], Floats]) -> Biases:
         path = self._folder / f"bias-{name}-{self._catalogue.generation()}.bin"
-        stored = biases.load(path).up_to(self._catalogue.embeddings.last_id())
+        stored = biases.load(path, self._catalogue.database.size_bytes()).up_to(
+            self._catalogue.embeddings.last_id()
+        )
         last = int(stored.ids[-1]) if len(stored.ids) else 0
         if not all(stored.cover(part.ids, upto=last) for part in self.parts):
             stored, last = NO_BIASES, 0  # a file of another index, whatever its name says
@@ -140,4 +143,4 @@ def delete_old_caches(folder: Path, catalogue: Catalogue) -> None:
     for pattern in CACHE_FILES:
         for path in folder.glob(f"{pattern}*"):
             if not path.stem.endswith(f"-{generation}"):
-                path.unlink(missing_ok=True)
+                delete_file(path)

@@ -14,18 +14,21 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from indexes.arrays import Floats, Ints
 from indexes.atomic_write import atomic_write
 from indexes.lazy_imports import load_faiss
+from indexes.regular_files import open_regular
 
 # An IndexIDMap over an IndexFlatIP, as FAISS writes it: "IxMp", a 33-byte header, "IxFI", the same
 # header, the count of floats, the floats, the count of ids, the ids.
 _HEADER = struct.Struct("<4siqqqBi")
 _OVERHEAD = 2 * _HEADER.size + 16
 _BLOCK_ROWS = 4096
+_BLOCK_IDS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -105,30 +108,46 @@ def save(part: Part, path: Path) -> None:
         faiss.write_index(index, str(temporary))
 
 
-def load(path: Path, dim: int) -> Part | None:
+def load(path: Path, dim: int, most_bytes: int | None = None) -> Part | None:
     """Memory-map the rows in `path`; None if there is no usable file.
 
-    The file is checked against the exact layout of the only kind of index that `save` writes.
+    The file is checked against the exact layout of the only kind of index that `save` writes; its
+    ids have to ascend. A file of more than `most_bytes` is not used.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             outer = file.read(_HEADER.size)
             inner = file.read(_HEADER.size)
             floats = file.read(8)
             size = os.fstat(file.fileno()).st_size
             count = _layout_count(outer, inner, floats, size, dim)
-            if count is None:
+            if count is None or (most_bytes is not None and size > most_bytes):
                 return None
             file.seek(size - 8 * count - 8)
             if struct.unpack("<Q", file.read(8))[0] != count:
                 return None
-            ids = np.frombuffer(file.read(8 * count), "<i8")
+            ids = _read_ids(file, count)
+            if ids is None:
+                return None
             if count == 0:
                 return Part(ids, np.empty((0, dim), np.float32))
             rows = np.memmap(file, "<f4", "r", 2 * _HEADER.size + 8, (count, dim))
     except (OSError, ValueError):
         return None
-    return Part(ids, rows) if len(ids) == count else None
+    return Part(ids, rows)
+
+
+def _read_ids(file: BinaryIO, count: int) -> Ints | None:
+    """The ids, int64 [count]; None at the first that does not ascend: a hole is read no further."""
+    blocks, last = [np.empty(0, np.int64)], 0
+    for start in range(0, count, _BLOCK_IDS):
+        block = np.frombuffer(file.read(8 * min(_BLOCK_IDS, count - start)), "<i8")
+        if not (np.diff(block, prepend=last) > 0).all():
+            return None
+        blocks.append(block)
+        last = int(block[-1])
+    ids = np.concatenate(blocks)
+    return ids if len(ids) == count else None
 
 
 def _is_utf8(path: Path) -> bool:

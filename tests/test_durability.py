@@ -10,6 +10,8 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -225,27 +227,143 @@ def test_a_full_disk_gets_one_sentence_and_keeps_the_rest(
     assert len(present(few)) == 44
 
 
-def test_a_really_full_disk(run: Run, few: Path, tmp_path: Path) -> None:
-    """A file system of 200 KiB, where one may be mounted."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MiB in memory, where one may be mounted."""
+    place = tmp_path / "disk"
+    place.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)], capture_output=True
     )
     if mounted.returncode:
         pytest.skip("no right to mount a file system here")
     try:
-        (disk / "filler").write_bytes(bytes(150_000))
-        result = run("index", few, "--index", disk / "index", "--model", "mini")
-        assert result.code == 1
-        assert "disk is full" in result.messages or "cannot be created" in result.messages
-        (disk / "filler").unlink()
-        assert run("index", few, "--index", disk / "index", "--model", "mini").code == 0
-        assert run("search", "a cat", "--index", disk / "index", "-f", "json").names[0] == (
-            "chelsea.png"
-        )
+        yield place
     finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def leave_free(disk: Path, kib: int) -> None:
+    """Fill a file system but for `kib`."""
+    filler = disk / "filler"
+    filler.unlink(missing_ok=True)
+    filler.write_bytes(bytes(shutil.disk_usage(disk).free - kib * 1024))
+
+
+def test_a_really_full_disk(run: Run, few: Path, disk: Path) -> None:
+    leave_free(disk, 50)
+    result = run("index", few, "--index", disk / "index", "--model", "mini")
+    assert result.code == 1
+    assert "disk is full" in result.messages or "cannot be created" in result.messages
+    (disk / "filler").unlink()
+    assert run("index", few, "--index", disk / "index", "--model", "mini").code == 0
+    assert run("search", "a cat", "--index", disk / "index", "-f", "json").names[0] == "chelsea.png"
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("step", [64, pytest.param(8, marks=pytest.mark.slow)])
+def test_a_rebuild_on_a_nearly_full_disk_replaces_all_or_nothing(
+    originals: Path, tmp_path: Path, tiny_mini: Path, disk: Path, step: int
+) -> None:
+    """Whatever is free, the index is whole: the old one with a sentence, or the new one."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for copy in range(3):
+        for path in originals.iterdir():
+            (folder / f"{copy}-{path.name}").write_bytes(path.read_bytes() + bytes([copy]))
+    place, outcomes = disk / "index", set()
+    for batch_size in (4, 32):
+        options = retrieval.Options(rebuild=True, batch_size=batch_size)
+        for kib in range(240, 720, step):
+            (disk / "filler").unlink(missing_ok=True)
+            retrieval.index(folder, index=place, model=str(tiny_mini))
+            leave_free(disk, kib)
+            try:
+                retrieval.index(folder, index=place, options=options)
+                outcomes.add("done")
+            except retrieval.StorageError as error:
+                assert "is as it was before" in str(error), (kib, error)
+                outcomes.add("full")
+            with retrieval.open(place) as opened, Index.open(place) as index:
+                connection = index.catalogue.database.conn
+                assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",), kib
+                assert len(opened.search("anything", k=100)) == 60, kib
+            assert not list(place.glob("*.tmp")), kib
+    assert outcomes == {"done", "full"}
+
+
+def fails_from(first: int | None, error: str) -> tuple[type[sqlite3.Connection], list[int]]:
+    """A connection whose statements fail from the `first` on, and a list of one: their count."""
+    count = [0]
+
+    class Failing(sqlite3.Connection):
+        def _count(self) -> None:
+            count[0] += 1
+            if first is not None and count[0] >= first:
+                raise sqlite3.OperationalError(error)
+
+        def execute(self, *arguments: object) -> sqlite3.Cursor:
+            self._count()
+            return super().execute(*arguments)
+
+        def executemany(self, *arguments: object) -> sqlite3.Cursor:
+            self._count()
+            return super().executemany(*arguments)
+
+    return Failing, count
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("points", [12, pytest.param(150, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["index", "update", "rebuild", "prune", "remove", "fuse", "search"]
+)
+def test_whichever_statement_fails_there_is_one_sentence(
+    few: Path, tiny_mini: Path, tmp_path: Path, monkeypatch, name: str, points: int
+) -> None:
+    """A full disk, an error of the disk or a busy index, from any statement of SQLite on."""
+    (few / "chelsea.txt").write_text("a cat")
+    model, options = str(tiny_mini), retrieval.Options(batch_size=2)
+    changes: dict[str, Callable[[Path], object]] = {
+        "index": lambda folder: retrieval.index(folder, model=model, options=options),
+        "update": lambda folder: retrieval.index(folder, options=options),
+        "rebuild": lambda folder: retrieval.index(folder, options=retrieval.Options(rebuild=True)),
+        "prune": lambda folder: retrieval.index(folder, options=retrieval.Options(prune=True)),
+        "remove": lambda folder: retrieval.remove([folder / "chelsea.png"], folder),
+        "fuse": lambda folder: retrieval.index(folder, options=options),
+        "search": lambda folder: retrieval.open(folder).search("a cat"),
+    }
+    if name != "index":
+        retrieval.index(few, model=model)
+    if name == "update":
+        shutil.copy(few / "coffee.png", few / "copy.png")
+    elif name == "prune":
+        (few / "coffee.png").unlink()
+    elif name == "fuse":
+        (few / "chelsea.txt").write_text("another cat")
+    connect = sqlite3.connect
+
+    def attempt(number: int, first: int | None, error: str) -> int:
+        folder = Path(shutil.copytree(few, tmp_path / f"{number}"))
+        failing, count = fails_from(first, error)
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                "indexes.database.sqlite3.connect",
+                lambda *a, **o: connect(*a, factory=failing, **o),
+            )
+            if first is None:
+                changes[name](folder)
+            else:
+                with suppress(retrieval.RetrievalError):  # an error of any other kind is a fault
+                    changes[name](folder)
+        shutil.rmtree(folder)
+        return count[0]
+
+    every = attempt(0, None, "")
+    assert every > 10
+    errors = ("database or disk is full", "disk I/O error", "database is locked")
+    for number in range(1, every + 1, max(1, every // points)):
+        attempt(number, number, errors[number % 3])
 
 
 def test_an_index_on_a_read_only_disk_can_be_searched(photos: Path, tmp_path: Path) -> None:
@@ -263,6 +381,111 @@ def test_an_index_on_a_read_only_disk_can_be_searched(photos: Path, tmp_path: Pa
             retrieval.index(photos)
     finally:
         subprocess.run(["umount", "--lazy", str(photos)], check=True)
+
+
+@pytest.mark.parametrize("name", ["catalogue.db", "catalogue.db-wal", "lock", "holder.json"])
+@pytest.mark.parametrize("kind", ["link", "dangling", "pipe", "device"])
+def test_a_link_in_the_place_of_a_file_is_refused(
+    photos: Path, tmp_path: Path, name: str, kind: str
+) -> None:
+    """An index from a stranger cannot make us write, read or wait for what it does not hold."""
+    path, target = photos / ".retrieval" / name, tmp_path / "precious"
+    put_instead(path, target, kind)
+    with pytest.raises(retrieval.RetrievalError) as raised:
+        retrieval.index(photos)
+    assert str(path) in str(raised.value) or name == "catalogue.db"
+    if name.startswith("catalogue"):
+        with pytest.raises(retrieval.RetrievalError):
+            retrieval.open(photos).search("a cat")
+    if kind == "link":
+        assert target.read_text() == "precious"
+    else:
+        assert not target.exists()
+
+
+@pytest.mark.parametrize("pattern", ["vectors-*.faiss", "bias-*.bin"])
+@pytest.mark.parametrize("kind", ["link", "dangling", "pipe", "device", "huge"])
+def test_a_link_in_the_place_of_a_cache_is_replaced(
+    run: Run, photos: Path, tmp_path: Path, pattern: str, kind: str
+) -> None:
+    before = run("search", "a cat", "-f", "json", cwd=photos).json
+    (path,) = (photos / ".retrieval").glob(pattern)
+    whole, target = path.read_bytes(), tmp_path / "precious"
+    if kind == "huge":
+        with path.open("rb+") as file:
+            file.truncate(1 << 40)
+    else:
+        put_instead(path, target, kind)
+    found = run("search", "a cat", "-f", "json", cwd=photos)
+    assert found.json == before
+    assert path.read_bytes() == whole and not path.is_symlink()
+    assert target.read_text() == "precious" if kind == "link" else not target.exists()
+
+
+def put_instead(path: Path, target: Path, kind: str) -> None:
+    """Put something else in the place of a file of an index; `target` is what a link leads to."""
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        if kind == "link":
+            target.write_text("precious")
+        path.symlink_to("/dev/zero" if kind == "device" else target)
+
+
+def test_a_linked_folder_of_staging_is_not_emptied(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").write_text("precious")
+    for name in ("new.tmp", "rebuild.tmp"):
+        (photos / ".retrieval" / name).symlink_to(tmp_path / "precious")
+    retrieval.index(photos, options=retrieval.Options(rebuild=True))
+    assert [path.name for path in (tmp_path / "precious").iterdir()] == ["file"]
+    assert len(present(photos)) == 20
+
+
+def test_a_linked_index_is_used_only_by_its_own_name(photos: Path, tmp_path: Path) -> None:
+    elsewhere = (photos / ".retrieval").rename(tmp_path / "elsewhere")
+    (photos / ".retrieval").symlink_to(elsewhere)
+    for attempt in (lambda: retrieval.index(photos), lambda: retrieval.open(photos)):
+        with pytest.raises(retrieval.StorageError, match=f"--index {elsewhere}"):
+            attempt()
+    retrieval.index(photos, index=elsewhere)
+    with retrieval.open(elsewhere) as opened:
+        assert len(opened.search("anything", k=50)) == 20
+
+
+def test_deleting_files_of_an_index_never_follows_links(photos: Path, tmp_path: Path) -> None:
+    target = tmp_path / "precious"
+    target.write_text("precious")
+    (photos / ".retrieval" / "vectors-1.faiss").symlink_to(target)
+    (photos / ".retrieval" / "bias-folder.bin").mkdir()
+    retrieval.index(photos)
+    retrieval.delete_index(photos)
+    assert target.read_text() == "precious"
+    assert not (photos / CATALOGUE).exists()
+
+
+def test_a_log_on_a_read_only_disk_is_read(photos: Path, tmp_path: Path, originals: Path) -> None:
+    """A copy of an index whose writer was killed: most photos are in the log alone."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a folder read-only needs root")
+    copy = tmp_path / "copy"
+    with sqlite3.connect(photos / CATALOGUE) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM photos").fetchone()
+        (photos / "new.png").write_bytes((originals / "horse.png").read_bytes() + b"new")
+        retrieval.index(photos)
+        shutil.copytree(photos, copy, ignore=shutil.ignore_patterns("*-shm"))
+    reader.close()
+    assert (copy / ".retrieval" / "catalogue.db-wal").stat().st_size
+    if subprocess.run(["mount", "--bind", "-o", "ro", copy, copy], capture_output=True).returncode:
+        pytest.skip("no right to mount a file system here")
+    try:
+        with retrieval.open(copy) as opened:
+            names = {hit.path.name for hit in opened.search("a cat", k=50)}
+        assert len(names) == 21 and "new.png" in names
+    finally:
+        subprocess.run(["umount", "--lazy", str(copy)], check=True)
 
 
 def test_a_folder_that_is_unmounted_keeps_its_photos(run: Run, few: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from indexes.errors import RetrievalError
 from indexes.index import Index, Root
 from indexes.locate import is_index
 from indexes.lock import lock
-from indexes.staged_rebuild import staged_rebuild
+from indexes.staged_rebuild import delete_litter, staged_rebuild
 from retrieval.encoders.base import Encoder, Log
 from retrieval.encoders.registry import load_encoder
 from retrieval.errors import QueryError
@@ -55,6 +55,7 @@ def index_folders(
             what = "is a file, not a folder" if path.exists() else "does not exist"
             raise RetrievalError(f"{path} {what}. Name the folder that your photos are in.")
     with lock(folder):
+        delete_litter(folder)
         job = _rebuild if options.rebuild and is_index(folder) else _update
         report = job(folder, folders, model, options, progress, log)
     return replace(report, seconds=time.perf_counter() - started)
