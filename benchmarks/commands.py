@@ -11,10 +11,13 @@ from typing import Annotated, Literal
 
 import typer
 
+from retrieval.commands.main import Commands, run
 from retrieval.commands.options import ImagesOption, SkipBadOption
 from retrieval.output.terminal import print_message, print_result, progress_line
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+)
 
 SplitOption = Annotated[
     str, typer.Option(metavar="S", help="A split of the data set, several joined by +, or all.")
@@ -231,8 +234,12 @@ def relevance(
 
     plots.check(plot)
     captioned = read_captioned(dataset, split, images, skip_bad, print_message)
-    found = benchmark.measure_set(captioned, model, seed, print_message, progress_line())
-    print_result(json.dumps(found, indent=2, default=vars) if as_json else benchmark.as_text(found))
+    found = benchmark.measure_set(captioned, model, seed, skip_bad, print_message, progress_line())
+    print_result(
+        json.dumps(found, indent=2, default=benchmark.as_json)
+        if as_json
+        else benchmark.as_text(found)
+    )
     if plot is not None:
         shown = {name: found[name] for name in ("all hits", "first hits")}
         benchmark.draw_diagram(plot, shown)
@@ -327,10 +334,4 @@ def startup(
 
 def alone(name: str) -> None:
     """Run one benchmark as its own program; every error is one sentence."""
-    from indexes.errors import RetrievalError
-
-    try:
-        app([name, *sys.argv[1:]], prog_name="retrieval benchmark")
-    except RetrievalError as error:
-        print_message(f"Error: {error}")
-        sys.exit(1)
+    run(lambda: app([name, *sys.argv[1:]], prog_name="retrieval benchmark"))

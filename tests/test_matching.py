@@ -162,7 +162,7 @@ def test_a_trained_matching_tells_near_misses_better_than_the_cosine() -> None:
     """Half of the dimensions say nothing of what a text means, which no cosine knows."""
     from benchmarks.matching import measure
     from retrieval.evaluation.fusion_data import CaptionedEmbeddings
-    from retrieval.training.matching import MatchingRecipe, fit_matching
+    from retrieval.training.matching import MatchingData, MatchingRecipe, fit_matching
 
     def captioned(seed: int, n: int) -> CaptionedEmbeddings:
         random = np.random.default_rng(seed)
@@ -180,19 +180,17 @@ def test_a_trained_matching_tells_near_misses_better_than_the_cosine() -> None:
     held_out, bank = captioned(1, 150), unit(2, 50, 24)
     recipe = MatchingRecipe(epochs=15, batch=200, rate=1e-2, decay=0.1)
     training = captioned(0, 600)
-    trained, recall = fit_matching("abc", Fusion(), bank, training, held_out, recipe, seed=3)
+    trained, recall = fit_matching(
+        MatchingData("abc", Fusion(), bank, training, held_out), recipe, seed=3
+    )
     assert trained.about["share"] > 0
     assert max(recall.values()) > recall[0.0] + 2
     found = measure(trained, bank, held_out, (0,))["photo_only"]
     assert found.above.low > 0.02  # 95% sure that its AUC is higher than that of the cosine
     assert found.auc["match"].value > found.auc["ranking"].value + 0.02
     assert found.gain["R@1"].value > 0
-    once, again = (
-        fit_matching("abc", Fusion(), bank, held_out, held_out, replace(recipe, epochs=2), seed=3)[
-            0
-        ]
-        for _ in range(2)
-    )
+    small = MatchingData("abc", Fusion(), bank, held_out, held_out)
+    once, again = (fit_matching(small, replace(recipe, epochs=2), seed=3)[0] for _ in range(2))
     assert once.network.left.any()
     np.testing.assert_array_equal(once.network.left, again.network.left)
 
