@@ -89,10 +89,10 @@ class _Process:
     """One process that decodes, and the connection to it."""
 
     def __init__(self) -> None:
-        from multiprocessing.connection import Connection
+        from multiprocessing import connection
 
         ours, theirs = socket.socketpair()
-        self._connection: Connection = Connection(ours.detach())
+        self._connection: Connection = connection.Connection(ours.detach())
         quiet = None if os.environ.get("RETRIEVAL_DEBUG") else subprocess.DEVNULL
         try:
             with theirs:
@@ -156,7 +156,7 @@ def _as_descriptor(file: BinaryIO) -> Iterator[int]:
     """
     try:
         descriptor = file.fileno()
-    except OSError:
+    except (OSError, AttributeError):
         with tempfile.TemporaryFile() as copy:
             file.seek(0)
             copyfileobj(file, copy)

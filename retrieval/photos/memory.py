@@ -45,7 +45,7 @@ def _memory_groups() -> Iterator[tuple[int, Path]]:
     except (OSError, ValueError):
         return
     for line in lines:
-        number, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        number, controllers, path = [*line.split(":", 2), "", ""][:3]
         if number == "0" and not controllers:
             version, top = 2, _CGROUPS
         elif "memory" in controllers.split(","):
