@@ -181,8 +181,8 @@ def fusion(
     """Measure what attention fusion gains.
 
     It fuses photos with captions, and example photos with words. One caption of each photo is
-    stored with it, the others are the queries. Of the stored captions none is wrong, 30 % are
-    swapped, or 50 % are missing. The fixed weights for comparison are chosen on the split val
+    stored with it, the others are the queries. Of the stored captions none is wrong, 30% are
+    swapped, or 50% are missing. The fixed weights for comparison are chosen on the split val
     if there is one, else on the measured photos.
     """
     from benchmarks import fusion as benchmark
@@ -224,7 +224,7 @@ def relevance(
 ) -> None:
     """Measure whether relevance can be trusted.
 
-    Of the hits with 30 % relevance, three in ten should match. The queries are captions, and
+    Of the hits with 30% relevance, three in ten should match. The queries are captions, and
     names of one or two things, in galleries of several sizes. Half of them have no matching
     photo.
     """

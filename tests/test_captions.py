@@ -368,4 +368,4 @@ def test_a_list_of_captions_from_elsewhere_is_named_once(run: Run, few: Path) ->
     assert "is not there now" in run("index", few).out
     assert run("index", few, "--captions", "").code == 0
     assert "not there now" not in run("index", few).out
-    assert "no file" in run("index", few, "--captions", listed).talk
+    assert "no file" in run("index", few, "--captions", listed).messages

@@ -117,7 +117,7 @@ def test_a_second_indexer_is_told_who_is_at_work(run: Run, photos: Path) -> None
         result = run("index", photos)
         found = run("search", "a cat", "-f", "json", cwd=photos)
     assert result.code == 1
-    assert f"process {os.getpid()}" in result.talk
+    assert f"process {os.getpid()}" in result.messages
     assert found.names[0] == "chelsea.png"
     assert run("index", photos).code == 0
 
@@ -163,8 +163,8 @@ def test_a_damaged_catalogue_gets_one_sentence(run: Run, photos: Path, position:
     for command in (["search", "a cat"], ["index", "."], ["info"]):
         result = run(*command, cwd=photos)
         assert result.code == 1, (command, result)
-        assert "is damaged" in result.talk or "newer retrieval" in result.talk
-        assert "Your photos are not touched" in result.talk or "Upgrade" in result.talk
+        assert "is damaged" in result.messages or "newer retrieval" in result.messages
+        assert "Your photos are not touched" in result.messages or "Upgrade" in result.messages
 
 
 def test_another_database_is_no_index(run: Run, photos: Path) -> None:
@@ -174,7 +174,7 @@ def test_another_database_is_no_index(run: Run, photos: Path) -> None:
     )
     result = run("search", "a cat", cwd=photos)
     assert result.code == 1
-    assert "is damaged" in result.talk
+    assert "is damaged" in result.messages
 
 
 def test_an_index_of_a_newer_format_is_left_alone(run: Run, photos: Path) -> None:
@@ -184,8 +184,8 @@ def test_an_index_of_a_newer_format_is_left_alone(run: Run, photos: Path) -> Non
     for command in (["search", "a cat"], ["index", "."]):
         result = run(*command, cwd=photos)
         assert result.code == 1
-        assert "format 99" in result.talk
-        assert "pip install --upgrade crossmodal-retrieval" in result.talk
+        assert "format 99" in result.messages
+        assert "pip install --upgrade crossmodal-retrieval" in result.messages
 
 
 def test_a_path_that_leaves_the_folder_is_refused(run: Run, photos: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_path_that_leaves_the_folder_is_refused(run: Run, photos: Path) -> Non
         db.close()
         result = run("search", "anything", "-k", 20, cwd=photos)
         assert result.code == 1
-        assert "leaves the indexed folder" in result.talk
+        assert "leaves the indexed folder" in result.messages
 
 
 def test_a_full_disk_gets_one_sentence_and_keeps_the_rest(
@@ -219,7 +219,7 @@ def test_a_full_disk_gets_one_sentence_and_keeps_the_rest(
         patched.setattr(Database, "_pragmas", full)
         result = run("index", few)
     assert result.code == 1
-    assert "The disk is full" in result.talk
+    assert "The disk is full" in result.messages
     assert {"chelsea.png", "coffee.png", "rocket.jpg", "china.jpg"} <= present(few)
     assert run("index", few).code == 0
     assert len(present(few)) == 44
@@ -238,7 +238,7 @@ def test_a_really_full_disk(run: Run, few: Path, tmp_path: Path) -> None:
         (disk / "filler").write_bytes(bytes(150_000))
         result = run("index", few, "--index", disk / "index", "--model", "mini")
         assert result.code == 1
-        assert "disk is full" in result.talk or "cannot be created" in result.talk
+        assert "disk is full" in result.messages or "cannot be created" in result.messages
         (disk / "filler").unlink()
         assert run("index", few, "--index", disk / "index", "--model", "mini").code == 0
         assert run("search", "a cat", "--index", disk / "index", "-f", "json").names[0] == (
@@ -396,7 +396,7 @@ def test_a_rebuild_waits_for_a_folder_that_is_away(run: Run, few: Path, tmp_path
             few.mkdir()  # an empty mount point
         result = run("index", "--index", place, "--rebuild")
         assert result.code == 1
-        assert "would forget its photos" in result.talk
+        assert "would forget its photos" in result.messages
         kept = run("index", "--index", place, "--prune")
         assert "stay" in kept.out and "forgotten" not in kept.out
     few.rmdir()

@@ -235,8 +235,8 @@ def test_an_index_inside_an_indexed_folder_is_made_with_a_message(run: Run, phot
     (photos / "sub").mkdir()
     result = run("index", photos / "sub", "--model", "mini")
     assert result.code == 0
-    assert "This run makes a second index" in result.talk
-    assert "second index" not in run("index", photos / "sub").talk
+    assert "This run makes a second index" in result.messages
+    assert "second index" not in run("index", photos / "sub").messages
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0), (0, 0, 1)])
@@ -258,7 +258,7 @@ def test_excluded_names_stay_out_of_later_runs_too(run: Run, few: Path) -> None:
     (few / "rocket.jpg").rename(few / "private" / "rocket.jpg")
     run("index", few, "--exclude", "./private/", "--exclude", "*.png", "--model", "mini")
     assert "Exclude  private, *.png" in run("info", cwd=few).out
-    assert "cannot match" in run("index", few, "--exclude", few / "private").talk
+    assert "cannot match" in run("index", few, "--exclude", few / "private").messages
     assert present(few) == {"china.jpg"}
     run("index", few)
     assert present(few) == {"china.jpg"}
@@ -275,7 +275,7 @@ def test_hidden_and_system_folders_are_left_out(run: Run, few: Path, originals: 
 
 def test_quiet_says_nothing(run: Run, few: Path) -> None:
     result = run("index", few, "--model", "mini", "--quiet")
-    assert (result.code, result.raw, result.talk) == (0, b"", "")
+    assert (result.code, result.raw, result.messages) == (0, b"", "")
 
 
 def test_a_rebuild_changes_the_model_and_nothing_else_does(
@@ -283,8 +283,8 @@ def test_a_rebuild_changes_the_model_and_nothing_else_does(
 ) -> None:
     refused = run("index", photos, "--model", random_clip)
     assert refused.code == 1
-    assert "was built with model mini" in refused.talk
-    assert "--rebuild" in refused.talk
+    assert "was built with model mini" in refused.messages
+    assert "--rebuild" in refused.messages
     assert run("index", photos, "--model", random_clip, "--rebuild").out.startswith("20 added")
     with retrieval.open(photos) as opened:
         status = opened.status()
@@ -317,7 +317,7 @@ def test_remove_forgets_photos_and_folders_but_no_file(run: Run, photos: Path) -
     assert (photos / "sub" / "moon.png").is_file()
     unknown = run("remove", "nothing.png", cwd=photos)
     assert unknown.code == 1
-    assert "is not in the index" in unknown.talk
+    assert "is not in the index" in unknown.messages
 
 
 def test_remove_all_deletes_the_index_and_no_photo(run: Run, photos: Path) -> None:

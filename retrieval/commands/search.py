@@ -66,7 +66,7 @@ def search(
     ] = "none",
     relevance: Annotated[
         Literal["strict", "normal", "all"],
-        typer.Option(help="Leave out hits below 30 % (strict) or 10 % (normal) relevance."),
+        typer.Option(help="Leave out hits below 30% (strict) or 10% (normal) relevance."),
     ] = "all",
     within: Annotated[
         list[Path] | None,

@@ -109,7 +109,7 @@ def as_json(value: Any) -> Any:
 def as_text(measured: dict[str, Any]) -> str:
     """The results of `measure_calibration` as a table."""
     lines = [
-        f"{'':<22}{'hits':>7}{'queries':>9}   {'ECE [95 %]':<20}"
+        f"{'':<22}{'hits':>7}{'queries':>9}   {'ECE [95%]':<20}"
         f"    {'Brier':>7}{'mean p':>7}{'matches':>9}"
     ]
     for name, r in measured.items():

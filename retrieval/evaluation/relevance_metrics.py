@@ -21,7 +21,7 @@ class Reliability:
     """Probabilities compared with outcomes, in bins of equal width over 0 to 1.
 
     ece: expected calibration error, Σ_bins share · |mean probability − share of matches| (Naeini
-    et al., 2015); low, high: its bootstrap 95 % interval over queries; brier: mean (p − y)²;
+    et al., 2015); low, high: its bootstrap 95% interval over queries; brier: mean (p − y)²;
     probabilities, matches, count: for each bin the mean probability, the share of matches, and the
     number of hits.
     """

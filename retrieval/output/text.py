@@ -138,13 +138,13 @@ def verdict(
     sentences = []
     if known and len(known) == len(hits) and max(known) < WEAK:
         sentences.append(
-            f"No photo matches well: the best has {100 * max(known):.0f} % relevance. Try other "
+            f"No photo matches well: the best has {100 * max(known):.0f}% relevance. Try other "
             "words, or name an example photo with --image."
         )
     if len(shown) < len(hits):
         sentences.append(
             f"{len(hits) - len(shown)} of {len(hits)} hits left out, below "
-            f"{100 * LEVELS[level]:.0f} % relevance; --relevance all shows them."
+            f"{100 * LEVELS[level]:.0f}% relevance; --relevance all shows them."
         )
     return sentences
 

@@ -190,4 +190,4 @@ def _deep_to_grey(image: Image.Image) -> Image.Image:
     if values.min() < 0 or values.max() > high or image.mode == "F":
         low, high = float(values.min()), float(values.max())
     scaled = (values - low) * (255.0 / ((high - low) or 1.0))
-    return Image.fromarray(scaled.round().astype(np.uint8), "L")
+    return Image.fromarray(scaled.round().astype(np.uint8))

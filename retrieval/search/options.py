@@ -13,7 +13,7 @@ class SearchOptions:
     """k: the most hits to give. ranking: how they are ordered, a name of
     `retrieval.ranking.methods.NAMES`; queries of example photos are ranked by the plain cosine
     whatever it is. rerank: 'match' re-ranks the first 50 hits by how well photo and words match.
-    relevance: 'normal' and 'strict' leave out hits below 10 % and 30 % relevance, if it is known.
+    relevance: 'normal' and 'strict' leave out hits below 10% and 30% relevance, if it is known.
 
     Raises QueryError for an unknown name, or a `k` below 1.
     """
