@@ -62,7 +62,7 @@ class DecoderProcesses:
     def call(
         self, function: Callable[..., Any], file: BinaryIO, *arguments: object
     ) -> tuple[Image.Image | None, Any]:
-        """`function(file, *arguments)`, computed in another process from the same open file.
+        """`function(file, *arguments)`, computed in another process from the start of the file.
 
         function: of a module; it returns a photo or None, and a value that can be pickled. The
         position in `file` stays as it is. Raises PhotoError if the function raises anything, the

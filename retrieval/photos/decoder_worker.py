@@ -28,6 +28,7 @@ def serve(socket: int) -> None:
         while True:
             function, arguments = connection.recv()
             with os.fdopen(recv_handle(connection), "rb") as file:
+                file.seek(0)
                 error, photo, value = None, None, None
                 try:
                     with reading():

@@ -67,8 +67,7 @@ def reading() -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PhotoError(f"{TOO_LARGE} for Pillow (PIL.Image.MAX_IMAGE_PIXELS)") from error
     except Exception as error:
-        # Without a number, the error is from a decoder and not from the system.
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and error.errno not in _OF_DECODERS:
             raise PhotoError(f"{UNREADABLE} ({error.strerror})") from error
         text = printable(" ".join(str(error).split())[:100])
         reason = "truncated" if "truncated" in text.lower() else "damaged"
