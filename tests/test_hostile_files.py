@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin
 
 import retrieval
 from retrieval.captions.formats import Problem, read_rows
@@ -276,13 +276,14 @@ def test_a_photo_dated_after_2262_is_indexed(few: Path) -> None:
 def test_a_photo_whose_exif_cannot_be_rewritten_is_a_photo(few: Path) -> None:
     with Image.open(few / "china.jpg") as image:
         exif = image.getexif()
-        exif[0x0112], exif[0x010E] = 6, "x"
+        exif[0x0112], exif[0x011A] = 6, 72.0
         data = bytearray(exif.tobytes())
-        at = data.index(struct.pack(">HH", 0x010E, 2))
-        data[at + 2 : at + 4] = struct.pack(">H", 10)  # a text said to be of signed fractions
-        data[at + 4 : at + 8] = struct.pack(">I", 1 << 20)
+        at = data.index(struct.pack(">HH", 0x011A, 5))
+        data[at + 2 : at + 4] = struct.pack(">H", 7)  # a fraction, now of no known type
         size = image.size
         image.save(few / "china.jpg", exif=bytes(data))
+    with Image.open(few / "china.jpg") as image, pytest.raises(TypeError):
+        ImageOps.exif_transpose(image)
     assert load_photo(few / "china.jpg", 2000).size == size[::-1]
 
 
