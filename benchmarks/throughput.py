@@ -21,7 +21,9 @@ from benchmarks import peers, sample_photos
 from indexes.lazy_imports import load_torch
 from retrieval.encoders.base import Encoder
 from retrieval.encoders.nvjpeg import jpeg_decoder
-from retrieval.photos.decode import DecodeJpeg, default_max_megapixels, open_photo
+from retrieval.photos.decode import DecodeJpeg, open_photo
+from retrieval.photos.decoder_processes import DecoderProcesses
+from retrieval.photos.size import default_max_megapixels
 
 MEGAPIXELS = (0.2, 2.0, 12.0)
 _MIN_PHOTOS = 32
@@ -177,9 +179,10 @@ def _pipelines(
     def decode(some: Sequence[Path], decoder: DecodeJpeg | None) -> list[Any]:
         def read(path: Path) -> Any:
             with path.open("rb") as file:
-                return encoder.prepare(open_photo(file, "", limit, encoder.image_size, decoder)[0])
+                photo, _ = open_photo(file, "", limit, encoder.image_size, decoder, processes)
+                return encoder.prepare(photo)
 
-        with ThreadPoolExecutor(workers) as pool:
+        with DecoderProcesses() as processes, ThreadPoolExecutor(workers) as pool:
             return list(pool.map(read, some))
 
     gpu_decoder = jpeg_decoder(encoder)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retrieval.errors import DataSetError
+from retrieval.errors import DataSetError, PhotoError
+from retrieval.photos.files import open_regular
 
 LONGEST_CAPTION = 10_000  # characters
 _LONGEST_LINE = 1 << 24  # bytes
@@ -125,9 +126,12 @@ def _check_text(text: str, what: str) -> None:
 # Formats ---------------------------------------------------------------------------------------
 
 
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a UTF-8 file with their numbers, without line ends; blank lines are left out."""
-    with file.open("rb") as source:
+def _lines(file: Path, follow: bool = True) -> Iterator[tuple[int, str]]:
+    """The lines of a UTF-8 file with their numbers, without line ends; blank lines are left out.
+
+    follow: whether the file may be a link; raises PhotoError if it is one that may not.
+    """
+    with file.open("rb") if follow else open_regular(file) as source:
         number = 0
         while line := source.readline(_LONGEST_LINE + 1):
             number += 1
@@ -232,7 +236,8 @@ def _plain(file: Path) -> Iterator[Row | Problem]:
     """Flickr's `NAME#0<tab>CAPTION`, or a CSV with a header: both have one caption a line."""
     first = next(_lines(file), (0, ""))[1]
     entries = _tokens(file) if _TOKEN.match(first) else _table(file, first)
-    splits = _split_files(file)
+    splits, unreadable = _split_files(file)
+    yield from unreadable
     photos: dict[str, tuple[str, list[str], str | None]] = {}
     for where, image, caption, split in entries:
         row = _row(where, image, caption, split or None)
@@ -258,7 +263,11 @@ def _tokens(file: Path) -> Iterator[Entry]:
 def _table(file: Path, header: str) -> Iterator[Entry]:
     """A CSV separated by commas, tabs or bars, recognised by the names of its columns."""
     for separator in ",\t|":
-        names = [n.strip().lower() for n in next(csv.reader([header], delimiter=separator), [])]
+        try:
+            cells = next(csv.reader([header], delimiter=separator), [])
+        except csv.Error as error:
+            raise unknown_format(file, f"its first line is no CSV: {error}") from None
+        names = [name.strip().lower() for name in cells]
         places = {
             key: next((names.index(n) for n in known if n in names), None)
             for key, known in _NAMES.items()
@@ -300,14 +309,23 @@ def _cells(
         raise unknown_format(file, f"line {last} is no CSV: {error}") from None
 
 
-def _split_files(file: Path) -> dict[str, str]:
-    """The split of each photo, from Flickr8k's `Flickr_8k.trainImages.txt` and the like."""
-    splits = {}
+def _split_files(file: Path) -> tuple[dict[str, str], list[Problem]]:
+    """The split of each photo, from Flickr8k's `Flickr_8k.trainImages.txt` and the like.
+
+    Nobody named these files, so links are not followed.
+    """
+    splits: dict[str, str] = {}
+    problems = []
     for list_file in sorted(file.parent.glob("*Images.txt")):
         name = re.search(r"(train|dev|val|test)Images\.txt$", list_file.name)
-        if name:
-            splits.update({line.strip(): _SPLIT_FILES[name[1]] for _, line in _lines(list_file)})
-    return splits
+        if name is None:
+            continue
+        try:
+            names = [line.strip() for _, line in _lines(list_file, follow=False)]
+            splits.update(dict.fromkeys(names, _SPLIT_FILES[name[1]]))
+        except (PhotoError, OSError) as error:
+            problems.append(Problem(f"{list_file}", f"the list of a split is not read: {error}"))
+    return splits, problems
 
 
 _READERS = {".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json}

@@ -22,6 +22,14 @@ _PHOTO_FOLDERS = (
 _SAMPLE = 50  # photos that are looked for in every place
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; False for a name that no file can have, or may not be seen."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def find_photos(file: Path, rows: Sequence[Row], images: Path | None) -> tuple[Path, bool]:
     """The folder of a caption file's photos, without links, and whether to use file names alone.
 
@@ -45,7 +53,7 @@ def find_photos(file: Path, rows: Sequence[Row], images: Path | None) -> tuple[P
     for place in places:
         for by_name in (False, True):
             names = (r.image.rpartition("/")[2] if by_name else r.image for r in sample)
-            count = sum((place / name).is_file() for name in names) if place.is_dir() else 0
+            count = sum(is_file(place / name) for name in names) if place.is_dir() else 0
             if count > most:
                 best, most = (place, by_name), count
     if not most and rows:

@@ -6,16 +6,22 @@ is refused, and what cameras write into every photo is left out. Dates and place
 """
 
 import re
+import time
 from collections.abc import Iterator
 
 from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import ParseError, fromstring
+from defusedxml.ElementTree import DefusedXMLParser
 from PIL import ExifTags, IptcImagePlugin
 from PIL.ImageFile import ImageFile
+
+from retrieval.photos.exif import read_exif
 
 MAX_XMP = 1 << 20  # bytes
 _MAX_TEXTS = 20  # of one photo
 _MAX_LENGTH = 2000  # characters of a text
+_MAX_ITEMS = 1000  # of a list in XMP
+# A whole packet is parsed in milliseconds, but names with endless namespaces take half a minute.
+_XMP_SECONDS, _XMP_PIECE = 1.0, 4096  # of a core; bytes
 # What cameras and programs write into every photo.
 _MEANINGLESS = re.compile(
     r"(olympus|sony|kodak|minolta|samsung|konica)?\W*(digital|dsc|dcim|camera|still)[\W\d]*"
@@ -34,8 +40,7 @@ _IPTC_KEYWORDS = (2, 25)
 def embedded_texts(image: ImageFile) -> list[str]:
     """The texts in the metadata of an open image, each once, not yet cleaned.
 
-    PNG may have metadata after its pixels: such a file is decoded for it. Never raises: texts are
-    an extra.
+    No pixels are decoded. Never raises: texts are an extra.
     """
     found: dict[str, None] = {}
     for texts in (_exif(image), _iptc(image), _xmp(image)):
@@ -50,26 +55,71 @@ def embedded_texts(image: ImageFile) -> list[str]:
 def xmp_texts(data: bytes) -> list[str]:
     """Title, description and keywords (as one text) of an XMP packet.
 
-    Raises ValueError for what is too long, is not XML or has a document type.
+    Raises ValueError for what is too long, is not XML, has a document type or takes too long.
     """
     if len(data) > MAX_XMP:
         raise ValueError(f"longer than {MAX_XMP:,} bytes")
+    texts = _XmpTexts()
+    parser = DefusedXMLParser(target=texts, forbid_dtd=True)
+    # The declaration has to come first. What follows the packet does no harm, and is left: the last
+    # byte of a line feed in UTF-16-BE is half a character.
+    data = _LEADING_SPACE.sub(b"", data)
+    latest = time.thread_time() + _XMP_SECONDS
     try:
-        # The declaration has to come first. What follows the packet does no harm, and is left:
-        # the last byte of a line feed in UTF-16-BE is half a character.
-        tree = fromstring(_LEADING_SPACE.sub(b"", data), forbid_dtd=True)
+        for start in range(0, len(data), _XMP_PIECE):
+            parser.feed(data[start : start + _XMP_PIECE])
+            if time.thread_time() > latest:
+                raise ValueError("too complex")
+        parser.close()
     except DefusedXmlException as error:
         raise ValueError("XML with a document type or entities") from error
-    except (ParseError, LookupError) as error:  # LookupError: an encoding that Python lacks
+    except ValueError:
+        raise
+    except Exception as error:  # also whatever the codec raises that the file names as its encoding
         raise ValueError(f"not XML: {error}") from error
-    texts = []
-    for name in ("title", "description"):
-        items = tree.findall(f".//{_DC}{name}//{_RDF}li")
-        texts += [item.text or "" for item in items]
-        texts += [of.attrib[f"{_DC}{name}"] for of in tree.iter() if f"{_DC}{name}" in of.attrib]
-    keywords = [item.text or "" for item in tree.findall(f".//{_DC}subject//{_RDF}li")]
-    texts.append(", ".join(word for word in keywords if word))
-    return list(dict.fromkeys(text for text in map(_meaningful, texts) if text))
+    keywords = ", ".join(word for word in texts.found["subject"] if word)
+    found = [*texts.found["title"], *texts.found["description"], keywords]
+    return list(dict.fromkeys(text for text in map(_meaningful, found) if text))
+
+
+class _XmpTexts:
+    """Collects the texts of an XMP packet while it is parsed, in one pass and bounded memory."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, list[str]] = {"title": [], "description": [], "subject": []}
+        self._open: list[str] = []  # the fields around the current place, innermost last
+        self._item: list[str] | None = None  # the text of the list item that is open
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        self._end_item()
+        if tag.startswith(_DC) and tag.removeprefix(_DC) in self.found:
+            self._open.append(tag.removeprefix(_DC))
+        elif tag == f"{_RDF}li" and self._open:
+            self._item = []
+        for name in ("title", "description"):
+            if f"{_DC}{name}" in attributes:
+                self._add(name, attributes[f"{_DC}{name}"])
+
+    def data(self, text: str) -> None:
+        if self._item is not None:
+            self._item.append(text)
+
+    def end(self, tag: str) -> None:
+        self._end_item()
+        if self._open and tag == f"{_DC}{self._open[-1]}":
+            self._open.pop()
+
+    def close(self) -> None:
+        pass
+
+    def _end_item(self) -> None:
+        if self._item is not None:
+            self._add(self._open[-1], "".join(self._item))
+            self._item = None
+
+    def _add(self, field: str, text: str) -> None:
+        if len(self.found[field]) < _MAX_ITEMS:
+            self.found[field].append(text)
 
 
 def _meaningful(text: str) -> str:
@@ -79,7 +129,7 @@ def _meaningful(text: str) -> str:
 
 
 def _exif(image: ImageFile) -> Iterator[str]:
-    exif = image.getexif()
+    exif = read_exif(image)
     yield _text(exif.get(ExifTags.Base.ImageDescription))
     for tag in _WINDOWS_TEXTS:
         value = exif.get(tag)

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from indexes.captions import Caption
 from retrieval.captions.formats import LONGEST_CAPTION, Problem, Row, read_rows
-from retrieval.captions.locate import find_photos
+from retrieval.captions.locate import find_photos, is_file
 from retrieval.captions.metadata import MAX_XMP, xmp_texts
-from retrieval.errors import DataSetError, PhotoError
+from retrieval.errors import PhotoError
 from retrieval.photos.files import open_inside, real_path
 
 LISTS = ("captions.jsonl", "metadata.jsonl", "captions.csv", "captions.txt")
@@ -95,7 +95,7 @@ def _read_sidecars(
             origin = f"{folder}/{sidecar}" if folder else sidecar
             try:
                 texts = _read_sidecar(root, origin)
-            except (OSError, PhotoError, ValueError) as error:
+            except Exception as error:  # whatever is wrong with a file, the others are read
                 unreadable.append(f"{origin!r} ({error})")
                 continue
             yield from (Caption(path, origin, text) for text in map(clean, texts) if text)
@@ -123,12 +123,12 @@ def _find_lists(root: Path, folders: Iterable[str]) -> Iterator[tuple[Path, str]
         for name in LISTS:
             origin = f"{folder}/{name}" if folder else name
             # A link may lead out of the folder, and reading a pipe would never end.
-            if _is_file(root / origin) and real_path(root, origin) is not None:
+            if is_file(root / origin) and real_path(root, origin) is not None:
                 yield root / origin, origin
     if root.name in _IMAGES:
         for name in LISTS:
             above = root.parent / name
-            if _is_file(above) and not above.is_symlink():
+            if is_file(above) and not above.is_symlink():
                 yield above, f"../{name}"
 
 
@@ -145,7 +145,7 @@ def _read_found_list(
             else:
                 problems.append(row)
         folder, by_name = find_photos(file, rows, None)
-    except (DataSetError, OSError) as error:
+    except Exception as error:  # whatever is wrong with a file, the others are read
         notes.append(f"No captions were taken from {file}: {error}")
         return
     if problems:
@@ -181,7 +181,7 @@ def _read_named_list(file: Path, photos: Collection[str], notes: list[str]) -> I
             elif found:
                 for text in filter(None, map(clean, row.captions)):
                     yield Caption(found[0], str(file), text)
-    except (DataSetError, OSError) as error:
+    except Exception as error:  # whatever is wrong with a file, the others are read
         notes.append(f"No captions were taken from {file}: {error}")
     if bad:
         notes.append(_bad_entries(file, bad, first))
@@ -189,11 +189,3 @@ def _read_named_list(file: Path, photos: Collection[str], notes: list[str]) -> I
 
 def _bad_entries(file: Path, count: int, first: str) -> str:
     return f"{count} bad entry(s) in {file} were skipped, the first {first}."
-
-
-def _is_file(path: Path) -> bool:
-    """Whether there is such a file; False if the system does not let us look."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False

@@ -29,9 +29,11 @@ from retrieval.encoders.base import Encoder
 from retrieval.encoders.nvjpeg import jpeg_decoder
 from retrieval.errors import DataSetError, PhotoError
 from retrieval.fusion.attention import MEAN
-from retrieval.photos.decode import default_max_megapixels, open_photo
+from retrieval.photos.decode import open_photo
+from retrieval.photos.decoder_processes import DecoderProcesses
 from retrieval.photos.files import content_hash, reading
 from retrieval.photos.look_ahead import look_ahead
+from retrieval.photos.size import default_max_megapixels
 
 Progress = Callable[[str, int, int], None]
 
@@ -87,10 +89,14 @@ class EmbeddingCache:
 
         workers = os.cpu_count() or 1
         limit = default_max_megapixels(workers)
+        processes = DecoderProcesses()
         reads = look_ahead(
-            lambda photo: self._read(photo, known, limit), photos, workers, 2 * _PHOTO_BATCH
+            lambda photo: self._read(photo, known, limit, processes),
+            photos,
+            workers,
+            2 * _PHOTO_BATCH,
         )
-        with closing(reads):
+        with processes, closing(reads):
             for i, read in enumerate(reads):
                 if read.reason is not None:
                     reasons[i] = read.reason
@@ -109,7 +115,9 @@ class EmbeddingCache:
             rows[np.searchsorted(row_ids, [ids[h] for h in hashes])], encoded
         ), reasons
 
-    def _read(self, photo: CaptionedPhoto, known: set[str], limit: float) -> _Read:
+    def _read(
+        self, photo: CaptionedPhoto, known: set[str], limit: float, processes: DecoderProcesses
+    ) -> _Read:
         """Read one photo (in a thread), and decode it unless it is known."""
         try:
             with reading(), photo.open() as file:
@@ -117,7 +125,7 @@ class EmbeddingCache:
                 if digest in known:
                     return _Read(digest)
                 size, decode = self._encoder.image_size, jpeg_decoder(self._encoder)
-                pixels, facts = open_photo(file, photo.path, limit, size, decode)
+                pixels, facts = open_photo(file, photo.path, limit, size, decode, processes)
             return _Read(digest, Photo(hash=digest, **asdict(facts)), self._encoder.prepare(pixels))
         except FileNotFoundError:
             return _Read("", reason="it is gone")

@@ -17,25 +17,20 @@ import numpy as np
 from indexes.arrays import Array, Floats
 from indexes.files import File
 from indexes.photos import Photo
-from retrieval.captions.metadata import embedded_texts
 from retrieval.encoders.nvjpeg import jpeg_decoder
 from retrieval.errors import PhotoError
 from retrieval.indexing.changes import ChangedFile
 from retrieval.indexing.encoder_loader import EncoderLoader
 from retrieval.indexing.options import Options
-from retrieval.photos.decode import (
-    check_size,
-    decode_image,
-    default_max_megapixels,
-    open_photo,
-)
-from retrieval.photos.files import content_hash, open_inside, reading
+from retrieval.indexing.read_photo import PhotoReader
+from retrieval.photos.decoder_processes import DecoderProcesses
+from retrieval.photos.files import UNREADABLE, content_hash, mtime_ns, open_inside, reading
 from retrieval.photos.look_ahead import look_ahead
-from retrieval.photos.open_image import open_image
-from retrieval.photos.walk import is_raw
+from retrieval.photos.size import default_max_megapixels, default_workers
 
 _BATCH_ON_CPU, _BATCH_ON_GPU = 32, 256  # photos
 _BATCHES_AHEAD = 2  # at the encoder: a GPU gets the second while it computes the first
+_ATTEMPTS = 3  # to read a file that changes meanwhile
 _FILES_PER_PHOTO = 8  # a batch of mostly known or bad files ends at so many times its photos
 
 
@@ -93,11 +88,12 @@ def encode_files(
     stop early: what was read ahead is dropped, and the threads have ended.
     """
     hashes = set(known)  # grows here while the threads look things up
-    workers = options.workers or max(os.cpu_count() or 1, 2)
-    max_megapixels = options.max_megapixels or default_max_megapixels(workers)
+    workers = options.workers or default_workers()
+    processes = DecoderProcesses()
+    reader = PhotoReader(options.max_megapixels or default_max_megapixels(workers), processes)
 
     def read(file: ChangedFile) -> _Prepared | None:
-        return _read(file, hashes, encoder, max_megapixels)
+        return _read(file, hashes, encoder, reader)
 
     def batch_size() -> int:
         on_gpu = encoder.loaded is not None and encoder.loaded.device != "cpu"
@@ -120,7 +116,7 @@ def encode_files(
     pool = ThreadPoolExecutor(_BATCHES_AHEAD, thread_name_prefix="encode")
     reads = look_ahead(read, changed, workers, lambda: 2 * batch_size())
     try:
-        with closing(reads):
+        with processes, closing(reads):
             for prepared in reads:
                 if prepared is None:
                     continue
@@ -151,7 +147,7 @@ def _encode(pixels: Sequence[Array], encoder: EncoderLoader) -> Floats:
 
 
 def _read(
-    changed: ChangedFile, known: Collection[str], encoder: EncoderLoader, max_megapixels: float
+    changed: ChangedFile, known: Collection[str], encoder: EncoderLoader, reader: PhotoReader
 ) -> _Prepared | None:
     """Read one file (in a thread); None if it vanished."""
     found = changed.found
@@ -160,43 +156,37 @@ def _read(
         with reading():
             source = open_inside(changed.root.path, found.path)
         with source:
-            state = os.fstat(source.fileno())
-            file = File(found.path, state.st_size, state.st_mtime_ns)
-            with reading():
-                digest = content_hash(source)
-            if digest in known:
-                return _Prepared(ReadFile(changed, file, digest, texts=_texts(source)))
-            return _decode(ReadFile(changed, file, digest), source, encoder, max_megapixels)
+            for _ in range(_ATTEMPTS):
+                state = os.fstat(source.fileno())
+                file = File(found.path, state.st_size, mtime_ns(state))
+                prepared = _read_open(ReadFile(changed, file), source, known, encoder, reader)
+                after = os.fstat(source.fileno())
+                if (state.st_size, state.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
+                    return prepared
+        raise PhotoError(f"{UNREADABLE} (it is being written)")
     except FileNotFoundError:
         return None
     except PhotoError as error:
         return _Prepared(ReadFile(changed, replace(file, reason=str(error))))
 
 
-def _decode(
-    read: ReadFile, source: BinaryIO, loader: EncoderLoader, max_megapixels: float
+def _read_open(
+    read: ReadFile,
+    source: BinaryIO,
+    known: Collection[str],
+    loader: EncoderLoader,
+    reader: PhotoReader,
 ) -> _Prepared:
-    """Metadata and pixels of a new photo; raises PhotoError if it is bad."""
+    """Hash, texts and, for a new photo, facts and pixels of an open file; raises PhotoError."""
+    path = read.file.path
+    with reading():
+        digest = content_hash(source)
+    if digest in known:
+        return _Prepared(replace(read, hash=digest, texts=reader.texts(source, path)))
     encoder = loader()  # outside `reading`: its errors are not the photo's
-    size, decode = encoder.image_size, jpeg_decoder(encoder)
-    if is_raw(read.file.path):  # its texts are its own, its pixels those of the preview in it
-        texts = _texts(source)
-        pixels, facts = open_photo(source, read.file.path, max_megapixels, size, decode)
-    else:
-        with reading(), open_image(source) as image:
-            check_size(image, max_megapixels)  # texts of PNG may need its pixels
-            texts = tuple(embedded_texts(image))
-            pixels, facts = decode_image(image, source, max_megapixels, size, decode)
-    photo = Photo(hash=read.hash, **asdict(facts))
-    return _Prepared(replace(read, photo=photo, texts=texts), encoder.prepare(pixels))
-
-
-def _texts(source: BinaryIO) -> tuple[str, ...]:
-    """The captions inside a file whose pixels are not needed; none if it cannot be opened."""
-    try:
-        with open_image(source) as image:
-            return tuple(embedded_texts(image))
-    except Exception:  # what is wrong with a photo is found when it is decoded
-        return ()
-    finally:
-        source.seek(0)
+    decode = jpeg_decoder(encoder)
+    pixels, facts, texts = reader.pixels(source, path, encoder.image_size, decode)
+    with reading():
+        array = encoder.prepare(pixels)
+    photo = Photo(hash=digest, **asdict(facts))
+    return _Prepared(replace(read, hash=digest, photo=photo, texts=texts), array)

@@ -14,6 +14,7 @@ from indexes.errors import StorageError
 from retrieval.errors import PhotoError, QueryError
 from retrieval.output.table import percentage
 from retrieval.photos.decode import load_photo
+from retrieval.photos.decoder_processes import DecoderProcesses
 from retrieval.photos.files import printable
 from retrieval.query import Term
 from retrieval.search.hits import Hit
@@ -49,14 +50,15 @@ def write_gallery(
     template = environment.from_string(
         (files("retrieval.output") / "gallery.html").read_text("utf-8")
     )
-    page = template.render(
-        title=title,
-        subtitle=subtitle,
-        sections=[
-            {"terms": [_term(t) for t in s.terms], "hits": [_hit(h) for h in s.hits]}
-            for s in sections
-        ],
-    )
+    with DecoderProcesses() as processes:
+        shown = [
+            {
+                "terms": [_term(term, processes) for term in section.terms],
+                "hits": [_hit(hit, processes) for hit in section.hits],
+            }
+            for section in sections
+        ]
+    page = template.render(title=title, subtitle=subtitle, sections=shown)
     file = file.absolute()
     try:
         with atomic_write(file) as temporary:
@@ -76,10 +78,10 @@ def last_gallery() -> Path:
     return platformdirs.user_cache_path("crossmodal-retrieval", ensure_exists=True) / "last.html"
 
 
-def _term(term: Term) -> dict[str, object]:
+def _term(term: Term, processes: DecoderProcesses) -> dict[str, object]:
     image = None
     if term.kind == "photo" and term.value != "-":
-        image = _thumbnail(Path(term.value))
+        image = _thumbnail(Path(term.value), processes)
     return {
         "text": printable(term.value),
         "wanted": term.wanted,
@@ -88,7 +90,7 @@ def _term(term: Term) -> dict[str, object]:
     }
 
 
-def _hit(hit: Hit) -> dict[str, object]:
+def _hit(hit: Hit, processes: DecoderProcesses) -> dict[str, object]:
     photo = hit.photo
     facts = [f"{photo.width} × {photo.height}", photo.taken and photo.taken[:10], photo.camera]
     return {
@@ -99,14 +101,14 @@ def _hit(hit: Hit) -> dict[str, object]:
         "folder": printable(hit.path.parent),
         "path": printable(hit.path),
         "facts": " · ".join(fact for fact in facts if fact),
-        "image": _thumbnail(hit.path),
+        "image": _thumbnail(hit.path, processes),
     }
 
 
-def _thumbnail(path: Path) -> str | None:
+def _thumbnail(path: Path, processes: DecoderProcesses) -> str | None:
     """The photo as a data URL; None if it cannot be read."""
     try:
-        image = load_photo(path, _THUMBNAIL)
+        image = load_photo(path, _THUMBNAIL, processes=processes)
     except PhotoError:
         return None
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))

@@ -63,7 +63,8 @@ def shorten(text: str, width: int) -> str:
 def _from_here(path: Path) -> str:
     """A path as one would type it: relative if it is below the working directory."""
     here = Path.cwd()
-    return printable(path.relative_to(here) if path.is_relative_to(here) else path)
+    shown = printable(path.relative_to(here) if path.is_relative_to(here) else path)
+    return f"./{shown}" if shown.startswith("-") else shown  # no option of a command
 
 
 def _column(title: str, cells: Sequence[str], align: Callable[[str, int], str]) -> list[str]:

@@ -20,6 +20,7 @@ from retrieval.ranking import methods
 from retrieval.ranking.relevance import LEVELS, WEAK, Level, calibrated_text
 from retrieval.search.hits import Explanation, Hit
 
+_FORMULA_STARTS = ("=", "+", "-", "@")
 Format = Literal["table", "json", "jsonl", "csv", "paths"]
 
 
@@ -109,9 +110,23 @@ def _as_csv(rows: Sequence[dict[str, Any]]) -> bytes:
     writer = csv.DictWriter(buffer, names)
     writer.writeheader()
     for row in rows:
-        row = {name: row[name] for name in names}
-        writer.writerow({**row, "copies": "|".join(row["copies"])})
+        cells = {name: row[name] for name in names} | {"copies": "|".join(row["copies"])}
+        writer.writerow({name: _csv_cell(value) for name, value in cells.items()})
     return os.fsencode(buffer.getvalue())
+
+
+def _csv_cell(value: object) -> object:
+    """A value for a spreadsheet: no text is a formula there or controls a terminal.
+
+    JSON and `paths` give texts as they are. Bytes that are not UTF-8 stay surrogates.
+    """
+    if not isinstance(value, str):
+        return value
+    clean = "".join(
+        c if c.isprintable() or "\udc80" <= c <= "\udcff" else "\N{REPLACEMENT CHARACTER}"
+        for c in value
+    )
+    return f"'{clean}" if clean.startswith(_FORMULA_STARTS) else clean
 
 
 def verdict(

@@ -1,37 +1,31 @@
 """Decode one photo file: upright RGB pixels of its first frame, at the scale that a model needs.
 
-Every file is hostile until read: sizes are checked before pixels are decoded, and every failure
-becomes a PhotoError with a short reason. Which formats are read is decided in `open_image`.
+Every file is hostile until read: sizes are checked before anything else is read, what is not plain
+JPEG or PNG is decoded in another process, and every failure becomes a PhotoError with a short
+reason. Which formats are read is decided in `open_image`.
 """
 
 import io
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from retrieval.errors import PhotoError
-from retrieval.photos.exif import PhotoFacts, read_facts
-from retrieval.photos.files import TOO_LARGE, printable, reading
-from retrieval.photos.open_image import open_image
+from retrieval.photos.decoder_processes import DecoderProcesses, can_start_processes
+from retrieval.photos.exif import PhotoFacts, read_facts, turn_upright
+from retrieval.photos.files import printable, reading
+from retrieval.photos.open_image import is_plain, open_image
+from retrieval.photos.raw import raw_preview
+from retrieval.photos.size import check_bytes, check_size, default_max_megapixels
 from retrieval.photos.walk import is_raw
 
 DecodeJpeg = Callable[[bytes, int], Image.Image | None]
 """Decodes the bytes of a JPEG file to RGB, each side divided by the number; None if it cannot."""
 _MAX_METADATA = 1 << 20  # bytes of a JPEG file that are not pixels; more is unusual
-_BYTES_PER_PIXEL = 16  # at worst: decoded, converted and turned copies at the same time
-_MEMORY_SHARE = 0.3
-_SMALLEST_LIMIT, _LARGEST_LIMIT = 20, 500  # megapixels
-
-
-def default_max_megapixels(workers: int) -> float:
-    """The largest photo that each of `workers` threads can decode at once in free memory."""
-    import psutil  # searches do not need it
-
-    available = psutil.virtual_memory().available
-    fits = available * _MEMORY_SHARE / max(workers, 1) / _BYTES_PER_PIXEL / 1e6
-    return float(min(max(fits, _SMALLEST_LIMIT), _LARGEST_LIMIT))
+_STRIP = 256  # rows
 
 
 def open_photo(
@@ -40,16 +34,41 @@ def open_photo(
     max_megapixels: float,
     target: int,
     decode: DecodeJpeg | None = None,
+    processes: DecoderProcesses | None = None,
 ) -> tuple[Image.Image, PhotoFacts]:
     """Open and decode a photo, or the preview in a camera's raw file, as `decode_image` does.
 
-    name: of the file; its ending marks a raw file. Raises PhotoError; FileNotFoundError if the
-    file vanished.
+    name: of the file; its ending marks a raw file. processes: where to decode what is not plain
+    JPEG or PNG, None for one that is started for this photo alone. Raises PhotoError;
+    FileNotFoundError if the file vanished.
     """
     with reading():
-        source = _raw_preview(file) if is_raw(name) else file
-        with open_image(source) as image:
-            return decode_image(image, source, max_megapixels, target, decode)
+        if decodes_here(file, name):
+            return open_photo_here(file, name, max_megapixels, target, decode)
+        with DecoderProcesses() if processes is None else nullcontext(processes) as used:
+            photo, facts = used.call(open_photo_here, file, name, max_megapixels, target)
+    if photo is None:
+        raise PhotoError("it has no pixels")
+    return photo, facts
+
+
+def decodes_here(file: BinaryIO, name: str) -> bool:
+    """Whether this process decodes a file: if it is plain JPEG or PNG, or there is no other."""
+    return (is_plain(file) and not is_raw(name)) or not can_start_processes()
+
+
+def open_photo_here(
+    file: BinaryIO,
+    name: str,
+    max_megapixels: float,
+    target: int,
+    decode: DecodeJpeg | None = None,
+) -> tuple[Image.Image, PhotoFacts]:
+    """`open_photo` in this process, whatever the format."""
+    check_bytes(file, max_megapixels)
+    source = raw_preview(file, max_megapixels) if is_raw(name) else file
+    with open_image(source) as image:
+        return decode_image(image, source, max_megapixels, target, decode)
 
 
 def decode_image(
@@ -66,13 +85,18 @@ def decode_image(
     its facts. decode: tried first, on plain JPEG files that are whole. Raises PhotoError if the
     image is too large, and whatever Pillow raises.
     """
-    check_size(image, max_megapixels)
+    check_size(image.size, max_megapixels)
     facts = read_facts(image)
-    upright = ImageOps.exif_transpose(_pixels(image, file, 2 * target, decode))
+    upright = turn_upright(_pixels(image, file, 2 * target, decode))
     return _to_rgb(upright, 2 * target), facts
 
 
-def load_photo(path: Path | str, target: int, max_megapixels: float | None = None) -> Image.Image:
+def load_photo(
+    path: Path | str,
+    target: int,
+    max_megapixels: float | None = None,
+    processes: DecoderProcesses | None = None,
+) -> Image.Image:
     """The photo in a file, as `open_photo` returns it; raises PhotoError with the path."""
     limit = max_megapixels or default_max_megapixels(1)
     try:
@@ -80,7 +104,7 @@ def load_photo(path: Path | str, target: int, max_megapixels: float | None = Non
             folder = Path(path).is_dir()
             raise PhotoError("it is a folder" if folder else "there is no such file")
         with reading(), Path(path).open("rb") as file:
-            return open_photo(file, str(path), limit, target)[0]
+            return open_photo(file, str(path), limit, target, None, processes)[0]
     except (PhotoError, FileNotFoundError) as error:
         raise PhotoError(f"{printable(path)} cannot be used as a photo: {error}.") from error
 
@@ -91,18 +115,6 @@ def photo_from_bytes(data: bytes, target: int) -> Image.Image:
         return open_photo(io.BytesIO(data), "", default_max_megapixels(1), target)[0]
     except PhotoError as error:
         raise PhotoError(f"Standard input cannot be used as a photo: {error}.") from error
-
-
-def check_size(image: Image.Image, max_megapixels: float) -> None:
-    """Raise PhotoError for an image without pixels, or with more than the limit."""
-    width, height = image.size
-    if width < 1 or height < 1:
-        raise PhotoError("it has no pixels")
-    if width * height > max_megapixels * 1e6:
-        raise PhotoError(
-            f"{TOO_LARGE}: {width} × {height} pixels, over the limit of {max_megapixels:.3g} "
-            "megapixels (raise it with --max-megapixels)"
-        )
 
 
 def _pixels(
@@ -151,10 +163,21 @@ def _to_rgb(image: Image.Image, enough: int) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _deep_to_grey(image).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        transparent = image.convert("RGBA")
-        white = Image.new("RGBA", transparent.size, "white")
-        return Image.alpha_composite(white, transparent).convert("RGB")
+        return _on_white(image)
     return image.convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """A transparent image over white, converted in strips to take less memory."""
+    whole = Image.new("RGB", image.size)
+    for top in range(0, image.height, _STRIP):
+        box = (0, top, image.width, min(top + _STRIP, image.height))
+        # As `crop`, which asks Pillow's limit on pixels.
+        strip = image.resize((box[2], box[3] - top), Image.Resampling.NEAREST, box)
+        strip = strip.convert("RGBA")
+        white = Image.new("RGBA", strip.size, "white")
+        whole.paste(Image.alpha_composite(white, strip).convert("RGB"), box)
+    return whole
 
 
 def _deep_to_grey(image: Image.Image) -> Image.Image:
@@ -162,37 +185,9 @@ def _deep_to_grey(image: Image.Image) -> Image.Image:
     import numpy as np
 
     values = np.asarray(image).astype(np.float32)
-    values = np.nan_to_num(values, posinf=0.0, neginf=0.0)
+    np.nan_to_num(values, copy=False, posinf=0.0, neginf=0.0)
     low, high = 0.0, 65535.0
     if values.min() < 0 or values.max() > high or image.mode == "F":
         low, high = float(values.min()), float(values.max())
     scaled = (values - low) * (255.0 / ((high - low) or 1.0))
     return Image.fromarray(scaled.round().astype(np.uint8))
-
-
-def _raw_preview(file: BinaryIO) -> BinaryIO:
-    """The JPEG preview in a camera's raw file, or else the developed photo as BMP.
-
-    Raises PhotoError.
-    """
-    try:
-        import rawpy
-    except ImportError as error:
-        raise PhotoError(
-            "camera raw files need `pip install 'crossmodal-retrieval[raw]'`"
-        ) from error
-    try:
-        with rawpy.imread(file) as raw:
-            try:
-                preview = raw.extract_thumb()
-            except (rawpy.LibRawNoThumbnailError, rawpy.LibRawUnsupportedThumbnailError):
-                preview = None
-            if preview is not None and preview.format == rawpy.ThumbFormat.JPEG:
-                return io.BytesIO(cast(bytes, preview.data))
-            pixels = preview.data if preview is not None else raw.postprocess(half_size=True)
-    except rawpy.LibRawError as error:
-        raise PhotoError(f"damaged (no camera raw file: {error})") from error
-    buffer = io.BytesIO()
-    Image.fromarray(cast(Any, pixels)).save(buffer, "BMP")
-    buffer.seek(0)
-    return buffer

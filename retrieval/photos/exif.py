@@ -1,6 +1,7 @@
 """What a photo's header and EXIF say: its size, when and where it was taken, and by which camera.
 
-What is missing or makes no sense is None; a broken EXIF block never makes a photo unreadable.
+What is missing or makes no sense is None; a broken EXIF block never makes a photo unreadable, and
+reading it decodes no pixels.
 Titles and descriptions are captions: `retrieval.captions.metadata` reads them.
 """
 
@@ -12,6 +13,15 @@ from typing import Any
 from PIL import ExifTags, Image
 
 _LONGEST_NAME = 80  # characters of a maker's or a camera's name
+_TURNS = {  # by the value of Orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _TURNED = (5, 6, 7, 8)  # values of Orientation that swap width and height
 
 
@@ -36,7 +46,7 @@ def read_facts(image: Image.Image) -> PhotoFacts:
     """The facts of an image that was opened, and perhaps not decoded."""
     facts = PhotoFacts(*image.size, format=image.format or "")
     try:
-        exif = image.getexif()
+        exif = read_exif(image)
         if exif.get(ExifTags.Base.Orientation) in _TURNED:
             facts = replace(facts, width=image.height, height=image.width)
         details = exif.get_ifd(ExifTags.IFD.Exif)
@@ -56,6 +66,24 @@ def read_facts(image: Image.Image) -> PhotoFacts:
     except Exception:  # noqa: S110 - EXIF is an extra; a photo with a broken one is a photo
         pass
     return facts
+
+
+def read_exif(image: Image.Image) -> Image.Exif:
+    """The EXIF of an open image; raises whatever Pillow raises if it is broken.
+
+    For a PNG without EXIF, Pillow's own method decodes all pixels to look behind them. `open_image`
+    has looked there.
+    """
+    return Image.Image.getexif(image)
+
+
+def turn_upright(image: Image.Image) -> Image.Image:
+    """A decoded image as its EXIF says that it is to be seen; as it is if that cannot be read."""
+    try:
+        turn = _TURNS.get(read_exif(image).get(ExifTags.Base.Orientation, 1))
+    except Exception:  # a photo with a broken EXIF block is a photo
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 def _taken(value: object) -> str | None:

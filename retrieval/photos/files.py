@@ -4,6 +4,7 @@ Nothing is decoded here, but whatever the system or a decoder raises is turned i
 with a short reason.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -14,12 +15,25 @@ from typing import BinaryIO
 from blake3 import blake3
 from PIL import Image, UnidentifiedImageError
 
+from indexes.errors import RetrievalError
 from retrieval.errors import PhotoError
 
 # Reasons that may no longer hold though the file is the same: indexing looks for them.
 NO_PERMISSION = "no permission to read it"
 UNREADABLE = "cannot be read just now"
 TOO_LARGE = "too large"
+# What decoders cause when they follow a damaged file to places that it has not; or they have no
+# number. A disk that fails has others.
+_OF_DECODERS = (
+    None,
+    errno.EINVAL,
+    errno.EOVERFLOW,
+    errno.ESPIPE,
+    errno.EFBIG,
+    errno.EDOM,
+    errno.ERANGE,
+)
+_LARGEST_TIME = (1 << 63) - 1  # nanoseconds that the catalogue can store: until the year 2262
 
 
 def content_hash(file: BinaryIO) -> str:
@@ -34,10 +48,13 @@ def content_hash(file: BinaryIO) -> str:
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """Turn whatever decoders raise for a bad file into a PhotoError with a short reason."""
+    """Turn whatever decoders raise for a bad file into a PhotoError with a short reason.
+
+    Errors of this package pass: those that are not PhotoErrors are not about the file.
+    """
     try:
         yield
-    except PhotoError:
+    except RetrievalError:
         raise
     except UnidentifiedImageError as error:
         raise PhotoError("not a photo that can be read (damaged, encrypted or no image)") from error
@@ -50,8 +67,7 @@ def reading() -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PhotoError(f"{TOO_LARGE} for Pillow (PIL.Image.MAX_IMAGE_PIXELS)") from error
     except Exception as error:
-        # Without a number, the error is from a decoder and not from the system.
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and error.errno not in _OF_DECODERS:
             raise PhotoError(f"{UNREADABLE} ({error.strerror})") from error
         text = printable(" ".join(str(error).split())[:100])
         reason = "truncated" if "truncated" in text.lower() else "damaged"
@@ -76,11 +92,31 @@ def open_inside(root: Path, path: str) -> BinaryIO:
     real = real_path(root, path)
     if real is None:
         raise PhotoError("a link leads outside the indexed folder")
-    file = real.open("rb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    return open_regular(real)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file without following a link at its end, or waiting at a pipe.
+
+    Raises PhotoError and OSError.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        descriptor = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise PhotoError("a link") from error
+        raise
+    file = os.fdopen(descriptor, "rb")
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         file.close()
         raise PhotoError("not a regular file")
     return file
+
+
+def mtime_ns(state: os.stat_result) -> int:
+    """The time of a file's last change in nanoseconds, no later than the catalogue can store."""
+    return max(min(state.st_mtime_ns, _LARGEST_TIME), -_LARGEST_TIME)
 
 
 def printable(path: Path | str) -> str:

@@ -5,10 +5,11 @@ formats, its limit on pixels and its warnings belong to the process that imports
 are not changed, and its limit is not asked.
 """
 
+import os
 import struct
 from collections.abc import Callable
 from types import FunctionType, ModuleType
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from PIL import (
     AvifImagePlugin,
@@ -30,6 +31,10 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b
 _AVIF_BRANDS = (b"avif", b"avis")
 _CONTAINER_BRANDS = (b"mif1", b"msf1")  # of HEIF and of AVIF
 _TIFF = (b"MM\0*", b"II*\0", b"MM*\0", b"II\0*", b"MM\0+", b"II+\0")  # also mistaken and BigTIFF
+_JPEG = b"\xff\xd8\xff"
+_PNG = b"\x89PNG\r\n\x1a\n"
+_METADATA_CHUNKS = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
+_MAX_CHUNKS, _MAX_METADATA = 100_000, 1 << 20  # of a PNG file; bytes of one chunk
 _DIB_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # their lengths
 
 
@@ -55,6 +60,14 @@ def open_image(file: BinaryIO) -> ImageFile:
     raise UnidentifiedImageError("no image of an allowed format")
 
 
+def is_plain(file: BinaryIO) -> bool:
+    """Whether a file is JPEG or PNG, whose decoders have long survived damaged files."""
+    file.seek(0)
+    prefix = file.read(_PREFIX)
+    file.seek(0)
+    return prefix.startswith((_JPEG, _PNG))
+
+
 def _starts(*signatures: bytes) -> Callable[[bytes], bool]:
     return lambda prefix: prefix.startswith(signatures)
 
@@ -73,9 +86,10 @@ def _has_brand(*brands: bytes) -> Callable[[bytes], bool]:
 
 
 def _read_heif(file: BinaryIO) -> ImageFile:
-    from pi_heif.as_plugin import HeifImageFile  # takes a while, and most folders have no HEIF
+    from pillow_heif.as_plugin import HeifImageFile  # slow to import; most folders have no HEIF
 
-    return cast(ImageFile, HeifImageFile(file))
+    image: ImageFile = cast(Any, HeifImageFile)(file)
+    return image
 
 
 # Pillow's module without its limit on pixels, which some readers ask by themselves.
@@ -107,9 +121,42 @@ class _FirstFrame(_unlimited(GifImagePlugin.GifImageFile, "_seek")):  # type: ig
     disposal_method = property(lambda _: 0, lambda *_: None)
 
 
+class _FirstPicture(PngImagePlugin.PngImageFile):
+    """A PNG of which only the first picture is read, as `_FirstFrame` does with a GIF."""
+
+    dispose_op = property(lambda _: 0, lambda *_: None)
+
+
+def _read_png(file: BinaryIO) -> ImageFile:
+    image = _FirstPicture(file)
+    position = file.tell()
+    try:
+        _read_behind_pixels(image, file)
+    except Exception:  # noqa: S110 - metadata is an extra
+        pass
+    file.seek(position)
+    return image
+
+
+def _read_behind_pixels(image: PngImagePlugin.PngImageFile, file: BinaryIO) -> None:
+    """Add the metadata that follows the pixels of a PNG to its `info`, without decoding them."""
+    behind = False
+    file.seek(len(_PNG))
+    for _ in range(_MAX_CHUNKS):
+        length, kind = struct.unpack(">I4s", file.read(8))
+        if kind == b"IEND" or image.png is None:
+            return
+        behind = behind or kind == b"IDAT"
+        if behind and kind in _METADATA_CHUNKS and length <= _MAX_METADATA:
+            image.png.call(kind, file.tell(), length)
+            file.seek(4, os.SEEK_CUR)  # its checksum
+        else:
+            file.seek(length + 4, os.SEEK_CUR)
+
+
 _READERS: tuple[tuple[Callable[[bytes], bool], Callable[[BinaryIO], ImageFile]], ...] = (
-    (_starts(b"\xff\xd8\xff"), JpegImagePlugin.jpeg_factory),
-    (_starts(b"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
+    (_starts(_JPEG), JpegImagePlugin.jpeg_factory),
+    (_starts(_PNG), _read_png),
     (_is_webp, _unlimited(WebPImagePlugin.WebPImageFile, "_open")),
     (_starts(b"GIF87a", b"GIF89a"), _FirstFrame),
     (_starts(*_TIFF), _unlimited(TiffImagePlugin.TiffImageFile, "load_prepare")),

@@ -12,6 +12,8 @@ from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
 
+from retrieval.photos.files import mtime_ns
+
 PHOTO_SUFFIXES = frozenset(
     "jpg jpeg jpe jfif png webp gif tif tiff bmp dib heic heif hif avif".split()
 )
@@ -78,7 +80,7 @@ def walk(
                     elif is_raw(entry.name) or _suffix(entry.name) in PHOTO_SUFFIXES:
                         state = entry.stat()
                         if stat.S_ISREG(state.st_mode):
-                            yield FoundFile(path, state.st_size, state.st_mtime_ns)
+                            yield FoundFile(path, state.st_size, mtime_ns(state))
             except OSError:
                 continue  # it vanished after the folder was listed
         pending.extend(reversed(inner))

@@ -13,7 +13,8 @@ from indexes.errors import RetrievalError
 from retrieval.datasets.captioned import CaptionedPhoto, CaptionedSet
 from retrieval.datasets.embedding_cache import drop_unreadable
 from retrieval.errors import DataSetError
-from retrieval.photos.decode import default_max_megapixels, open_photo
+from retrieval.photos.decode import open_photo
+from retrieval.photos.size import default_max_megapixels
 from retrieval.training.options import Log, Progress
 
 LoadImage = Callable[[], Image.Image]

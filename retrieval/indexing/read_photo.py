@@ -1,0 +1,89 @@
+"""Read what indexing needs of one photo file: its pixels, its facts, and the texts inside it.
+
+A process that decodes imports this module, so it imports little. What becomes of it is decided in
+`encode`.
+"""
+
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from PIL import Image
+
+from retrieval.captions.metadata import embedded_texts
+from retrieval.errors import PhotoError
+from retrieval.photos.decode import DecodeJpeg, decode_image, decodes_here, open_photo_here
+from retrieval.photos.decoder_processes import DecoderProcesses
+from retrieval.photos.exif import PhotoFacts
+from retrieval.photos.files import reading
+from retrieval.photos.open_image import open_image
+from retrieval.photos.size import check_bytes, check_size
+from retrieval.photos.walk import is_raw
+
+
+@dataclass(frozen=True)
+class PhotoReader:
+    """How the photos of a run are read.
+
+    max_megapixels: larger photos are bad; processes: where to decode what is not plain JPEG or PNG.
+    """
+
+    max_megapixels: float
+    processes: DecoderProcesses
+
+    def pixels(
+        self, file: BinaryIO, name: str, target: int, decode: DecodeJpeg | None
+    ) -> tuple[Image.Image, PhotoFacts, tuple[str, ...]]:
+        """Pixels and facts as `open_photo` returns them, and texts, not yet cleaned.
+
+        Raises PhotoError.
+        """
+        limit = self.max_megapixels
+        with reading():
+            photo: Image.Image | None
+            if decodes_here(file, name):
+                photo, (facts, texts) = _pixels(file, name, limit, target, decode)
+            else:
+                photo, (facts, texts) = self.processes.call(_pixels, file, name, limit, target)
+        if photo is None:
+            raise PhotoError("it has no pixels")
+        return photo, facts, texts
+
+    def texts(self, file: BinaryIO, name: str) -> tuple[str, ...]:
+        """The texts inside a file whose pixels are not needed; none if it cannot be opened.
+
+        Raises what `DecoderProcesses` raises if there is no process.
+        """
+        if decodes_here(file, name):
+            return _texts(file, self.max_megapixels)[1]
+        try:
+            return tuple(self.processes.call(_texts, file, self.max_megapixels)[1])
+        except PhotoError:  # what is wrong with a photo is found when it is decoded
+            return ()
+
+
+def _pixels(
+    file: BinaryIO,
+    name: str,
+    max_megapixels: float,
+    target: int,
+    decode: DecodeJpeg | None = None,
+) -> tuple[Image.Image, tuple[PhotoFacts, tuple[str, ...]]]:
+    if is_raw(name):  # its texts are its own, its pixels those of the preview in it
+        _, texts = _texts(file, max_megapixels)
+        photo, facts = open_photo_here(file, name, max_megapixels, target, decode)
+        return photo, (facts, texts)
+    check_bytes(file, max_megapixels)
+    with open_image(file) as image:
+        check_size(image.size, max_megapixels)
+        texts = tuple(embedded_texts(image))
+        photo, facts = decode_image(image, file, max_megapixels, target, decode)
+    return photo, (facts, texts)
+
+
+def _texts(file: BinaryIO, max_megapixels: float) -> tuple[None, tuple[str, ...]]:
+    try:
+        check_bytes(file, max_megapixels)
+        with open_image(file) as image:
+            return None, tuple(embedded_texts(image))
+    except Exception:  # what is wrong with a photo is found when it is decoded
+        return None, ()
