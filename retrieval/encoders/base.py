@@ -6,9 +6,11 @@ Each kind of model has a module that implements it. Importing this module does n
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
+import numpy as np
 from PIL import Image
 
 from indexes.arrays import Array, Floats
+from retrieval.errors import ModelError
 
 Log = Callable[[str], None]
 """Receives messages for the user, one sentence at a time."""
@@ -48,3 +50,17 @@ class Encoder(Protocol):
     def torch_module(self) -> Any:
         """The computation of `encode_images` as a torch module on the CPU, for comparisons."""
         ...
+
+
+def check_embeddings(rows: Floats, model: str) -> Floats:
+    """`rows` [n, dim] as they are; raises ModelError unless they are finite and of length one.
+
+    Damaged weights give anything, and an index must not record it.
+    """
+    lengths = np.einsum("nd,nd->n", rows, rows)
+    if not np.all(np.abs(lengths - 1) < 0.05):  # also if it is not a number
+        raise ModelError(
+            f"The model {model} computes embeddings that are not of length one: its weights are "
+            "damaged. Restore them, or choose another model with --model."
+        )
+    return rows
