@@ -279,6 +279,15 @@ def test_a_configuration_that_is_none_gets_a_sentence(
         load_encoder(f"local-dir:{tmp_path}")
 
 
+@pytest.mark.parametrize("name", ["open_clip_config.json", "open_clip_model.safetensors"])
+def test_an_endless_file_is_not_read(random_clip: str, tmp_path: Path, name: str) -> None:
+    write_local_dir(tmp_path, random_clip, json.dumps({"model_cfg": OPEN_CLIP_CONFIG}))
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(ModelError):
+        load_encoder(f"local-dir:{tmp_path}")
+
+
 def test_tokens_beyond_the_table_get_a_sentence(random_clip: str, tmp_path: Path) -> None:
     """A model that knows fewer words than its tokenizer gives."""
     from safetensors.torch import load_file, save_file

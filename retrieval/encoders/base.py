@@ -3,7 +3,9 @@
 Each kind of model has a module that implements it. Importing this module does not import torch.
 """
 
+import stat
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -64,3 +66,17 @@ def check_embeddings(rows: Floats, model: str) -> Floats:
             "damaged. Restore them, or choose another model with --model."
         )
     return rows
+
+
+def checked_size(path: Path, most: int) -> int:
+    """The bytes of a file of a model, before it is read.
+
+    Raises OSError, or ValueError if it has more than `most`, or is a pipe or a device, which may
+    never end.
+    """
+    state = path.stat()
+    if not stat.S_ISREG(state.st_mode):
+        raise ValueError("it is not a file")
+    if state.st_size > most:
+        raise ValueError(f"it has {state.st_size:,} bytes, more than {most:,}")
+    return state.st_size

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from indexes.lazy_imports import load_torch
+from retrieval.encoders.base import checked_size
 from retrieval.errors import ModelError
 
 _MAX_CONFIG_BYTES = 1 << 20
@@ -25,9 +26,7 @@ _SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 def read_config(file: Path) -> Any:
     """An open_clip_config.json; raises ModelError if it asks for more than any model needs."""
     try:
-        size = file.stat().st_size
-        if size > _MAX_CONFIG_BYTES:
-            raise ValueError(f"it has {size:,} bytes")
+        checked_size(file, _MAX_CONFIG_BYTES)
         config = json.loads(file.read_bytes())
         _check_numbers(config, "")
     except (OSError, ValueError, RecursionError) as error:
@@ -118,7 +117,8 @@ def _check_numbers(value: Any, name: str) -> None:
 def _check_memory(file: Path) -> None:
     import psutil
 
-    size, free = file.stat().st_size, psutil.virtual_memory().available
+    free = psutil.virtual_memory().available
+    size = checked_size(file, 1 << 60)
     if size > free:
         raise ValueError(
             f"it has {size / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB of memory are free"

@@ -1,6 +1,7 @@
 """The cases of the fuzzer: whole files of every format that is read, and copies that are damaged.
 
 A case is a folder. `write_case` gives the same one for the same files, target, seed and number.
+Number 0 is not damaged.
 """
 
 import json
@@ -20,9 +21,9 @@ Chance = random.Random
 
 
 def write_case(target: str, seeds: Path, seed: int, number: int, folder: Path) -> None:
-    """Write case `number` of a target to `folder`, which must not exist; 0 is not damaged."""
-    chance = random.Random(f"{target} {seed} {number}")
-    TARGETS[target](seeds, folder, chance if number else None)
+    """Write case `number` of a target to `folder`, which must not exist."""
+    chance = random.Random(f"{target} {seed} {number}") if number else None
+    TARGETS[target](seeds, folder, chance)
 
 
 def write_seeds(seeds: Path) -> None:
@@ -191,12 +192,11 @@ def _write_weights(folder: Path) -> None:
 
 
 def _photos(seeds: Path, folder: Path, chance: Chance | None) -> None:
-    """A whole photo and eight damaged ones."""
+    """A whole photo and eight damaged ones; all of them in case 0."""
     folder.mkdir()
     shutil.copyfile(seeds / "captions" / "rocket.jpg", folder / "good.jpg")
     files = sorted((seeds / "photos").iterdir())
-    for number in range(8):
-        file = (chance or random).choice(files)
+    for number, file in enumerate(chance.choices(files, k=8) if chance else files):
         data = file.read_bytes()
         (folder / f"{number}-{file.name}").write_bytes(
             mutate.mutate_bytes(data, chance) if chance else data
@@ -216,10 +216,11 @@ def _set(seeds: Path, folder: Path, chance: Chance | None) -> None:
     folder.mkdir()
     for name in ("china.jpg", "rocket.jpg"):
         shutil.copyfile(seeds / "captions" / name, folder / name)
-    file = (chance or random).choice(sorted((seeds / "sets").iterdir()))
-    copy = Path(shutil.copyfile(file, folder / file.name))
-    if chance:
-        _damage(copy, chance)
+    files = sorted((seeds / "sets").iterdir())
+    for file in [chance.choice(files)] if chance else files:
+        copy = Path(shutil.copyfile(file, folder / file.name))
+        if chance:
+            _damage(copy, chance)
 
 
 def _index(seeds: Path, folder: Path, chance: Chance | None) -> None:
@@ -244,9 +245,9 @@ def _folder_of(name: str) -> Callable[[Path, Path, Chance | None], None]:
 
     def write(seeds: Path, folder: Path, chance: Chance | None) -> None:
         shutil.copytree(seeds / name, folder)
-        if name == "checkpoint" and (chance or random).random() < 0.5:
-            (folder / "open_clip_model.safetensors").unlink()
         if chance:
+            if name == "checkpoint" and chance.random() < 0.5:
+                (folder / "open_clip_model.safetensors").unlink()
             files = sorted(folder.iterdir())
             for file in chance.sample(files, chance.choice((1, 1, 2))):
                 if chance.random() < 0.05:

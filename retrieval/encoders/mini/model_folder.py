@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
 from indexes.arrays import Array
+from retrieval.encoders.base import checked_size
 from retrieval.errors import ModelError
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights" / "mini"
@@ -79,7 +80,7 @@ def check_layout(folder: Path, config: Config) -> Shapes:
     """
     path = folder / "model.safetensors"
     try:
-        check_size(path)
+        _check_size(path)
         with _open_tensors(path) as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             shapes = {name: tuple(s.get_shape()) for name, s in slices.items()}
@@ -96,7 +97,7 @@ def read_tensors(path: Path, prefix: str) -> dict[str, Array]:
     Raises ModelError if the file is missing or damaged, or a weight is not finite.
     """
     try:
-        check_size(path)
+        _check_size(path)
         with _open_tensors(path) as file:
             names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
             tensors = {name.removeprefix(prefix): file.get_tensor(name) for name in names}
@@ -106,13 +107,6 @@ def read_tensors(path: Path, prefix: str) -> dict[str, Array]:
     except (OSError, ValueError, TypeError) as error:
         raise read_error(path, error) from error
     return tensors
-
-
-def check_size(path: Path) -> None:
-    """Raise ValueError if a file of a model folder is far larger than such a file is."""
-    size, limit = path.stat().st_size, _MAX_BYTES.get(path.name, 1 << 28)
-    if size > limit:
-        raise ValueError(f"it has {size:,} bytes, more than {limit:,}")
 
 
 def read_error(path: Path, reason: object) -> ModelError:
@@ -128,8 +122,12 @@ def read_error(path: Path, reason: object) -> ModelError:
     )
 
 
+def _check_size(path: Path) -> None:
+    checked_size(path, _MAX_BYTES.get(path.name, 1 << 28))
+
+
 def _read_bytes(path: Path) -> bytes:
-    check_size(path)
+    _check_size(path)
     with path.open("rb") as file:
         return file.read(_MAX_BYTES[path.name])
 
