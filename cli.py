@@ -10,12 +10,13 @@ import typer
 from benchmarks.commands import app as benchmark
 from retrieval.commands.demo import demo
 from retrieval.commands.index import index
-from retrieval.commands.main import run
+from retrieval.commands.main import Commands, run
 from retrieval.commands.manage import fuse, info, remove
 from retrieval.commands.search import search, similar
 from retrieval.commands.train import train, train_fusion
 
 app = typer.Typer(
+    cls=Commands,
     help="Find photos by describing them: text, example photos or both, on your own machine.",
     no_args_is_help=True,
     add_completion=True,

@@ -11,10 +11,13 @@ from typing import Annotated, Literal
 
 import typer
 
+from retrieval.commands.main import Commands, run
 from retrieval.commands.options import ImagesOption, SkipBadOption
 from retrieval.output.terminal import print_message, print_result, progress_line
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+)
 
 SplitOption = Annotated[
     str, typer.Option(metavar="S", help="A split of the data set, several joined by +, or all.")
@@ -178,8 +181,8 @@ def fusion(
     """Measure what attention fusion gains.
 
     It fuses photos with captions, and example photos with words. One caption of each photo is
-    stored with it, the others are the queries. Of the stored captions none is wrong, 30 % are
-    swapped, or 50 % are missing. The fixed weights for comparison are chosen on the split val
+    stored with it, the others are the queries. Of the stored captions none is wrong, 30% are
+    swapped, or 50% are missing. The fixed weights for comparison are chosen on the split val
     if there is one, else on the measured photos.
     """
     from benchmarks import fusion as benchmark
@@ -221,7 +224,7 @@ def relevance(
 ) -> None:
     """Measure whether relevance can be trusted.
 
-    Of the hits with 30 % relevance, three in ten should match. The queries are captions, and
+    Of the hits with 30% relevance, three in ten should match. The queries are captions, and
     names of one or two things, in galleries of several sizes. Half of them have no matching
     photo.
     """
@@ -231,8 +234,12 @@ def relevance(
 
     plots.check(plot)
     captioned = read_captioned(dataset, split, images, skip_bad, print_message)
-    found = benchmark.measure_set(captioned, model, seed, print_message, progress_line())
-    print_result(json.dumps(found, indent=2, default=vars) if as_json else benchmark.as_text(found))
+    found = benchmark.measure_set(captioned, model, seed, skip_bad, print_message, progress_line())
+    print_result(
+        json.dumps(found, indent=2, default=benchmark.as_json)
+        if as_json
+        else benchmark.as_text(found)
+    )
     if plot is not None:
         shown = {name: found[name] for name in ("all hits", "first hits")}
         benchmark.draw_diagram(plot, shown)
@@ -327,10 +334,4 @@ def startup(
 
 def alone(name: str) -> None:
     """Run one benchmark as its own program; every error is one sentence."""
-    from indexes.errors import RetrievalError
-
-    try:
-        app([name, *sys.argv[1:]], prog_name="retrieval benchmark")
-    except RetrievalError as error:
-        print_message(f"Error: {error}")
-        sys.exit(1)
+    run(lambda: app([name, *sys.argv[1:]], prog_name="retrieval benchmark"))

@@ -183,13 +183,13 @@ def _compare_hybrids(data: EmbeddedSet, rows: Floats, fusion: Fusion) -> Iterato
         db.execute(FULL_TEXT)
         fulltext.insert(db, ((i, data.captions[s], "") for i, s in enumerate(stored)))
         found = np.zeros((len(queries), n), np.float32)
-        shares = np.empty((len(queries), 1), np.float32)
+        weights = np.empty((len(queries), 1), np.float32)
         for line, query in enumerate(queries):
             expression = lexical.match_expression([data.captions[query]])
             for photo, score in fulltext.search(db, expression, n) if expression else ():
                 found[line, photo] = score
             every = lexical.match_expression([data.captions[query]], all_words=True)
-            shares[line] = lexical.lexical_weight(
+            weights[line] = lexical.lexical_weight(
                 len(fulltext.search(db, every, n)) if every else 0, n
             )
 
@@ -210,10 +210,10 @@ def _compare_hybrids(data: EmbeddedSet, rows: Floats, fusion: Fusion) -> Iterato
         yield _row(f"{what}, nnn", "generic", ranks(nnn), plain)
         both = lexical.reciprocal_rank_fusion(nnn, found)
         yield _row(f"{what}, reciprocal rank", "generic", ranks(both), plain)
-        for share in (0.05, 0.1, 0.2, 0.3, 0.4):
-            both = lexical.convex_combination(nnn, found, zero, typical, share)
-            yield _row(f"{what}, convex, share {share}", "generic", ranks(both), plain)
-        both = lexical.convex_combination(nnn, found, zero, typical, shares)
+        for weight in (0.05, 0.1, 0.2, 0.3, 0.4):
+            both = lexical.convex_combination(nnn, found, zero, typical, weight)
+            yield _row(f"{what}, convex, weight {weight}", "generic", ranks(both), plain)
+        both = lexical.convex_combination(nnn, found, zero, typical, weights)
         yield _row(f"{what}, hybrid", "generic", ranks(both), plain)
     yield _row("words alone", "–", ranks(found + np.float32(1e-6) * cosines), plain)
 

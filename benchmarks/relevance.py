@@ -17,6 +17,7 @@ from retrieval.errors import ModelError
 from retrieval.evaluation.relevance import (
     QUERIES,
     TEST_SIZES,
+    as_json,
     as_text,
     embed_relevance_data,
     measure_calibration,
@@ -26,20 +27,21 @@ from retrieval.evaluation.relevance_metrics import draw_diagram
 from retrieval.evaluation.relevance_trials import draw_trials, run_trials
 from retrieval.ranking.relevance import load_calibration
 
-__all__ = ["as_text", "draw_diagram", "measure_set"]
+__all__ = ["as_json", "as_text", "draw_diagram", "measure_set"]
 
 
 def measure_set(
     captioned: CaptionedSet,
     model: str = "auto",
     seed: int = 0,
+    skip_bad: bool = False,
     log: Callable[[str], None] = lambda _: None,
     progress: Progress = lambda *_: None,
 ) -> dict[str, Any]:
     """Search galleries of several sizes, half of the queries with a match in the gallery.
 
-    Returns the results of `measure_calibration`. Raises RetrievalError, for instance if relevance
-    was not fitted to the model.
+    skip_bad: leave out photos that cannot be read. Returns the results of `measure_calibration`.
+    Raises RetrievalError, for instance if relevance was not fitted to the model.
     """
     encoder = load_encoder(model, log)
     calibration = load_calibration(encoder.fingerprint)
@@ -49,7 +51,7 @@ def measure_set(
             "`python -m retrieval.training.relevance --help`."
         )
     with open_embedding_cache(encoder, progress) as cache:
-        data = embed_relevance_data(captioned, encoder, cache)
+        data = embed_relevance_data(captioned, encoder, cache, skip_bad, log)
     rows = np.arange(len(data.photos))
     trials = draw_trials(data, rows, rows[:0], TEST_SIZES, QUERIES, seed)
     hits = run_trials(data, trials, encoder.encode_texts, sentence_encoder())

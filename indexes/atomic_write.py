@@ -1,11 +1,11 @@
 """Writing a file in one step: its name never stands for half a file, even after a crash.
 
-Every file that is read again is written this way, except for what SQLite writes.
+Caches, models and results are written this way. The catalogue is not: SQLite has its own.
 """
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -14,7 +14,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Give a temporary path in the same folder to write to; it replaces `path` at the end.
 
     The content reaches the disk before the name does. If the block raises, or the process is
-    killed, `path` stays as it was; a block that raises leaves no temporary file. Raises OSError.
+    killed, `path` stays as it was; a block that raises leaves no temporary file. Raises OSError,
+    and only if `path` was not replaced.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -28,11 +29,16 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Write the new name to disk, where folders can be synced (not on Windows)."""
+    """Write the new name to disk, where folders can be synced (not on Windows).
+
+    Folders that cannot be read and some network mounts do not allow it. The file is complete all
+    the same; only a power failure in the next seconds could bring the old one back.
+    """
     if not hasattr(os, "O_DIRECTORY"):
         return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -76,18 +76,18 @@ class HasDatabase(Protocol):
         """Where its tables are."""
 
 
-Part = TypeVar("Part", bound=HasDatabase)
+Table = TypeVar("Table", bound=HasDatabase)
 Params = ParamSpec("Params")
 Result = TypeVar("Result")
 
 
 def guarded(
-    method: Callable[Concatenate[Part, Params], Result],
-) -> Callable[Concatenate[Part, Params], Result]:
+    method: Callable[Concatenate[Table, Params], Result],
+) -> Callable[Concatenate[Table, Params], Result]:
     """`explained` for a method of a part of the catalogue."""
 
     @functools.wraps(method)
-    def call(self: Part, /, *args: Params.args, **kwargs: Params.kwargs) -> Result:
+    def call(self: Table, /, *args: Params.args, **kwargs: Params.kwargs) -> Result:
         with explained(self.database.folder):
             return method(self, *args, **kwargs)
 

@@ -282,13 +282,13 @@ class Index:
         """
         if self._file_identity() != self._catalogue_file:
             raise self._replaced()
-        version = self.catalogue.version()
-        if self._latest is None or version != self._latest.version:
-            self._latest = None
+        version, latest = self.catalogue.version(), self._latest
+        if latest is None or version != latest.version:
             if self.catalogue.model() != self.model:
                 raise self._replaced()
-            self._latest = Snapshot(self.folder, self.catalogue, self.model.dim, version)
-        return self._latest
+            latest = Snapshot(self.folder, self.catalogue, self.model.dim, version)
+            self._latest = latest
+        return latest
 
     def _file_identity(self) -> tuple[int, int]:
         """Which file the catalogue is; a rebuild puts another one in its place."""

@@ -1,8 +1,9 @@
 """Imports of torch, FAISS and OpenVINO: large libraries that have to be imported with care.
 
-The `faiss-gpu` wheel carries CUDA 12, current torch wheels CUDA 13; loading FAISS first is
-reported to crash the process on machines with an NVIDIA driver. Torch is therefore imported first
-if there is a driver; elsewhere FAISS is imported alone, which spares a search the time for torch.
+The `faiss-gpu` wheel carries CUDA 12, current torch wheels CUDA 13. Loading FAISS first has been
+reported to crash the process on machines with an NVIDIA driver. If there is a driver, torch is
+therefore imported first; elsewhere FAISS is imported alone, which saves a search the time for
+torch.
 
 OpenVINO reports to its makers that it was imported, unless its telemetry cannot be imported.
 """

@@ -1,4 +1,4 @@
-"""A new index that replaces an old one when it is complete, and deleting an index.
+"""A new index that replaces an old one when it is complete.
 
 Until then the old index stays as it was and can be searched.
 """
@@ -9,11 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from indexes.catalogue import Catalogue, IndexModel
-from indexes.database import FILENAME, move_catalogue
-from indexes.errors import IndexMissingError
-from indexes.index import STAGING, Index
-from indexes.locate import is_index
-from indexes.lock import LOCK, lock
+from indexes.database import move_catalogue
+from indexes.index import Index
 from indexes.snapshot import CACHE_FILES
 
 REBUILD = "rebuild.tmp"
@@ -39,24 +36,3 @@ def staged_rebuild(folder: Path, model: IndexModel) -> Iterator[Index]:
                 path.replace(folder / path.name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-
-
-def delete(folder: Path) -> None:
-    """Delete the index in `folder`: only files that belong to an index, never photos.
-
-    Raises IndexMissingError or IndexBusyError.
-    """
-    if not is_index(folder):
-        raise IndexMissingError(f"There is no index in {folder}.")
-    with lock(folder):
-        # The log before the catalogue: SQLite would replay it into a later one.
-        for pattern in (f"{FILENAME}-*", FILENAME, *(f"{p}*" for p in CACHE_FILES)):
-            for path in folder.glob(pattern):
-                path.unlink()
-        for name in (STAGING, REBUILD):
-            shutil.rmtree(folder / name, ignore_errors=True)
-    (folder / LOCK).unlink(missing_ok=True)
-    try:
-        folder.rmdir()
-    except OSError:
-        pass  # it holds other files, too

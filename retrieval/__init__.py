@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from retrieval.query import Query, Term, parse_date, parse_terms
     from retrieval.search.hits import Explanation, Hit, filter_by_relevance
     from retrieval.search.options import SearchOptions
-    from retrieval.training.config import Recipe, recipe_of
+    from retrieval.training.config import Recipe, parse_recipe
     from retrieval.training.fusion_run import TrainedFusion, train_fusion
     from retrieval.training.mini import TrainedModel, train
     from retrieval.training.options import FusionTrainOptions, TrainOptions
@@ -65,7 +65,7 @@ _PUBLIC = {
     "retrieval.query": "Query Term parse_date parse_terms",
     "retrieval.search.hits": "Explanation Hit filter_by_relevance",
     "retrieval.search.options": "SearchOptions",
-    "retrieval.training.config": "Recipe recipe_of",
+    "retrieval.training.config": "Recipe parse_recipe",
     "retrieval.training.fusion_run": "TrainedFusion train_fusion",
     "retrieval.training.mini": "TrainedModel train",
     "retrieval.training.options": "FusionTrainOptions TrainOptions",
@@ -110,8 +110,8 @@ __all__ = [
     "load_encoder",
     "open",
     "parse_date",
+    "parse_recipe",
     "parse_terms",
-    "recipe_of",
     "remove",
     "run_demo",
     "train",

@@ -18,15 +18,13 @@ from retrieval.errors import QueryError
 from retrieval.indexing.options import Options, Progress, Report
 from retrieval.indexing.run import index_folders
 from retrieval.indexing.status import Status, status
-from retrieval.query import Query, Term, parse_date
+from retrieval.query import AnyPath, Query, Term, as_list, parse_date
 from retrieval.ranking.relevance import Level
 from retrieval.ranking.reranking import Rerank
 from retrieval.search import pipeline
 from retrieval.search.encode_query import encode_query
 from retrieval.search.hits import Hit
 from retrieval.search.options import SearchOptions
-
-AnyPath = str | os.PathLike[str]
 
 
 def index(
@@ -109,11 +107,11 @@ class Photos:
         self,
         text: str | Sequence[str] = (),
         *,
-        photos: Sequence[AnyPath] = (),
-        unwanted: Sequence[str] = (),
-        unwanted_photos: Sequence[AnyPath] = (),
+        photos: AnyPath | Sequence[AnyPath] = (),
+        unwanted: str | Sequence[str] = (),
+        unwanted_photos: AnyPath | Sequence[AnyPath] = (),
         k: int = 10,
-        within: Sequence[AnyPath] = (),
+        within: AnyPath | Sequence[AnyPath] = (),
         after: str | None = None,
         before: str | None = None,
         min_score: float | None = None,
@@ -124,20 +122,20 @@ class Photos:
         """The `k` photos that fit best, best first.
 
         text, photos: what to look for; unwanted, unwanted_photos: what not; within: folders to
-        search in; after, before: dates such as '2024-05' (`after` is included, `before` is not);
-        min_score: the lowest cosine; ranking, rerank, relevance: see `SearchOptions`. For terms
-        with weights use `ask`. Raises QueryError, ModelError or PhotoError.
+        search in; each takes one or several. after, before: dates such as '2024-05' (`after` is
+        included, `before` is not); min_score: the lowest cosine; ranking, rerank, relevance: see
+        `SearchOptions`. For terms with weights use `ask`. Raises QueryError, ModelError or
+        PhotoError.
         """
-        texts = [text] if isinstance(text, str) else list(text)
         terms = (
-            *(Term("text", t) for t in texts),
-            *(Term("photo", os.fspath(p)) for p in photos),
-            *(Term("text", t, wanted=False) for t in unwanted),
-            *(Term("photo", os.fspath(p), wanted=False) for p in unwanted_photos),
+            *(Term("text", t) for t in as_list(text)),
+            *(Term("photo", p) for p in as_list(photos)),
+            *(Term("text", t, wanted=False) for t in as_list(unwanted)),
+            *(Term("photo", p, wanted=False) for p in as_list(unwanted_photos)),
         )
         query = Query(
             terms,
-            within=tuple(Path(folder) for folder in within),
+            within=tuple(map(Path, as_list(within))),
             after=parse_date(after, "after") if after else None,
             before=parse_date(before, "before") if before else None,
             min_score=min_score,
@@ -147,8 +145,14 @@ class Photos:
     def ask(self, query: Query, options: SearchOptions = SearchOptions()) -> list[Hit]:
         """The photos that fit a `Query` best: terms with weights, and filters.
 
-        Raises QueryError, ModelError or PhotoError.
+        Raises QueryError, ModelError or PhotoError; TypeError for arguments of other types.
         """
+        if not isinstance(query, Query):
+            raise TypeError(f"ask takes a Query, not {query!r}. For plain words use search.")
+        if not isinstance(options, SearchOptions):
+            raise TypeError(
+                f"The options of ask are SearchOptions, as in SearchOptions(k=3), not {options!r}."
+            )
         return pipeline.search(self._index, query, options, self._need_encoder)
 
     def similar(self, photo: AnyPath, k: int = 10) -> list[Hit]:
@@ -206,16 +210,17 @@ def fuse(where: AnyPath | None = None) -> FuseReport:
     return FuseReport(folder, fusion.name, count)
 
 
-def remove(paths: Sequence[AnyPath], where: AnyPath | None = None) -> int:
+def remove(paths: AnyPath | Sequence[AnyPath], where: AnyPath | None = None) -> int:
     """Remove photos, or folders of photos, from an index; returns how many files. Files stay.
 
+    paths: one or several.
     An indexed folder that is removed as a whole is not indexed again, unless it is the only one.
     where: as for `find_index`. Raises QueryError for a path that is not in the index.
     """
     folder = find_index(where)
     with lock(folder), Index.open(folder, writable=True) as opened:
         chosen = []
-        for path in map(Path, paths):
+        for path in (Path(name).expanduser() for name in as_list(paths)):
             located = opened.locate(path)
             if located is None or (
                 located[1] and not opened.catalogue.files.any_below(located[0].id, located[1])
@@ -239,7 +244,7 @@ def delete_index(where: AnyPath | None = None) -> Path:
 
     Raises IndexMissingError or IndexBusyError.
     """
-    from indexes.staged_rebuild import delete
+    from indexes.delete import delete
 
     folder = find_index(where)
     delete(folder)

@@ -4,6 +4,7 @@ It is only what the user asks for: `retrieval.search` turns it into a vector and
 """
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from retrieval.errors import QueryError
+
+AnyPath = str | os.PathLike[str]
 
 _MAX_WEIGHT = 1e6
 _WEIGHT = re.compile(r"^(?P<value>.*)=(?P<weight>-?[0-9]*\.?[0-9]+)$", re.DOTALL)
@@ -72,18 +75,25 @@ def parse_term(kind: Literal["text", "photo"], text: str, wanted: bool = True) -
     return Term(kind, found["value"], wanted, float(found["weight"]))
 
 
+def as_list(items: AnyPath | Sequence[AnyPath]) -> list[str]:
+    """Texts or paths as strings: one alone counts as one item, not as a sequence of letters."""
+    if isinstance(items, str | os.PathLike):
+        items = [items]
+    return [os.fspath(item) for item in items]
+
+
 def parse_terms(
-    texts: Sequence[str] = (),
-    photos: Sequence[str] = (),
-    not_texts: Sequence[str] = (),
-    not_photos: Sequence[str] = (),
+    texts: str | Sequence[str] = (),
+    photos: AnyPath | Sequence[AnyPath] = (),
+    not_texts: str | Sequence[str] = (),
+    not_photos: AnyPath | Sequence[AnyPath] = (),
 ) -> tuple[Term, ...]:
     """All terms of a command line: wanted texts, wanted photos, unwanted texts, unwanted photos."""
     return (
-        *(parse_term("text", t) for t in texts),
-        *(parse_term("photo", p) for p in photos),
-        *(parse_term("text", t, False) for t in not_texts),
-        *(parse_term("photo", p, False) for p in not_photos),
+        *(parse_term("text", t) for t in as_list(texts)),
+        *(parse_term("photo", p) for p in as_list(photos)),
+        *(parse_term("text", t, False) for t in as_list(not_texts)),
+        *(parse_term("photo", p, False) for p in as_list(not_photos)),
     )
 
 

@@ -32,7 +32,7 @@ class Ran:
 
     code: int
     raw: bytes
-    talk: str
+    messages: str
 
     @property
     def out(self) -> str:
@@ -68,7 +68,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[byte
         sys.stdout.flush()
         captured = capfdbinary.readouterr()
         result = Ran(code, captured.out, captured.err.decode())
-        assert "Traceback" not in result.talk
+        assert "Traceback" not in result.messages
         return result
 
     return call

@@ -109,7 +109,7 @@ def test_one_direction_alone(run: Run, captioned: Path) -> None:
 def test_a_chart_is_drawn(run: Run, captioned: Path, tmp_path: Path) -> None:
     file = tmp_path / "chart.png"
     ran = run("benchmark", "recall", captioned, "--model", "mini", "--plot", file)
-    assert f"Chart: {file}" in ran.talk
+    assert f"Chart: {file}" in ran.messages
     with Image.open(file) as chart:
         assert chart.size[0] > 1000
         assert len(set(chart.convert("RGB").get_flattened_data())) > 20
@@ -131,7 +131,7 @@ def test_what_cannot_be_done_is_told_in_a_sentence(
 ) -> None:
     ran = run("benchmark", "recall", captioned, "--model", "mini", *options)
     assert ran.code == 1
-    assert sentence in ran.talk
+    assert sentence in ran.messages
     assert ran.raw == b""
 
 
@@ -140,10 +140,12 @@ def test_a_photo_that_cannot_be_read_is_told_or_left_out(run: Run, captioned: Pa
     command = ("benchmark", "recall", captioned, "--model", "mini", "--json")
     ran = run(*command)
     assert ran.code == 1
-    assert "1 of the 4 photos of few cannot be read, the first coffee.png: not a photo" in ran.talk
+    assert (
+        "1 of the 4 photos of few cannot be read, the first coffee.png: not a photo" in ran.messages
+    )
     ran = run(*command, "--skip-bad")
     assert (ran.json["images"], ran.json["captions"]) == (3, 6)
-    assert "Left out 1 photos that cannot be read, the first coffee.png" in ran.talk
+    assert "Left out 1 photos that cannot be read, the first coffee.png" in ran.messages
 
 
 def test_each_benchmark_runs_alone(captioned: Path) -> None:

@@ -31,7 +31,7 @@ def captioned(originals: Path, tmp_path: Path) -> Path:
 def test_every_type_is_measured(run: Run, captioned: Path) -> None:
     options = ("--model", "mini", "--sizes", "1k", "--json")
     ran = run("benchmark", "search", captioned, *options)
-    assert ran.code == 0, ran.talk
+    assert ran.code == 0, ran.messages
     told = ran.json
     assert [figure["kind"] for figure in told["figures"]] == [
         "exact",
@@ -112,4 +112,4 @@ def test_what_cannot_be_done_is_told_in_a_sentence(
 ) -> None:
     ran = run("benchmark", "search", captioned, "--model", "mini", *options)
     assert ran.code == 1
-    assert sentence in ran.talk
+    assert sentence in ran.messages

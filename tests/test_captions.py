@@ -11,6 +11,7 @@ from PIL import Image
 
 import retrieval
 from indexes.index import Index
+from retrieval.captions.metadata import xmp_texts
 from retrieval.captions.sidecars import clean, read_captions
 from retrieval.ranking import lexical
 from tests.conftest import Run
@@ -116,8 +117,12 @@ def test_clean_captions_are_one_printable_line() -> None:
     assert len(clean("x" * 10**6)) == 10_000
 
 
-def test_reading_captions_of_no_photos_finds_none(tmp_path: Path) -> None:
-    assert read_captions(tmp_path, []).captions == []
+def test_reading_captions_of_no_photos_finds_none(few: Path) -> None:
+    (few / "captions.jsonl").write_text('{"image": "china.jpg", "caption": "a temple"}')
+    (few / "coffee.txt").write_text("an espresso")
+    found = read_captions(few, ["china.jpg", "coffee.png"]).captions
+    assert [caption.text for caption in found] == ["a temple", "an espresso"]
+    assert read_captions(few, []).captions == []
 
 
 # Kept up to date ------------------------------------------------------------------------------
@@ -304,6 +309,14 @@ def test_an_xmp_file_may_be_utf_16(few: Path) -> None:
     assert captions(few) == {"china.jpg": ["a temple", "lisbon, tram"]}
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-be", "utf-16-le"])
+@pytest.mark.parametrize("space", ["", "\n", "\r\n\r\n", "  "])
+def test_space_around_an_xmp_packet_does_no_harm(encoding: str, space: str) -> None:
+    """In UTF-16 a line feed is two bytes, of which only one looks like space."""
+    packet = f'{space}<?xml version="1.0"?>{XMP.format(text="a temple")}{space}'
+    assert xmp_texts(packet.encode(encoding)) == ["a temple", "lisbon, tram"]
+
+
 def test_an_xmp_file_beside_a_photo_is_read(few: Path) -> None:
     (few / "china.xmp").write_text(XMP.format(text="a temple"))
     (few / "chelsea.png.xmp").write_text(XMP.format(text="a cat &amp; more"))
@@ -355,4 +368,4 @@ def test_a_list_of_captions_from_elsewhere_is_named_once(run: Run, few: Path) ->
     assert "is not there now" in run("index", few).out
     assert run("index", few, "--captions", "").code == 0
     assert "not there now" not in run("index", few).out
-    assert "no file" in run("index", few, "--captions", listed).talk
+    assert "no file" in run("index", few, "--captions", listed).messages

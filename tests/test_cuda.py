@@ -102,7 +102,7 @@ def test_a_batch_fits_the_memory_that_is_free(each: float, free: int, most: int)
 def test_a_full_gpu_gets_smaller_batches(
     stand_in: None, fails: Any, originals: Path, full: str
 ) -> None:
-    torch, said, sizes = load_torch(), [], []
+    torch, messages, sizes = load_torch(), [], []
 
     def error(length: int) -> Exception | None:
         sizes.append(length)
@@ -110,11 +110,11 @@ def test_a_full_gpu_gets_smaller_batches(
         return kind(full) if length > 3 else None
 
     fails(error)
-    encoder = MiniEncoder(compute=ON_GPU, log=said.append)
+    encoder = MiniEncoder(compute=ON_GPU, log=messages.append)
     photos = prepared(encoder, originals)[:6]
     rows = encoder.encode_images(photos)
     assert cosines(rows, MiniEncoder(compute=ON_CPU).encode_images(photos)).min() > 0.9999
-    assert not said and encoder.device == STAND_IN
+    assert not messages and encoder.device == STAND_IN
     sizes.clear()
     encoder.encode_images(photos)
     assert max(sizes) == 3, "what it learned is kept"
@@ -123,13 +123,13 @@ def test_a_full_gpu_gets_smaller_batches(
 def test_a_gpu_without_room_for_one_photo_falls_back_with_a_sentence(
     stand_in: None, fails: Any, originals: Path
 ) -> None:
-    torch, said = load_torch(), []
+    torch, messages = load_torch(), []
     fails(lambda _: torch.OutOfMemoryError("CUDA out of memory."))
-    encoder = MiniEncoder(compute=ON_GPU, log=said.append)
+    encoder = MiniEncoder(compute=ON_GPU, log=messages.append)
     photos = prepared(encoder, originals)[:2]
     assert len(encoder.encode_images(photos)) == 2
     assert encoder.device == "cpu"
-    assert len(said) == 1 and "no memory" in said[0] and "CPU" in said[0]
+    assert len(messages) == 1 and "no memory" in messages[0] and "CPU" in messages[0]
 
 
 # A GPU that fails -----------------------------------------------------------------------------
@@ -138,7 +138,7 @@ def test_a_gpu_without_room_for_one_photo_falls_back_with_a_sentence(
 def test_a_gpu_that_is_lost_halfway_loses_no_photo(
     stand_in: None, fails: Any, originals: Path, tmp_path: Path
 ) -> None:
-    torch, said, batches = load_torch(), [], []
+    torch, messages, batches = load_torch(), [], []
     lost = "CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronously"
 
     def error(length: int) -> Exception | None:
@@ -146,12 +146,12 @@ def test_a_gpu_that_is_lost_halfway_loses_no_photo(
         return torch.AcceleratorError(lost) if len(batches) > 2 else None
 
     fails(error)
-    encoder = MiniEncoder(compute=ON_GPU, log=said.append)
+    encoder = MiniEncoder(compute=ON_GPU, log=messages.append)
     report = retrieval.index(
         originals, index=tmp_path, model=encoder, options=retrieval.Options(batch_size=5)
     )
     assert report.encoded == 20 and len(batches) == 3 and encoder.device == "cpu"
-    assert said == [
+    assert messages == [
         "The GPU failed (CUDA error: unspecified launch failure): falling back to the CPU."
     ]
     retrieval.index(originals, index=tmp_path / "cpu", model=MiniEncoder(compute=ON_CPU))
@@ -167,18 +167,18 @@ def test_a_gpu_that_is_lost_halfway_loses_no_photo(
 def test_texts_and_photos_of_an_open_clip_model_survive_a_gpu(
     stand_in: None, fails: Any, random_clip: str, originals: Path
 ) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     dead: list[bool] = []
     fails(lambda _: RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED") if dead else None)
     right = OpenClipEncoder(random_clip, ON_CPU)
-    encoder = OpenClipEncoder(random_clip, ON_GPU, said.append)
+    encoder = OpenClipEncoder(random_clip, ON_GPU, messages.append)
     photos = prepared(encoder, originals)[:9]
     assert photos[0].dtype == np.uint8, "bytes are a quarter of what floats would send"
     expected = right.encode_images(photos)
     assert cosines(encoder.encode_images(photos), expected).min() > 0.999, "in bfloat16"
     dead.append(True)
     np.testing.assert_allclose(encoder.encode_images(photos), expected, atol=1e-5)
-    assert len(said) == 1 and "CUDNN_STATUS_EXECUTION_FAILED" in said[0]
+    assert len(messages) == 1 and "CUDNN_STATUS_EXECUTION_FAILED" in messages[0]
     assert encoder.device == "cpu"
     np.testing.assert_allclose(
         encoder.encode_texts(["a dog", "a cat"]), right.encode_texts(["a dog", "a cat"]), atol=1e-5
@@ -188,7 +188,7 @@ def test_texts_and_photos_of_an_open_clip_model_survive_a_gpu(
 def test_where_torch_cannot_compile_the_gpu_computes_without(
     monkeypatch: pytest.MonkeyPatch, stand_in: None, originals: Path
 ) -> None:
-    said: list[str] = []
+    messages: list[str] = []
 
     def no_compiler(*_: object) -> None:
         raise RuntimeError("no compiler")
@@ -198,19 +198,21 @@ def test_where_torch_cannot_compile_the_gpu_computes_without(
         module._compiled_call_impl = no_compiler
 
     monkeypatch.setattr(load_torch().nn.Module, "compile", compile)
-    encoder = MiniEncoder(compute=Compute("torch", "cuda", compile=True), log=said.append)
+    encoder = MiniEncoder(compute=Compute("torch", "cuda", compile=True), log=messages.append)
     photos = prepared(encoder, originals)[:3]
     rows = encoder.encode_images(photos)
     assert cosines(rows, MiniEncoder(compute=ON_CPU).encode_images(photos)).min() > 0.9999
-    assert encoder.device == STAND_IN and len(said) == 1 and "without torch.compile" in said[0]
+    assert (
+        encoder.device == STAND_IN and len(messages) == 1 and "without torch.compile" in messages[0]
+    )
 
 
 def test_an_error_that_the_cpu_has_too_is_raised(stand_in: None, random_clip: str) -> None:
-    said: list[str] = []
-    encoder = OpenClipEncoder(random_clip, ON_GPU, said.append)
+    messages: list[str] = []
+    encoder = OpenClipEncoder(random_clip, ON_GPU, messages.append)
     with pytest.raises(RuntimeError):
         encoder.encode_images([np.zeros((3, 3, 5), np.uint8)])
-    assert encoder.device == "cpu" and len(said) == 1
+    assert encoder.device == "cpu" and len(messages) == 1
 
 
 def test_a_driver_that_does_not_match_is_one_sentence(
@@ -228,7 +230,7 @@ def test_a_driver_that_does_not_match_is_one_sentence(
     monkeypatch.setattr(load_torch().cuda, "is_available", unavailable)
     done = run("index", few, "--model", "mini", "--device", "cuda")
     assert done.code == 0 and "4 added" in done.out
-    (line,) = (line for line in done.talk.splitlines() if "NVIDIA" in line)
+    (line,) = (line for line in done.messages.splitlines() if "NVIDIA" in line)
     assert "too old (found version 11040)" in line and "CPU" in line and "Please" not in line
 
 
@@ -336,9 +338,9 @@ def test_one_damaged_file_spoils_no_other(decoder: NvjpegDecoder, tmp_path: Path
     """Asked for by many threads at once, each gets its own photo, or nothing."""
     files = []
     for shade in range(24):
-        made = io.BytesIO()
-        Image.new("RGB", (64 + shade, 48), (10 * shade,) * 3).save(made, "JPEG")
-        files.append(b"\xff\xd8no photo\xff\xd9" if shade % 8 == 3 else made.getvalue())
+        buffer = io.BytesIO()
+        Image.new("RGB", (64 + shade, 48), (10 * shade,) * 3).save(buffer, "JPEG")
+        files.append(b"\xff\xd8no photo\xff\xd9" if shade % 8 == 3 else buffer.getvalue())
     with ThreadPoolExecutor(8) as pool:
         photos = list(pool.map(lambda data: decoder.decode(data, 2), files))
     for shade, photo in enumerate(photos):
@@ -415,7 +417,7 @@ def test_an_index_on_a_gpu_is_refused_where_there_is_none(run: Run, photos: Path
     if gpu_vectors.count():
         pytest.skip("FAISS has a GPU here")
     done = run("benchmark", "search", shared("coco_cc"), "--type", "gpu", "--model", "mini")
-    assert done.code == 1 and "NVIDIA GPU" in done.talk and "exact" in done.talk
+    assert done.code == 1 and "NVIDIA GPU" in done.messages and "exact" in done.messages
 
 
 @pytest.mark.cuda
@@ -442,12 +444,12 @@ def test_faiss_finds_on_gpus_what_it_finds_on_the_cpu(half: bool) -> None:
 @pytest.mark.cuda
 def test_a_gpu_gives_the_embeddings_of_the_cpu(originals: Path, random_clip: str) -> None:
     need_gpu()
-    for made in (
+    for build in (
         lambda compute: MiniEncoder(compute=compute),
         lambda compute: MiniEncoder(compute=replace(compute, compile=True)),
         lambda compute: OpenClipEncoder(random_clip, compute),
     ):
-        there, here = made(ON_GPU), made(ON_CPU)
+        there, here = build(ON_GPU), build(ON_CPU)
         photos = 20 * prepared(here, originals)  # several batches, the last of another length
         assert cosines(there.encode_images(photos), here.encode_images(photos)).min() > 0.999
         assert there.device == "cuda"
@@ -469,8 +471,8 @@ def test_many_threads_may_use_one_gpu(originals: Path) -> None:
 @pytest.mark.cuda
 def test_a_gpu_that_others_fill_gets_smaller_batches(originals: Path) -> None:
     need_gpu()
-    torch, said = load_torch(), []
-    encoder = MiniEncoder(compute=ON_GPU, log=said.append)
+    torch, messages = load_torch(), []
+    encoder = MiniEncoder(compute=ON_GPU, log=messages.append)
     photos = 20 * prepared(encoder, originals)
     expected = encoder.encode_images(photos)
     torch.cuda.empty_cache()
@@ -481,18 +483,18 @@ def test_a_gpu_that_others_fill_gets_smaller_batches(originals: Path) -> None:
         assert cosines(encoder.encode_images(photos), expected).min() > 0.999
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert encoder.device == "cuda" and not said
+    assert encoder.device == "cuda" and not messages
 
 
 @pytest.mark.cuda
 def test_throughput_measures_the_gpu(run: Run) -> None:
     need_gpu()
-    told = run(
+    measured = run(
         *("benchmark", "throughput", "--device", "cuda", "--megapixels", 2, "--photos", 32),
         *("--repeats", 1, "--no-peers", "--json"),
     ).json
-    assert told["device"].startswith("cuda (")
-    ways = {speed["way"] for speed in told["speeds"]}
+    assert measured["device"].startswith("cuda (")
+    ways = {speed["way"] for speed in measured["speeds"]}
     assert {"decode", "encode", "index"} <= ways
     if nvjpeg_decoder("cuda") is not None:
         assert "decode, by the CPU alone" in ways

@@ -1,10 +1,12 @@
 """What is on disk survives kills, full disks, damage and other processes."""
 
+import errno
 import os
 import random
 import shutil
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ import pytest
 from PIL import Image
 
 import retrieval
+from indexes.atomic_write import atomic_write
 from indexes.database import Database
 from indexes.index import Index
 from indexes.lock import lock
@@ -114,7 +117,7 @@ def test_a_second_indexer_is_told_who_is_at_work(run: Run, photos: Path) -> None
         result = run("index", photos)
         found = run("search", "a cat", "-f", "json", cwd=photos)
     assert result.code == 1
-    assert f"process {os.getpid()}" in result.talk
+    assert f"process {os.getpid()}" in result.messages
     assert found.names[0] == "chelsea.png"
     assert run("index", photos).code == 0
 
@@ -160,8 +163,8 @@ def test_a_damaged_catalogue_gets_one_sentence(run: Run, photos: Path, position:
     for command in (["search", "a cat"], ["index", "."], ["info"]):
         result = run(*command, cwd=photos)
         assert result.code == 1, (command, result)
-        assert "is damaged" in result.talk or "newer retrieval" in result.talk
-        assert "Your photos are not touched" in result.talk or "Upgrade" in result.talk
+        assert "is damaged" in result.messages or "newer retrieval" in result.messages
+        assert "Your photos are not touched" in result.messages or "Upgrade" in result.messages
 
 
 def test_another_database_is_no_index(run: Run, photos: Path) -> None:
@@ -171,7 +174,7 @@ def test_another_database_is_no_index(run: Run, photos: Path) -> None:
     )
     result = run("search", "a cat", cwd=photos)
     assert result.code == 1
-    assert "is damaged" in result.talk
+    assert "is damaged" in result.messages
 
 
 def test_an_index_of_a_newer_format_is_left_alone(run: Run, photos: Path) -> None:
@@ -181,8 +184,8 @@ def test_an_index_of_a_newer_format_is_left_alone(run: Run, photos: Path) -> Non
     for command in (["search", "a cat"], ["index", "."]):
         result = run(*command, cwd=photos)
         assert result.code == 1
-        assert "format 99" in result.talk
-        assert "pip install --upgrade crossmodal-retrieval" in result.talk
+        assert "format 99" in result.messages
+        assert "pip install --upgrade crossmodal-retrieval" in result.messages
 
 
 def test_a_path_that_leaves_the_folder_is_refused(run: Run, photos: Path) -> None:
@@ -194,7 +197,7 @@ def test_a_path_that_leaves_the_folder_is_refused(run: Run, photos: Path) -> Non
         db.close()
         result = run("search", "anything", "-k", 20, cwd=photos)
         assert result.code == 1
-        assert "leaves the indexed folder" in result.talk
+        assert "leaves the indexed folder" in result.messages
 
 
 def test_a_full_disk_gets_one_sentence_and_keeps_the_rest(
@@ -216,7 +219,7 @@ def test_a_full_disk_gets_one_sentence_and_keeps_the_rest(
         patched.setattr(Database, "_pragmas", full)
         result = run("index", few)
     assert result.code == 1
-    assert "The disk is full" in result.talk
+    assert "The disk is full" in result.messages
     assert {"chelsea.png", "coffee.png", "rocket.jpg", "china.jpg"} <= present(few)
     assert run("index", few).code == 0
     assert len(present(few)) == 44
@@ -235,7 +238,7 @@ def test_a_really_full_disk(run: Run, few: Path, tmp_path: Path) -> None:
         (disk / "filler").write_bytes(bytes(150_000))
         result = run("index", few, "--index", disk / "index", "--model", "mini")
         assert result.code == 1
-        assert "disk is full" in result.talk or "cannot be created" in result.talk
+        assert "disk is full" in result.messages or "cannot be created" in result.messages
         (disk / "filler").unlink()
         assert run("index", few, "--index", disk / "index", "--model", "mini").code == 0
         assert run("search", "a cat", "--index", disk / "index", "-f", "json").names[0] == (
@@ -271,6 +274,63 @@ def test_a_folder_that_is_unmounted_keeps_its_photos(run: Run, few: Path, tmp_pa
     assert "is not there now; its photos stay" in result.out
     (tmp_path / "unplugged").rename(few)
     assert run("index", "--index", place).out.startswith("4 unchanged")
+
+
+@pytest.mark.parametrize("options", [[], ["--prune"]])
+def test_a_disk_that_goes_away_during_the_walk_keeps_its_photos(
+    run: Run, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    from retrieval.indexing import changes
+
+    place = tmp_path / "index"
+    run("index", few, "--index", place, "--model", "mini")
+    real = changes.walk
+
+    def walk(*arguments):
+        few.rename(tmp_path / "unplugged")
+        few.mkdir()  # the mount point
+        yield from real(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(changes, "walk", walk)
+        result = run("index", "--index", place, *options)
+    assert result.code == 0 and "is empty now" in result.out
+    assert "removed" not in result.out and "forgotten" not in result.out
+    few.rmdir()
+    (tmp_path / "unplugged").rename(few)
+    assert run("index", "--index", place).out.startswith("4 unchanged")
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    for before in (None, "old"):
+        if before is not None:
+            file.write_text(before)
+        with pytest.raises(OSError, match="disk full"), atomic_write(file) as temporary:
+            temporary.write_text("half")
+            raise OSError("disk full")
+        assert [path.read_text() for path in tmp_path.iterdir()] == ([before] if before else [])
+
+
+@pytest.mark.parametrize("fails", ["open", "fsync"])
+def test_a_folder_that_cannot_be_synced_fails_no_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """Without the right to read the folder (EACCES), on some network mounts (EINVAL)."""
+    real, failed = getattr(os, fails), []
+
+    def fail(what, *arguments):
+        if what == tmp_path or (isinstance(what, int) and stat.S_ISDIR(os.fstat(what).st_mode)):
+            failed.append(what)
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return real(what, *arguments)
+
+    file = tmp_path / "results.json"
+    monkeypatch.setattr(os, fails, fail)
+    with atomic_write(file) as temporary:
+        temporary.write_text("new")
+    assert failed and file.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_an_open_index_sees_what_others_change(photos: Path, originals: Path) -> None:
@@ -336,7 +396,7 @@ def test_a_rebuild_waits_for_a_folder_that_is_away(run: Run, few: Path, tmp_path
             few.mkdir()  # an empty mount point
         result = run("index", "--index", place, "--rebuild")
         assert result.code == 1
-        assert "would forget its photos" in result.talk
+        assert "would forget its photos" in result.messages
         kept = run("index", "--index", place, "--prune")
         assert "stay" in kept.out and "forgotten" not in kept.out
     few.rmdir()

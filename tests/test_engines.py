@@ -43,16 +43,16 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 @openvino
 def test_the_engines_give_the_same_embeddings_of_mini(originals: Path) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     by_torch, by_openvino = (
-        MiniEncoder(compute=Compute(engine), log=said.append)  # type: ignore[arg-type]
+        MiniEncoder(compute=Compute(engine), log=messages.append)  # type: ignore[arg-type]
         for engine in ("torch", "openvino")
     )
     photos = prepared(by_torch, originals)
     same = cosines(by_torch.encode_images(photos), by_openvino.encode_images(photos))
     # torch does not round what enters a convolution of 8 bits; drawings and scans show that most.
     assert np.median(same) > 0.998 and same.min() > 0.95
-    assert not said
+    assert not messages
 
 
 @openvino
@@ -61,15 +61,15 @@ def test_the_engines_give_the_same_embeddings_of_mini_in_floats(
 ) -> None:
     from retrieval.training.dual_encoder import DualEncoder
 
-    said: list[str] = []
+    messages: list[str] = []
     DualEncoder.read(WEIGHTS).write(tmp_path)
     by_torch, by_openvino = (
-        MiniEncoder(tmp_path, Compute(engine), said.append)  # type: ignore[arg-type]
+        MiniEncoder(tmp_path, Compute(engine), messages.append)  # type: ignore[arg-type]
         for engine in ("torch", "openvino")
     )
     photos = prepared(by_torch, originals)
     assert cosines(by_torch.encode_images(photos), by_openvino.encode_images(photos)).min() > 0.9999
-    assert not said
+    assert not messages
 
 
 @openvino
@@ -92,7 +92,7 @@ def test_the_engines_agree_on_any_shape_of_mini(size: int) -> None:
         weights[f"head.{name}"] = random.integers(-127, 128, (10, width), dtype=np.int8)
         weights[f"head.{name}.scale"] = random.uniform(0.001, 0.01, 10).astype(np.float32)
     photos = random.integers(0, 256, (5, size, size, 3), dtype=np.uint8)
-    rows = [made(weights, shape).encode(photos) for made in (ImageEncoder, GraphEncoder)]
+    rows = [kind(weights, shape).encode(photos) for kind in (ImageEncoder, GraphEncoder)]
     assert cosines(*rows).min() > 0.9999
     assert abs(rows[0][0] @ rows[0][1]) < 0.999, "different photos differ"
 
@@ -104,10 +104,10 @@ def test_the_engines_agree_on_any_shape_of_mini(size: int) -> None:
 def test_the_engines_give_the_same_embeddings_of_an_open_clip_model(
     request: pytest.FixtureRequest, model: str, originals: Path
 ) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     name = request.getfixturevalue(model)
     by_torch, by_openvino = (
-        OpenClipEncoder(name, Compute(engine), said.append)  # type: ignore[arg-type]
+        OpenClipEncoder(name, Compute(engine), messages.append)  # type: ignore[arg-type]
         for engine in ("torch", "openvino")
     )
     photos = prepared(by_torch, originals)[:11]  # not a multiple of what a core takes at once
@@ -115,7 +115,7 @@ def test_the_engines_give_the_same_embeddings_of_an_open_clip_model(
     assert cosines(rows, by_openvino.encode_images(photos)).min() > 0.999
     assert (rows @ rows.T).min() < 0.99, "different photos differ"
     assert by_torch.fingerprint == by_openvino.fingerprint
-    assert not said
+    assert not messages
 
 
 @openvino
@@ -159,19 +159,19 @@ def test_loading_openvino_tells_nobody(tmp_path: Path) -> None:
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
-    assert list(tmp_path.iterdir()) == [], "no identity is made for the user"
+    assert list(tmp_path.iterdir()) == [], "no identity is created for the user"
 
 
 def test_without_openvino_torch_computes(monkeypatch: pytest.MonkeyPatch, originals: Path) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)  # as if it were not installed
-    said: list[str] = []
-    silent = MiniEncoder(log=said.append)
+    messages: list[str] = []
+    silent = MiniEncoder(log=messages.append)
     photos = prepared(silent, originals)[:2]
     assert silent.encode_images(photos).shape == (2, silent.dim)
-    assert not said
-    wanted = MiniEncoder(compute=Compute("openvino"), log=said.append)
+    assert not messages
+    wanted = MiniEncoder(compute=Compute("openvino"), log=messages.append)
     assert wanted.encode_images(photos).shape == (2, silent.dim)
-    assert len(said) == 1 and "pip install openvino" in said[0]
+    assert len(messages) == 1 and "pip install openvino" in messages[0]
 
 
 @openvino
@@ -182,10 +182,10 @@ def test_where_openvino_breaks_torch_computes(
         raise RuntimeError("Cannot load library libopenvino_intel_cpu_plugin.so")
 
     monkeypatch.setattr(openvino_runner, "load_openvino", broken)
-    said: list[str] = []
-    encoder = MiniEncoder(compute=Compute("openvino"), log=said.append)
+    messages: list[str] = []
+    encoder = MiniEncoder(compute=Compute("openvino"), log=messages.append)
     assert len(encoder.encode_images(prepared(encoder, originals)[:2])) == 2
-    assert len(said) == 1 and "intel_cpu_plugin" in said[0] and "torch" in said[0]
+    assert len(messages) == 1 and "intel_cpu_plugin" in messages[0] and "torch" in messages[0]
 
 
 @pytest.mark.parametrize("engine", ["torch", pytest.param("openvino", marks=openvino)])
@@ -201,12 +201,24 @@ def test_weights_that_no_layer_takes_are_refused(tmp_path: Path, engine: Any) ->
         encoder.encode_images([black])
 
 
-def test_engine_and_device_are_chosen_on_the_command_line(few: Path, run: Run) -> None:
+def test_engine_and_device_are_chosen_on_the_command_line(
+    few: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, batches = [], []
+    encode = MiniEncoder.encode_images
+
+    def counted(self: MiniEncoder, photos: Any) -> np.ndarray:
+        chosen.append(type(self._image_encoder()).__name__)
+        batches.append(len(photos))
+        return encode(self, photos)
+
+    monkeypatch.setattr(MiniEncoder, "encode_images", counted)
     assert run("index", few, "--model", "mini", "--engine", "torch", "--batch-size", 3).code == 0
+    assert set(chosen) == {"ImageEncoder"} and batches == [3, 1]
     again = run("index", few, "--rebuild", "--device", "cpu")
     assert again.code == 0 and "4 added" in again.out
     odd = run("index", few, "--engine", "openvino", "--device", "cuda")
-    assert odd.code == 1 and "--device cpu" in odd.talk
+    assert odd.code == 1 and "--device cpu" in odd.messages
 
 
 def test_a_gpu_that_is_not_there_is_one_sentence(few: Path, run: Run) -> None:
@@ -216,7 +228,7 @@ def test_a_gpu_that_is_not_there_is_one_sentence(few: Path, run: Run) -> None:
         pytest.skip("this machine has an NVIDIA driver")
     done = run("index", few, "--model", "mini", "--device", "cuda")
     assert done.code == 0
-    assert "no NVIDIA GPU" in done.talk
+    assert "no NVIDIA GPU" in done.messages
 
 
 def test_there_is_no_other_engine() -> None:

@@ -160,8 +160,8 @@ def test_composed_queries_ask_for_what_the_example_is_not() -> None:
     assert len(asked.texts) > 20
     for example, target, text in zip(asked.examples, asked.targets, asked.texts, strict=True):
         assert example != target
-        said = " ".join(SAID[example]).split()
-        assert text and not set(text.split()) & set(said)
+        words = " ".join(SAID[example]).split()
+        assert text and not set(text.split()) & set(words)
         assert set(text.split()) <= set(" ".join(SAID[target]).split())
     assert "snow" in {w for t in asked.texts for w in t.split()}
     again = composed_queries(SAID, seed=0, draws=20)
@@ -284,13 +284,15 @@ def test_fuse_brings_an_index_to_another_fusion(run: Run, captioned: Path) -> No
     retrieval.index(captioned, model="mini")
     before = scores(captioned)
     with retrieval.open(captioned) as photos:
-        made = photos.status(look=False).model
-    own = store.user_fusion_file(made.fingerprint)
-    about = {"fingerprint": made.fingerprint}
-    saved = store.save_fusion(Fusion("new", network(1, made.dim), network(2, made.dim), about), own)
+        model = photos.status(look=False).model
+    own = store.user_fusion_file(model.fingerprint)
+    about = {"fingerprint": model.fingerprint}
+    saved = store.save_fusion(
+        Fusion("new", network(1, model.dim), network(2, model.dim), about), own
+    )
     try:
-        told = run("fuse", cwd=captioned)
-        assert told.code == 0 and saved.name in told.out and "2 photo(s)" in told.out
+        done = run("fuse", cwd=captioned)
+        assert done.code == 0 and saved.name in done.out and "2 photo(s)" in done.out
         after = scores(captioned)
         assert after["rocket.jpg"] == before["rocket.jpg"]
         assert after["chelsea.png"] != before["chelsea.png"]
@@ -316,8 +318,8 @@ def test_explain_shows_how_a_score_was_computed(run: Run, captioned: Path) -> No
             assert sum(weights) == pytest.approx(1, abs=1e-4)
         else:
             assert weights == (None, None)
-    told = run(*ask, "--explain", cwd=captioned).out
-    assert "no caption" in told and "not a cat" in told and "caption 0." in told
+    out = run(*ask, "--explain", cwd=captioned).out
+    assert "no caption" in out and "not a cat" in out and "caption 0." in out
 
 
 def test_photos_that_look_alike_are_alike_whatever_is_said_of_them(
@@ -348,19 +350,19 @@ def test_the_benchmark_and_the_training_of_a_small_set(
         captions = [f"a {kind} number {i}", f"the {kind} called {photo.stem}", f"a {kind}"]
         lines.append(json.dumps({"image": photo.name, "captions": captions}))
     (folder / "captions.jsonl").write_text("\n".join(lines))
-    told = run("benchmark", "fusion", folder, "--model", "mini", "--json").json
-    assert told["images"] == 20
-    assert set(told["alpha"]) == {"clean", "swapped_30", "missing_50", "slerp", "found_on"}
+    results = run("benchmark", "fusion", folder, "--model", "mini", "--json").json
+    assert results["images"] == 20
+    assert set(results["alpha"]) == {"clean", "swapped_30", "missing_50", "slerp", "found_on"}
     methods = ["photo_only", "caption_only", "mean", "fixed_alpha", "attention"]
     for case in ("clean", "swapped_30", "missing_50"):
-        assert list(told[case]) == methods
-        for found in told[case].values():
+        assert list(results[case]) == methods
+        for found in results[case].values():
             low, high = found["intervals"]["R@5"]
             assert low <= found["R@5"] <= high
-    assert list(told["composed"]) == ["text_only", "photo_only", "mean", "slerp", "attention"]
-    assert told["composed"]["photo_only"]["R@1"] == 0  # the example itself is first
-    assert list(told["matching"]) == ["photo_only", "clean", "swapped_30", "missing_50"]
-    for found in told["matching"].values():
+    assert list(results["composed"]) == ["text_only", "photo_only", "mean", "slerp", "attention"]
+    assert results["composed"]["photo_only"]["R@1"] == 0  # the example itself is first
+    assert list(results["matching"]) == ["photo_only", "clean", "swapped_30", "missing_50"]
+    for found in results["matching"].values():
         low, high = found["auc"]["match"]["interval"]
         assert low < found["auc"]["match"]["value"] < high
         # All photos are re-ranked here, and nothing but that changes recall.
@@ -368,7 +370,7 @@ def test_the_benchmark_and_the_training_of_a_small_set(
         assert found["difference"]["R@5"]["value"] == pytest.approx(change, abs=0.01)
     out = tmp_path / "own.safetensors"
     trained = run("train-fusion", folder, "--model", "mini", "--out", out, "--quiet")
-    assert trained.code == 1 and "photos to train on" in trained.talk  # 18 are too few
+    assert trained.code == 1 and "photos to train on" in trained.messages  # 18 are too few
 
 
 @pytest.mark.parametrize("model", ["tiny", pytest.param("mini", marks=pytest.mark.slow)])
@@ -380,17 +382,17 @@ def test_a_fusion_is_trained_from_the_command_line(
     ask = ("train-fusion", shared("coco_cc"), "--model", name, "--out", out)
     trained = run(*ask)
     assert trained.code == 0 and f"The fusion in {out}" in trained.out
-    assert "training on 39 photos, measuring on 111 others" in trained.talk
-    made = store.read_fusion(out)
+    assert "training on 39 photos, measuring on 111 others" in trained.messages
+    saved = store.read_fusion(out)
     with retrieval.open(_indexed(tmp_path, name)) as photos:
-        assert made.about["fingerprint"] == photos.status(look=False).model.fingerprint
-    assert made.about["photos"] == 39
-    match = matching.read_matching(matching.matching_file(out), made)
-    assert (match.about["fusion"], match.about["photos"]) == (made.name, 39)
+        assert saved.about["fingerprint"] == photos.status(look=False).model.fingerprint
+    assert saved.about["photos"] == 39
+    match = matching.read_matching(matching.matching_file(out), saved)
+    assert (match.about["fusion"], match.about["photos"]) == (saved.name, 39)
     if model == "mini":
         again = run(*ask, "--quiet")
-        assert again.code == 0 and again.talk == ""
-        assert store.read_fusion(out).name == made.name  # the same seed gives the same fusion
+        assert again.code == 0 and again.messages == ""
+        assert store.read_fusion(out).name == saved.name  # the same seed gives the same fusion
 
 
 def _indexed(folder: Path, model: str) -> Path:

@@ -29,7 +29,7 @@ def test_a_gallery_is_one_page_without_network(run: Run, indexed: Path, tmp_path
     page = tmp_path / "found.html"
     result = run("search", "a cat", "-k", 5, "--gallery", page, cwd=indexed)
     assert result.code == 0
-    assert f"Gallery: {page}" in result.talk
+    assert f"Gallery: {page}" in result.messages
     text = page.read_text()
     assert text.count("data:image/jpeg;base64,") == 5
     assert not re.search(r"https?://", text) and "<script" not in text
@@ -71,12 +71,12 @@ def test_a_photo_that_is_gone_leaves_a_gap_and_not_an_error(
 def test_a_gallery_that_cannot_be_written_gets_one_sentence(run: Run, indexed: Path) -> None:
     result = run("search", "a cat", "--gallery", indexed / "no" / "such.html", cwd=indexed)
     assert result.code == 1
-    assert "cannot be written" in result.talk
+    assert "cannot be written" in result.messages
 
 
 def test_a_gallery_never_takes_the_place_of_a_photo(run: Run, photos: Path) -> None:
     before = (photos / "moon.png").read_bytes()
     result = run("search", "a cat", "--gallery", "moon.png", cwd=photos)
     assert result.code == 1
-    assert "Name it moon.png.html" in result.talk
+    assert "Name it moon.png.html" in result.messages
     assert (photos / "moon.png").read_bytes() == before

@@ -44,7 +44,7 @@ def test_the_answer_is_the_recorded_one(
 ) -> None:
     arguments = record.queries(kind == "with captions")[name]
     done = run("search", *arguments, "-k", 6, "-f", "json", cwd=folders[kind])
-    assert done.code == 0, done.talk
+    assert done.code == 0, done.messages
     hits, before = record.kept(done.json), ANSWERS[kind][name]
     assert len(hits) == len(before)
     ranks = {hit["name"]: rank for rank, hit in enumerate(before)}
@@ -55,12 +55,12 @@ def test_the_answer_is_the_recorded_one(
 
 
 def flat(hit: dict[str, Any]) -> dict[str, float]:
-    """The numbers of a hit by their names; relevance, which is steep, in units of a tenth."""
+    """The numbers of a hit by their names; probabilities, which are steep, in thirds."""
     why = hit["why"] or {}
     numbers = {
         "score": hit["score"],
-        "relevance": hit["relevance"] and hit["relevance"] / 10,
-        "match": hit["match"] and hit["match"] / 10,
+        "relevance": hit["relevance"] and hit["relevance"] / 3,
+        "match": hit["match"] and hit["match"] / 3,
         **{f"term {i}": part for i, part in enumerate(why.get("terms", ()))},
         **{key: why.get(key) for key in ("photo_weight", "caption_weight", "together")},
     }

@@ -75,6 +75,22 @@ def test_moved_files_are_known_by_their_content(run: Run, photos: Path, monkeypa
     assert "chelsea.png" not in present(photos)
 
 
+def test_files_that_move_are_counted_over_all_batches(
+    run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three batches; two files of the first have the same content and moved from two places."""
+    monkeypatch.setattr("retrieval.indexing.encode._FILES_PER_PHOTO", 1)
+    shutil.copy(photos / "chelsea.png", photos / "chelsea again.png")
+    assert run("index", photos).out.startswith("1 copied, 20 unchanged")
+    (photos / "moved").mkdir()
+    names = ["chelsea.png", "chelsea again.png", "coffee.png", "china.jpg", "moon.png", "horse.png"]
+    for number, name in enumerate(names):
+        (photos / name).rename(photos / "moved" / f"{number}{Path(name).suffix}")
+    report = run("index", photos, "--batch-size", 2).out
+    assert report.startswith("6 moved, 15 unchanged") and "removed" not in report
+    assert len(present(photos)) == 21
+
+
 def test_copied_files_are_found_once_with_both_places(run: Run, photos: Path, monkeypatch) -> None:
     encoded = count_encoded(monkeypatch)
     shutil.copy(photos / "chelsea.png", photos / "another cat.png")
@@ -219,8 +235,8 @@ def test_an_index_inside_an_indexed_folder_is_made_with_a_message(run: Run, phot
     (photos / "sub").mkdir()
     result = run("index", photos / "sub", "--model", "mini")
     assert result.code == 0
-    assert "This run makes a second index" in result.talk
-    assert "second index" not in run("index", photos / "sub").talk
+    assert "This run makes a second index" in result.messages
+    assert "second index" not in run("index", photos / "sub").messages
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0), (0, 0, 1)])
@@ -242,7 +258,7 @@ def test_excluded_names_stay_out_of_later_runs_too(run: Run, few: Path) -> None:
     (few / "rocket.jpg").rename(few / "private" / "rocket.jpg")
     run("index", few, "--exclude", "./private/", "--exclude", "*.png", "--model", "mini")
     assert "Exclude  private, *.png" in run("info", cwd=few).out
-    assert "cannot match" in run("index", few, "--exclude", few / "private").talk
+    assert "cannot match" in run("index", few, "--exclude", few / "private").messages
     assert present(few) == {"china.jpg"}
     run("index", few)
     assert present(few) == {"china.jpg"}
@@ -259,7 +275,7 @@ def test_hidden_and_system_folders_are_left_out(run: Run, few: Path, originals: 
 
 def test_quiet_says_nothing(run: Run, few: Path) -> None:
     result = run("index", few, "--model", "mini", "--quiet")
-    assert (result.code, result.raw, result.talk) == (0, b"", "")
+    assert (result.code, result.raw, result.messages) == (0, b"", "")
 
 
 def test_a_rebuild_changes_the_model_and_nothing_else_does(
@@ -267,8 +283,8 @@ def test_a_rebuild_changes_the_model_and_nothing_else_does(
 ) -> None:
     refused = run("index", photos, "--model", random_clip)
     assert refused.code == 1
-    assert "was built with model mini" in refused.talk
-    assert "--rebuild" in refused.talk
+    assert "was built with model mini" in refused.messages
+    assert "--rebuild" in refused.messages
     assert run("index", photos, "--model", random_clip, "--rebuild").out.startswith("20 added")
     with retrieval.open(photos) as opened:
         status = opened.status()
@@ -301,7 +317,7 @@ def test_remove_forgets_photos_and_folders_but_no_file(run: Run, photos: Path) -
     assert (photos / "sub" / "moon.png").is_file()
     unknown = run("remove", "nothing.png", cwd=photos)
     assert unknown.code == 1
-    assert "is not in the index" in unknown.talk
+    assert "is not in the index" in unknown.messages
 
 
 def test_remove_all_deletes_the_index_and_no_photo(run: Run, photos: Path) -> None:

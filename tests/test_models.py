@@ -116,10 +116,10 @@ def test_a_local_checkpoint_is_named_by_its_architecture(
 ) -> None:
     assert run("index", few, "--model", random_clip).out.startswith("4 added")
     with retrieval.open(few) as opened:
-        made = opened.status().model
-        assert made.name == random_clip
+        model = opened.status().model
+        assert model.name == random_clip
         vector = opened.embed(retrieval.Query((retrieval.Term("text", "a cat"),)))
-        assert vector.shape == (made.dim,)
+        assert vector.shape == (model.dim,)
         assert np.isclose(np.linalg.norm(vector), 1, atol=1e-5)
     assert run("search", "a cat", "-f", "json", cwd=few).code == 0
 
@@ -133,7 +133,7 @@ def test_other_weights_under_the_same_name_are_refused(
     write_open_clip(file, seed=1)
     result = run("search", "a cat", cwd=few)
     assert result.code == 1
-    assert "other weights" in result.talk
+    assert "other weights" in result.messages
 
 
 def test_a_checkpoint_never_runs_code(
@@ -150,7 +150,7 @@ def test_a_checkpoint_never_runs_code(
     checkpoint.write_bytes(pickle.dumps({"state_dict": Evil()}))
     result = run("index", few, "--model", f"{OPEN_CLIP}:{checkpoint}")
     assert result.code == 1
-    assert "cannot be loaded" in result.talk
+    assert "cannot be loaded" in result.messages
     assert not mark.exists()
 
 
@@ -187,7 +187,7 @@ def test_a_model_never_brings_its_own_code(
     )
     result = run("index", few, "--model", f"local-dir:{folder}")
     assert result.code == 1
-    assert "asks to run code of its own" in result.talk
+    assert "asks to run code of its own" in result.messages
     assert not mark.exists()
 
 

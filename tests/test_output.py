@@ -5,6 +5,7 @@ import pty
 import subprocess
 import sys
 import termios
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,20 @@ from indexes.photos import Photo
 from retrieval import Hit
 from retrieval.output.table import as_table, shorten
 
-NAMES = st.text(st.characters(exclude_categories=("Cs", "Cc", "M")), max_size=60)
+NAMES = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=60)
+MARKED = st.text(
+    st.sampled_from("aกจ👨क北\u0e31\u0e47\u0947\u0301\u093f\u20dd\ufe0f\u200d"), max_size=60
+)
+
+
+def joins(character: str) -> bool:
+    """Whether a character is part of the one before it on a terminal."""
+    return unicodedata.category(character) in ("Mn", "Me", "Mc", "Cf")
+
+
+def columns(text: str) -> int:
+    """The columns that a text takes at least: one for each character but marks and joiners."""
+    return sum(unicodedata.category(c) not in ("Mn", "Me", "Cf") for c in text)
 
 
 def hit(rank: int, path: str, relevance: float | None = None, taken: str | None = None) -> Hit:
@@ -48,12 +62,21 @@ def test_a_long_path_loses_its_middle_and_keeps_its_name() -> None:
     assert path in as_table([hit(1, path)])
 
 
-@given(NAMES, st.integers(1, 40))
+@given(NAMES | MARKED, st.integers(1, 40))
 def test_a_shortened_text_fits_whatever_its_characters(text: str, width: int) -> None:
     short = shorten(text, width)
-    assert len(short) <= width  # a character takes one column or two
+    assert columns(short) <= width  # a character takes one column or two
     assert short == text or "…" in short
+    if short != text:
+        assert columns(text) > width // 2 - 1, "what fits is not shortened"
+        tail = short.split("…")[-1]
+        assert not tail or not joins(tail[0]), "a mark sits on the ellipsis"
     assert shorten("北京" * 20, 9).count("…") == 1 and len(shorten("北京" * 20, 9)) <= 5
+
+
+@pytest.mark.parametrize("name", ["สวัสดี", "हिन्दी", "cafe\u0301", "❤\ufe0f.jpg"])
+def test_marks_take_no_column_of_their_own(name: str) -> None:
+    assert shorten(name, columns(name)) == name
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -16,7 +16,9 @@ from PIL import Image, UnidentifiedImageError
 import retrieval
 from retrieval.captions.metadata import embedded_texts
 from retrieval.errors import PhotoError
+from retrieval.photos.decode import load_photo
 from retrieval.photos.exif import PhotoFacts
+from retrieval.photos.files import TOO_LARGE, reading
 from retrieval.photos.look_ahead import look_ahead
 from retrieval.photos.open_image import open_image
 from tests.test_bad_input import make_modes
@@ -82,14 +84,23 @@ def test_a_photo_is_opened_once(few: Path) -> None:
     assert sorted(opened) == ["chelsea.png", "china.jpg", "coffee.png", "rocket.jpg"]
 
 
-def test_metadata_behind_the_pixels_of_a_png_is_read(tmp_path: Path) -> None:
+def test_metadata_behind_the_pixels_of_a_png_is_read() -> None:
     image = Image.new("RGB", (300, 200), "red")
     exif = Image.Exif()
     exif[0x010E] = "a red wall"
     file = io.BytesIO()
     image.save(file, "PNG", exif=exif)
-    with open_image(file) as opened:
+    with open_image(chunk_at_the_end(file.getvalue(), b"eXIf")) as opened:
+        assert "exif" not in opened.info  # only the pixels lead to it
         assert embedded_texts(opened) == ["a red wall"]
+
+
+def chunk_at_the_end(png: bytes, kind: bytes) -> io.BytesIO:
+    """A PNG file with its chunk of this kind moved behind all others but the last."""
+    at = png.index(kind) - 4
+    chunk = png[at : at + 12 + int.from_bytes(png[at : at + 4])]
+    rest = png.replace(chunk, b"")
+    return io.BytesIO(rest[:-12] + chunk + rest[-12:])  # IEND has 12 bytes
 
 
 # The process around ------------------------------------------------------------------------------
@@ -125,11 +136,63 @@ def test_importing_and_indexing_change_nothing_in_the_process(few: Path) -> None
     assert done.returncode == 0, done.stderr
 
 
+def make_formats(folder: Path, original: Path) -> None:
+    """The same photo in every format that is read, and in what Pillow has more checks for."""
+    make_modes(folder, original)
+    with Image.open(original) as opened:
+        cat = opened.convert("RGB")
+    cat.save(folder / "cat.dib")
+    cat.save(folder / "phone.jpg", "MPO", save_all=True, append_images=[cat])
+    cat.save(folder / "compressed.tiff", compression="tiff_lzw")
+    frames = [cat.convert("P"), cat.rotate(90).convert("P")]
+    for method in (2, 3):
+        frames[0].save(
+            folder / f"disposal{method}.gif",
+            save_all=True,
+            append_images=frames[1:],
+            disposal=method,
+            transparency=0,
+        )
+    gif = bytearray((folder / "palette.gif").read_bytes())
+    gif[6:10] = bytes((1, 0, 1, 0))  # a screen of one pixel, less than the frame
+    (folder / "beyond_the_screen.gif").write_bytes(gif)
+
+
+@pytest.mark.filterwarnings("error::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("limit", [1000, 100_000])  # the photo is over twice the one: an error
 def test_pillows_own_limit_on_pixels_is_not_asked(
-    few: Path, monkeypatch: pytest.MonkeyPatch
+    originals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    assert retrieval.index(few, model="mini").encoded == 4
+    make_formats(tmp_path, originals / "chelsea.png")
+    files = sorted(tmp_path.iterdir())
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    for file in files:
+        assert load_photo(file, 200).size == (451, 300), file.name
+    assert limit == Image.MAX_IMAGE_PIXELS
+    with pytest.raises((Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        Image.open(tmp_path / "cat.webp")  # for others, the limit holds as before
+
+
+def test_a_limit_that_a_reader_asks_all_the_same_is_a_reason_to_try_again() -> None:
+    for error in (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        with pytest.raises(PhotoError, match=f"^{TOO_LARGE}"), reading():
+            raise error("Image size exceeds limit")
+
+
+def test_a_gif_takes_no_memory_before_its_size_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow prepares what follows a frame when it opens the file: here, a gigabyte of pixels."""
+    frames = [Image.new("P", (8, 8), number) for number in range(2)]
+    frames[0].save(tmp_path / "bomb.gif", save_all=True, append_images=frames[1:], disposal=2)
+    gif = (tmp_path / "bomb.gif").read_bytes()
+    gif = gif.replace(b",\0\0\0\0" + bytes((8, 0, 8, 0)), b",\0\0\0\0" + b"\x30\x75" * 2, 1)
+    (tmp_path / "bomb.gif").write_bytes(gif)
+    filled: list[tuple[object, ...]] = []
+    monkeypatch.setattr(Image.core, "fill", lambda *arguments: filled.append(arguments))
+    with pytest.raises(PhotoError, match="too large: 30000 × 30000"):
+        load_photo(tmp_path / "bomb.gif", 224, max_megapixels=100)
+    assert filled == []
 
 
 def test_facts_of_a_photo_cannot_be_changed() -> None:

@@ -1,5 +1,7 @@
 """Rankings: what each does to an order of photos, and the bank that they measure hubs by."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -125,22 +127,36 @@ def test_the_shipped_bank_is_of_the_shipped_model() -> None:
     np.testing.assert_allclose(rows[:20], encoder.encode_texts(sentences[:20]), atol=2e-3)
 
 
-def test_a_bank_by_another_model_is_encoded_once_and_then_kept() -> None:
-    class Other:
-        fingerprint, dim, calls = "other/model", 4, 0
+class OtherEncoder:
+    """Counts how many texts it encodes."""
 
-        def encode_texts(self, texts: list[str]) -> np.ndarray:
-            self.calls += 1
-            return unit_rows(len(texts), 4, self.calls)
+    fingerprint, dim, encoded = "other/model", 4, 0
 
-    encoder = Other()
+    def encode_texts(self, texts: list[str]) -> np.ndarray:
+        self.encoded += len(texts)
+        return unit_rows(len(texts), 4, self.encoded)
+
+
+def test_a_bank_by_another_model_is_encoded_once_and_then_stored() -> None:
+    encoder = OtherEncoder()
     first = query_bank.bank_embeddings(encoder)  # type: ignore[arg-type]
-    calls = encoder.calls
+    assert encoder.encoded == 1000
     np.testing.assert_array_equal(query_bank.bank_embeddings(encoder), first)  # type: ignore[arg-type]
-    assert encoder.calls == calls
+    assert encoder.encoded == 1000
     (file,) = query_bank._cache_folder().glob("bank-othermodel-*.npy")
     file.write_bytes(file.read_bytes()[:-100])
-    assert query_bank.load_bank("other/model", 4) is None  # truncated: made again
+    assert query_bank.load_bank("other/model", 4) is None  # truncated: computed again
+
+
+def test_a_bank_that_cannot_be_stored_is_encoded_once_for_each_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setattr(query_bank, "_cache_folder", lambda: tmp_path / "file" / "cache")
+    encoder = OtherEncoder()
+    rows = query_bank.bank_embeddings(encoder)  # type: ignore[arg-type]
+    assert rows.shape == (1000, 4) and encoder.encoded == 1000
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "split"), [("flickr8k", "val"), ("coco_cc", "all")])

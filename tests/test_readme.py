@@ -63,7 +63,7 @@ def demo(request: pytest.FixtureRequest, run: Run, tmp_path: Path) -> Demo:
     """What `retrieval demo` printed, where it ran, and how to run a command as it prints it."""
     if request.param == "here":
         ran = run("demo", cwd=tmp_path)
-        assert ran.code == 0, ran.talk
+        assert ran.code == 0, ran.messages
         return ran.out, tmp_path, lambda line: run(*shlex.split(line)[1:], cwd=tmp_path).out
     if "RETRIEVAL_DEMO" not in os.environ:
         pytest.skip("RETRIEVAL_DEMO names no folder in which .ci/run has run the demo")

@@ -15,8 +15,10 @@ import retrieval
 from indexes import vectors
 from indexes.index import Index
 from indexes.photos import Filter
+from retrieval.datasets.captioned import read_captioned
+from retrieval.datasets.embedding_cache import open_embedding_cache
 from retrieval.encoders.mini.encoder import MiniEncoder
-from retrieval.evaluation.relevance import measure_calibration
+from retrieval.evaluation.relevance import embed_relevance_data, measure_calibration
 from retrieval.evaluation.relevance_metrics import auc, draw_diagram, reliability
 from retrieval.evaluation.relevance_trials import (
     RelevanceData,
@@ -243,8 +245,10 @@ def test_a_good_query_is_surer_than_one_that_nothing_matches(run: Run, indexed: 
         return max(hit["relevance"] for hit in run("search", text, "-f", "json", cwd=indexed).json)
 
     good = min(map(best, ("a cat", "a man with a camera", "a motorcycle", "a red flower")))
-    vain = max(map(best, ("skiers on a snowy slope", "a bowl of soup", "two children on a swing")))
-    assert good > vain
+    absurd = max(
+        map(best, ("skiers on a snowy slope", "a bowl of soup", "two children on a swing"))
+    )
+    assert good > absurd
 
 
 def test_every_format_carries_the_relevance(run: Run, indexed: Path, tmp_path: Path) -> None:
@@ -265,24 +269,24 @@ def test_every_format_carries_the_relevance(run: Run, indexed: Path, tmp_path: P
 
 def test_a_level_leaves_out_what_is_below_it_and_says_so(run: Run, indexed: Path) -> None:
     every = run("search", "a cat", "-k", 20, "-f", "json", cwd=indexed)
-    assert "left out" not in every.talk and len(every.json) == 20
+    assert "left out" not in every.messages and len(every.json) == 20
     for level in ("normal", "strict"):
         cut = run("search", "a cat", "-k", 20, "-f", "json", "--relevance", level, cwd=indexed)
         kept = [hit for hit in every.json if hit["relevance"] >= LEVELS[level]]
         assert cut.json == kept and 0 < len(kept) < 20
-        assert f"{20 - len(kept)} of 20 hits left out" in cut.talk
-        assert "--relevance all shows them" in cut.talk
+        assert f"{20 - len(kept)} of 20 hits left out" in cut.messages
+        assert "--relevance all shows them" in cut.messages
 
 
 def test_when_nothing_matches_well_search_says_so(run: Run, indexed: Path) -> None:
-    vain = "a spaceship landing on mars with aliens watching from a purple tent in the rain"
-    every = run("search", vain, "-f", "json", cwd=indexed)
+    absurd = "a spaceship landing on mars with aliens watching from a purple tent in the rain"
+    every = run("search", absurd, "-f", "json", cwd=indexed)
     assert every.code == 0 and len(every.json) == 10
     assert max(hit["relevance"] for hit in every.json) < WEAK
-    assert "No photo matches well" in every.talk and "Try other words" in every.talk
-    cut = run("search", vain, "-f", "json", "--relevance", "strict", cwd=indexed)
-    assert cut.code == 0 and cut.json == [] and "10 of 10 hits left out" in cut.talk
-    assert "No photo matches well" not in run("search", "a cat", cwd=indexed).talk
+    assert "No photo matches well" in every.messages and "Try other words" in every.messages
+    cut = run("search", absurd, "-f", "json", "--relevance", "strict", cwd=indexed)
+    assert cut.code == 0 and cut.json == [] and "10 of 10 hits left out" in cut.messages
+    assert "No photo matches well" not in run("search", "a cat", cwd=indexed).messages
 
 
 @pytest.mark.parametrize(
@@ -292,7 +296,7 @@ def test_a_composed_query_has_no_percentage(run: Run, indexed: Path, more: list[
     found = run("search", "a cat", *more, "-f", "json", "--relevance", "strict", cwd=indexed)
     assert len(found.json) == 10, "nothing is left out where nothing is known"
     assert all(hit["relevance"] is None for hit in found.json)
-    assert "Relevance is known only for queries of one text" in found.talk
+    assert "Relevance is known only for queries of one text" in found.messages
     assert "%" not in run("search", "a cat", *more, cwd=indexed).out
 
 
@@ -308,7 +312,18 @@ def test_weights_without_a_fit_show_no_percentage(run: Run, few: Path, random_cl
     run("index", few, "--model", random_clip)
     found = run("search", "a cat", "-f", "json", "--relevance", "normal", cwd=few)
     assert [hit["relevance"] for hit in found.json] == [None] * 4
-    assert "not fitted for the model of this index" in found.talk
+    assert "not fitted for the model of this index" in found.messages
+
+
+@pytest.mark.parametrize("ranking", ["templates", "expansion"])
+def test_a_ranking_that_changes_the_query_has_no_percentage(
+    run: Run, indexed: Path, ranking: str
+) -> None:
+    ask = ("search", "a cat", "-f", "json", "--ranking", ranking, "--relevance")
+    found = run(*ask, "normal", cwd=indexed)
+    assert [hit["relevance"] for hit in found.json] == [None] * 10
+    assert "Relevance is not known with --ranking templates or expansion" in found.messages
+    assert "Relevance" not in run(*ask, "all", cwd=indexed).messages
 
 
 def test_a_filter_changes_what_was_searched_but_not_what_is_usual(photos: Path) -> None:
@@ -341,3 +356,19 @@ def test_some_photos_stand_for_many(photos: Path) -> None:
     every_fourth = rows[[0, 4, 8, 12, 13, 17]]
     assert vectors.mean_row(parts, dim, 5) == pytest.approx(every_fourth.mean(0), abs=1e-6)
     assert not vectors.mean_row([], dim, 5).any()
+
+
+def test_trials_leave_out_photos_that_cannot_be_read(
+    few: Path, tmp_path: Path, tiny_mini: Path
+) -> None:
+    (few / "rocket.jpg").write_bytes((few / "rocket.jpg").read_bytes()[:300])
+    lines = [{"image": p.name, "captions": [p.stem, "a photo"]} for p in sorted(few.iterdir())]
+    (few / "captions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    captioned, encoder = read_captioned(few, "all"), retrieval.load_encoder(str(tiny_mini))
+    messages: list[str] = []
+    with open_embedding_cache(encoder, lambda *_: None) as cache:
+        with pytest.raises(retrieval.DataSetError, match="rocket"):
+            embed_relevance_data(captioned, encoder, cache)
+        data = embed_relevance_data(captioned, encoder, cache, True, messages.append)
+    assert len(data.photos) == len(data.captions) == 3
+    assert len(messages) == 1 and "rocket.jpg" in messages[0]

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -163,7 +164,7 @@ def test_a_search_can_stay_in_a_subfolder(run: Run, photos: Path) -> None:
     assert both == ["cat.png", "coins.png"]
     outside = run("search", "a cat", "--in", photos.parent, cwd=photos)
     assert outside.code == 1
-    assert "not a part of this index" in outside.talk
+    assert "not a part of this index" in outside.messages
     nowhere = run("search", "a cat", "--in", "no-such-folder", cwd=photos)
     assert nowhere.code == 1
 
@@ -192,7 +193,7 @@ def test_dates_come_from_the_photo_else_from_its_file(run: Run, few: Path) -> No
     assert between("--after", "2023") == set()
     failed = run("search", "photo", "--after", "yesterday", cwd=few)
     assert failed.code == 1
-    assert "2024-05-17" in failed.talk
+    assert "2024-05-17" in failed.messages
 
 
 def test_every_format_gives_the_same_hits(run: Run, indexed: Path) -> None:
@@ -213,11 +214,11 @@ def test_every_format_gives_the_same_hits(run: Run, indexed: Path) -> None:
 def test_a_missing_index_is_offered_or_made(run: Run, few: Path) -> None:
     failed = run("search", "a cat", cwd=few)
     assert failed.code == 1
-    assert "retrieval index" in failed.talk and "--index-first" in failed.talk
-    made = run("search", "a cat", "--index-first", "-f", "paths", "-k", 1, cwd=few)
-    assert made.code == 0
-    assert made.out.strip() == str(few / "chelsea.png")
-    assert "4 added" in made.talk
+    assert "retrieval index" in failed.messages and "--index-first" in failed.messages
+    created = run("search", "a cat", "--index-first", "-f", "paths", "-k", 1, cwd=few)
+    assert created.code == 0
+    assert created.out.strip() == str(few / "chelsea.png")
+    assert "4 added" in created.messages
 
 
 def test_on_a_terminal_search_asks_before_it_indexes(few: Path) -> None:
@@ -270,7 +271,7 @@ def test_an_index_by_other_weights_is_refused(run: Run, photos: Path) -> None:
     db.close()
     failed = run("search", "a cat", cwd=photos)
     assert failed.code == 1
-    assert "other weights" in failed.talk and "retrieval index --rebuild" in failed.talk
+    assert "other weights" in failed.messages and "retrieval index --rebuild" in failed.messages
     assert failed.raw == b""
 
 
@@ -300,7 +301,7 @@ def test_a_wrong_query_gets_one_sentence(
 ) -> None:
     result = run(*arguments, cwd=indexed)
     assert result.code == code
-    assert expected in result.talk
+    assert expected in result.messages
     assert result.raw == b""
 
 
@@ -309,7 +310,7 @@ def test_an_example_that_is_no_photo_gets_one_sentence(run: Run, indexed: Path, 
     letter.write_text("Dear reader")
     result = run("search", "--image", letter, cwd=indexed)
     assert result.code == 1
-    assert "letter.jpg cannot be used as a photo: not a photo that can be read" in result.talk
+    assert "letter.jpg cannot be used as a photo: not a photo that can be read" in result.messages
 
 
 def test_terms_are_read_with_their_weights(tmp_path: Path, monkeypatch) -> None:
@@ -410,3 +411,59 @@ def test_words_that_are_not_utf8_are_still_words(run: Run, indexed: Path) -> Non
     assert run("search", "a cat \udcff", "-k", 1, "-f", "json", cwd=indexed).names == [
         "chelsea.png"
     ]
+
+
+def test_one_text_or_path_alone_is_one_item(photos: Path) -> None:
+    (photos / "sub").mkdir()
+    shutil.move(photos / "moon.png", photos / "sub" / "moon.png")
+    retrieval.index(photos)
+    with retrieval.open(photos) as opened:
+        assert opened.search("an animal", unwanted="a cat") == opened.search(
+            "an animal", unwanted=["a cat"]
+        )
+        moon = photos / "sub" / "moon.png"
+        for alone in (moon, str(moon)):
+            assert opened.search(photos=alone) == opened.search(photos=[moon])
+            assert opened.search("x", unwanted_photos=alone) == opened.search(
+                "x", unwanted_photos=[moon]
+            )
+        for folder in ("sub", photos / "sub"):
+            assert [hit.path.name for hit in opened.search("x", within=folder)] == ["moon.png"]
+    assert parse_terms("a cat", photos="a.jpg") == parse_terms(["a cat"], photos=["a.jpg"])
+    assert retrieval.remove(str(moon), photos) == 1
+
+
+def test_remove_takes_a_path_from_the_home_folder(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(photos))
+    assert retrieval.remove(["~/moon.png"], "~") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ranking": "best"}, "no ranking 'best'. Choose one of auto, plain"),
+        ({"rerank": "better"}, "no re-ranking 'better'. Choose one of none, match"),
+        ({"relevance": "most"}, "no relevance 'most'. Choose one of strict, normal, all"),
+        ({"k": 0}, "k is 0"),
+    ],
+)
+def test_search_options_name_the_choices(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(retrieval.QueryError, match=message):
+        retrieval.SearchOptions(**options)
+
+
+def test_ask_takes_a_query_and_search_options(indexed: Path) -> None:
+    query = retrieval.Query(parse_terms("a cat"))
+    with retrieval.open(indexed) as opened:
+        with pytest.raises(TypeError, match=r"SearchOptions\(k=3\), not 3"):
+            opened.ask(query, 3)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="ask takes a Query, not 'a cat'"):
+            opened.ask("a cat")  # type: ignore[arg-type]
+
+
+def test_without_explanations_nothing_is_printed_for_them(run: Run, indexed: Path) -> None:
+    ask = ("search", "a cat", "--ranking", "expansion")
+    assert run(*ask, "--explain", cwd=indexed).out == run(*ask, cwd=indexed).out
+    assert run("search", "a cat", "--explain", cwd=indexed).out.count("\n") == 21

@@ -81,9 +81,10 @@ def test_auto_is_nnn_for_words_and_plain_for_example_photos(photos: Path) -> Non
     assert hashes(photos, "a cat") == hashes(photos, "a cat", ranking="nnn")
     example = photos / "chelsea.png"
     with retrieval.open(photos) as opened:
-        auto = opened.search(photos=[example], k=20, ranking="nnn")
-        assert auto == opened.search(photos=[example], k=20, ranking="plain")
-        scores = [hit.score for hit in auto]
+        plain = opened.search(photos=[example], k=20, ranking="plain")
+        assert opened.search(photos=[example], k=20) == plain
+        assert opened.search(photos=[example], k=20, ranking="nnn") == plain
+        scores = [hit.score for hit in plain]
     assert scores == sorted(scores, reverse=True)
 
 
@@ -163,12 +164,29 @@ def test_captions_of_the_index_join_the_bank(photos: Path) -> None:
     (file,) = [file for file in bias_files(photos) if "-own-" in file.name]
     with Index.open(photos / ".retrieval") as index:
         ids, rows = index.catalogue.embeddings.all_searchable(index.model.dim)
-        said = index.catalogue.embeddings.captions(index.model.dim, 10)
-        assert said.shape == (2, index.model.dim)
+        stored = index.catalogue.embeddings.captions(index.model.dim, 10)
+        assert stored.shape == (2, index.model.dim)
         assert len(index.catalogue.embeddings.captions(index.model.dim, 1)) == 1
     expected = nnn_bias(
-        rows, np.concatenate([query_bank.bank_embeddings(retrieval.load_encoder("mini")), said])
+        rows, np.concatenate([query_bank.bank_embeddings(retrieval.load_encoder("mini")), stored])
     )
     known = biases.load(file)
     assert known.ids.tolist() == ids.tolist()
     np.testing.assert_allclose(known.values, expected, atol=1e-6)
+
+
+def test_where_all_photos_have_captions_a_search_computes_no_generic_bias(few: Path) -> None:
+    """Only relevance needs it, which is not known for photos with captions."""
+    for photo in [*few.glob("*.png"), *few.glob("*.jpg")]:
+        photo.with_suffix(".txt").write_text(f"a photo of {photo.stem}")
+    retrieval.index(few, model="mini")
+    for file in bias_files(few):
+        file.unlink()
+    assert len(hashes(few, "a cat")) == 4
+    assert [("-own-" in file.name) for file in bias_files(few)] == [True]
+    (few / "coffee.txt").unlink()
+    retrieval.index(few)
+    for file in bias_files(few):
+        file.unlink()
+    assert len(hashes(few, "a cat")) == 4
+    assert [("-own-" in file.name) for file in bias_files(few)] == [False, True]

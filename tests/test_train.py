@@ -102,7 +102,7 @@ def test_a_trained_model_indexes_and_searches(
     ask = ("train", some[0], "--images", some[1], "--model", start, "--out", out)
     ask = (*ask, "--set", "views=1", "--epochs")
     trained = run(*ask, 1)
-    assert trained.code == 0, trained.talk
+    assert trained.code == 0, trained.messages
     assert "R@1" in trained.out and f"--model {out}" in trained.out
     assert not list((out / "training").glob("*.npy")), "gigabytes of features are not left behind"
     assert load_encoder(str(out)).fingerprint != load_encoder(str(start)).fingerprint
@@ -120,10 +120,10 @@ def test_a_trained_model_indexes_and_searches(
     if size == "mini":
         assert found.names[0] == "chelsea.png", "it still knows what it knew"
     again = run(*ask, 2)
-    assert again.code == 1 and "other settings" in again.talk
+    assert again.code == 1 and "other settings" in again.messages
     out.rename(tmp_path / "elsewhere")
     gone = run("search", "a cat", cwd=few)
-    assert gone.code == 1 and "is missing" in gone.talk
+    assert gone.code == 1 and "is missing" in gone.messages
 
 
 @needs_extra("plot", "matplotlib")
@@ -214,7 +214,7 @@ def test_what_cannot_be_trained_is_said_in_a_sentence(
 ) -> None:
     result = run("train", shared("coco_cc"), "--out", tmp_path / "model", *options)
     assert result.code == 1
-    assert words in result.talk
+    assert words in result.messages
     assert not (tmp_path / "model").exists()
 
 
@@ -226,4 +226,30 @@ def test_too_few_photos_are_refused(run: Run, tmp_path: Path, originals: Path) -
     (data / "images" / "chelsea.png").write_bytes((originals / "chelsea.png").read_bytes())
     (data / "captions.jsonl").write_text(line)
     result = run("train", data, "--out", tmp_path / "model")
-    assert result.code == 1 and "At least 20" in result.talk
+    assert result.code == 1 and "At least 20" in result.messages
+
+
+def test_photos_that_cannot_be_read_are_left_out_if_wanted(
+    run: Run, some: tuple[Path, Path], tiny_mini: Path, tmp_path: Path
+) -> None:
+    listed, images = some
+    lines = [json.loads(line) for line in listed.read_text().splitlines()]
+    split = ["train"] * 30 + ["val"] * 10
+    listed.write_text(
+        "\n".join(json.dumps(line | {"split": s}) for line, s in zip(lines, split, strict=True))
+    )
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    names = [line["image"] for line in lines]
+    for name in names:
+        (folder / Path(name).name).write_bytes((images / Path(name).name).read_bytes())
+    for name in names[:3]:
+        bad = folder / Path(name).name
+        bad.write_bytes(bad.read_bytes()[:300])
+    command = ("train", listed, "--images", folder, "--model", tiny_mini, "--epochs", 1)
+    command = (*command, "--set", "views=1", "--out", tmp_path / "model")
+    refused = run(*command)
+    assert refused.code == 1 and f"{names[0]} cannot be read" in refused.messages
+    trained = run(*command, "--skip-bad")
+    assert trained.code == 0, trained.messages
+    assert "Left out 3 photos that cannot be read" in trained.messages

@@ -22,6 +22,7 @@ _MEANINGLESS = re.compile(
     r"(camera|dsc|image)?\W*|screenshot|untitled|default|exif_jpeg\S*|ascii|charset=\S+|\W*",
     re.IGNORECASE,
 )
+_LEADING_SPACE = re.compile(rb"\A(?:(?:[ \t\r\n]\0)+|(?:\0[ \t\r\n])+|[ \t\r\n]+)")  # UTF-16 or not
 _RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 _DC = "{http://purl.org/dc/elements/1.1/}"
 _WINDOWS_TEXTS = (0x9C9B, 0x9C9F, 0x9C9C, 0x9C9E)  # title, subject, comment, keywords
@@ -54,7 +55,9 @@ def xmp_texts(data: bytes) -> list[str]:
     if len(data) > MAX_XMP:
         raise ValueError(f"longer than {MAX_XMP:,} bytes")
     try:
-        tree = fromstring(data.strip(), forbid_dtd=True)
+        # The declaration has to come first. What follows the packet does no harm, and is left:
+        # the last byte of a line feed in UTF-16-BE is half a character.
+        tree = fromstring(_LEADING_SPACE.sub(b"", data), forbid_dtd=True)
     except DefusedXmlException as error:
         raise ValueError("XML with a document type or entities") from error
     except (ParseError, LookupError) as error:  # LookupError: an encoding that Python lacks

@@ -5,51 +5,76 @@ Exit codes: 1 for an error, 2 for wrong usage, 130 if it was interrupted.
 
 import os
 import sys
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from retrieval.output.terminal import print_message
+import typer
+from typer.core import TyperGroup
+
+from retrieval.output.terminal import hide_image_warnings, print_message
+
+
+class Commands(TyperGroup):
+    """A group of commands that ends properly when it is interrupted or its reader has gone.
+
+    typer itself would turn both into an exit code without a word, before `run` sees them.
+    """
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _proper_end():  # `--help` is printed here
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _proper_end():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _proper_end() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        print_message("Stopped.")
+        raise typer.Exit(130) from None
+    except BrokenPipeError:  # `retrieval search … | head`
+        # What is left in the buffer goes nowhere, instead of failing again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
 
 
 def run(app: Callable[[], object]) -> None:
-    """Run the command line; errors go to standard error."""
+    """Run a command line of `Commands`; errors go to standard error."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by the parent process
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115
     # typer uses pydantic, which would look for plugins in every installed package.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    warnings.filterwarnings("ignore", module="PIL")  # bad photos are reported by their reasons
+    hide_image_warnings()
     try:
         app()
-    except KeyboardInterrupt:
-        _fail("Stopped.", 130)
-    except BrokenPipeError:  # `retrieval search … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except OSError as error:
         if os.environ.get("RETRIEVAL_DEBUG"):
             raise
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         _fail(
             f"{where}{error.strerror or error}. Check the path, its permissions and the disk, then "
-            "run the same command again.",
-            1,
+            "run the same command again."
         )
     except Exception as error:
         from retrieval import RetrievalError
 
         if isinstance(error, RetrievalError):
-            _fail(str(error), 1)
+            _fail(str(error))
         if os.environ.get("RETRIEVAL_DEBUG"):
             raise
         _fail(
             f"Internal error ({type(error).__name__}: {error}). Nothing that was committed is "
-            "lost. Set RETRIEVAL_DEBUG=1 to see where it happened, and please report it.",
-            1,
+            "lost. Set RETRIEVAL_DEBUG=1 to see where it happened, and please report it."
         )
 
 
-def _fail(sentence: str, code: int) -> None:
-    print_message(f"Error: {sentence}" if code == 1 else sentence)
-    sys.exit(code)
+def _fail(sentence: str) -> None:
+    print_message(f"Error: {sentence}")
+    sys.exit(1)

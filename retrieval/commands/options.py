@@ -42,7 +42,7 @@ OpenOption = Annotated[
 ]
 _MODELS = (
     "mini, base, better, best, multilingual, ARCH:WEIGHTS, ARCH:CHECKPOINT_FILE, "
-    "hf-hub:ORG/MODEL, a folder made by `retrieval train`, or auto."
+    "hf-hub:ORG/MODEL, local-dir:FOLDER, a folder made by `retrieval train`, or auto."
 )
 ModelOption = Annotated[str, typer.Option("--model", metavar="M", help=_MODELS)]
 IndexModelOption = Annotated[

@@ -66,11 +66,11 @@ def search(
     ] = "none",
     relevance: Annotated[
         Literal["strict", "normal", "all"],
-        typer.Option(help="Leave out hits below 30 % (strict) or 10 % (normal) relevance."),
+        typer.Option(help="Leave out hits below 30% (strict) or 10% (normal) relevance."),
     ] = "all",
     within: Annotated[
         list[Path] | None,
-        typer.Option("--in", metavar="SUBFOLDER", help="Only photos in this folder (repeatable)."),
+        typer.Option("--in", metavar="FOLDER", help="Only photos in this folder (repeatable)."),
     ] = None,
     after: Annotated[
         str | None,
@@ -115,9 +115,9 @@ def search(
         hits = photos.ask(query, retrieval.SearchOptions(k, ranking, rerank))
     shown = retrieval.filter_by_relevance(hits, relevance)
     _show(shown, query, form, nul, gallery, show)
-    if explain and form == "table":
-        print_result(output.explain(query, shown))
-    for sentence in output.verdict(query, hits, shown, relevance):
+    if explain and form == "table" and (lines := output.explain(query, shown)):
+        print_result(lines)
+    for sentence in output.verdict(query, hits, shown, relevance, ranking):
         print_message(sentence)
 
 

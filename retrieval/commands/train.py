@@ -72,7 +72,7 @@ def train(
         dataset=dataset,
         out=out,
         model=model,
-        recipe=retrieval.recipe_of(tune, epochs, settings or []),
+        recipe=retrieval.parse_recipe(tune, epochs, settings or []),
         split=split,
         held_out=held_out,
         images=images,

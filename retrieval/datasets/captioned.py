@@ -13,15 +13,10 @@ from typing import BinaryIO
 
 from indexes.locate import FOLDER_NAME, index_at
 from retrieval.captions.formats import Problem, Row, read_rows
-from retrieval.captions.locate import (
-    find_caption_file,
-    find_photos,
-    find_shards,
-    holds_captions,
-    in_folder,
-)
+from retrieval.captions.locate import find_photos
 from retrieval.datasets import webdataset
 from retrieval.datasets.indexed import read_index
+from retrieval.datasets.locate import find_caption_file, find_shards, holds_captions, in_folder
 from retrieval.errors import DataSetError, PhotoError
 from retrieval.photos.files import open_inside
 

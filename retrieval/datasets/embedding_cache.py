@@ -17,12 +17,12 @@ from blake3 import blake3
 
 from indexes.arrays import Array, Floats
 from indexes.catalogue import IndexModel
+from indexes.delete import delete
 from indexes.errors import StorageError
 from indexes.index import Index
 from indexes.locate import is_index
 from indexes.lock import lock
 from indexes.photos import Photo
-from indexes.staged_rebuild import delete
 from retrieval import __version__
 from retrieval.datasets.captioned import CaptionedPhoto, CaptionedSet
 from retrieval.encoders.base import Encoder

@@ -80,9 +80,8 @@ class NvjpegDecoder:
         """
         request = _Request(data, shrink)
         self._pending.append(request)
-        with (
-            self._lock
-        ):  # the thread that enters serves all requests, so none waits for two batches
+        # The thread that enters serves all requests, so none waits for two batches.
+        with self._lock:
             batch = [self._pending.popleft() for _ in range(len(self._pending))]
             if batch:
                 self._serve(batch)
@@ -92,9 +91,8 @@ class NvjpegDecoder:
         """Answer every request; if the batch fails, decode each file by itself."""
         try:
             photos: Sequence[Image.Image | None] = self.decode_batch(batch)
-        except (
-            Exception
-        ):  # any error: threads wait for an answer, and Pillow will report the reason
+        except Exception:
+            # Any error: threads wait for an answer, and Pillow will report the reason.
             if len(batch) > 1:
                 for request in batch:
                     self._serve([request])

@@ -46,7 +46,7 @@ class FusionCase:
 
 
 def make_case(name: str, captioned: CaptionedEmbeddings, seed: int) -> FusionCase:
-    """Draw the stored captions of a case: 'clean'; 'swapped_30' (30 % of the photos carry the
+    """Draw the stored captions of a case: 'clean'; 'swapped_30' (30% of the photos carry the
     caption of another one of them); 'missing_50' (every second photo has none).
 
     Raises ValueError for another name.

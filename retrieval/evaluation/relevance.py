@@ -4,6 +4,7 @@
 is training (`retrieval.training.relevance`).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,15 +24,30 @@ from retrieval.ranking.relevance import Calibration
 TEST_SIZES = (20, 75, 150, 250, 1000, 3000)
 """Galleries to measure on. Sizes beyond the number of photos are left out."""
 QUERIES = 900  # for each size of gallery
+_CUT_TITLES = {
+    "matches kept": "matches kept",
+    "others left out": "others left out",
+    "described photos kept": "described photos kept",
+    "no match said rightly": "no match, correct",
+    "no match said wrongly": "no match, wrong",
+}
+"""The titles of the columns of `as_text`, by the keys of the JSON."""
 _LEVELS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
 
 
 def embed_relevance_data(
-    captioned: CaptionedSet, encoder: Encoder, cache: EmbeddingCache
+    captioned: CaptionedSet,
+    encoder: Encoder,
+    cache: EmbeddingCache,
+    skip_bad: bool = False,
+    log: Callable[[str], None] = lambda _: None,
 ) -> RelevanceData:
-    """Embed a captioned set for trials; raises DataSetError if a photo cannot be read."""
+    """Embed a captioned set for trials.
+
+    skip_bad: leave out photos that cannot be read, instead of raising DataSetError.
+    """
     photos, unreadable = cache.photos(captioned.photos)
-    readable = drop_unreadable(captioned, unreadable, False, print)
+    readable = drop_unreadable(captioned, unreadable, skip_bad, log)
     bias = nnn_bias(photos.rows, bank_embeddings(encoder))
     return RelevanceData(photos.rows, bias, tuple(photo.captions for photo in readable.photos))
 
@@ -73,7 +89,7 @@ def measure_calibration(calibration: Calibration, hits: TrialHits) -> dict[str, 
 
 
 def _cut(level: float, p: Doubles, hits: TrialHits) -> dict[str, float]:
-    """The effect of leaving out hits below `level`, and of saying 'no match' if that is all."""
+    """The effect of leaving out hits below `level`, and of reporting no match if none is left."""
     shown, first = p >= level, hits.rank == 0
     with_match, without = first & hits.answerable, first & ~hits.answerable
     return {
@@ -86,10 +102,15 @@ def _cut(level: float, p: Doubles, hits: TrialHits) -> dict[str, float]:
     }
 
 
+def as_json(value: Any) -> Any:
+    """What `json.dumps` calls for the parts of a result that are not plain values."""
+    return value.to_json() if isinstance(value, Reliability) else vars(value)
+
+
 def as_text(measured: dict[str, Any]) -> str:
     """The results of `measure_calibration` as a table."""
     lines = [
-        f"{'':<22}{'hits':>7}{'queries':>9}   {'ECE [95 %]':<20}"
+        f"{'':<22}{'hits':>7}{'queries':>9}   {'ECE [95%]':<20}"
         f"    {'Brier':>7}{'mean p':>7}{'matches':>9}"
     ]
     for name, r in measured.items():
@@ -103,10 +124,8 @@ def as_text(measured: dict[str, Any]) -> str:
         "hit without:"
     )
     lines += [f"  {kind}: AUC {value:.3f}" for kind, value in measured["answerable_auc"].items()]
-    lines.append(
-        "level" + "".join(f"{name:>23}" for name in measured["cuts"][0] if name != "level")
-    )
+    lines.append("level" + "".join(f"{title:>23}" for title in _CUT_TITLES.values()))
     for cut in measured["cuts"]:
-        shares = (value for name, value in cut.items() if name != "level")
+        shares = (cut[name] for name in _CUT_TITLES)
         lines.append(f"{cut['level']:<5}" + "".join(f"{100 * v:>22.1f}%" for v in shares))
     return "\n".join(lines)

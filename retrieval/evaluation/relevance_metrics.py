@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,9 +21,9 @@ class Reliability:
     """Probabilities compared with outcomes, in bins of equal width over 0 to 1.
 
     ece: expected calibration error, Σ_bins share · |mean probability − share of matches| (Naeini
-    et al., 2015); low, high: its bootstrap 95 % interval over queries; brier: mean (p − y)²;
-    promised, came, count: for each bin the mean probability, the share of matches, and the number
-    of hits.
+    et al., 2015); low, high: its bootstrap 95% interval over queries; brier: mean (p − y)²;
+    probabilities, matches, count: for each bin the mean probability, the share of matches, and the
+    number of hits.
     """
 
     hits: int
@@ -33,9 +34,14 @@ class Reliability:
     brier: float
     mean_probability: float
     mean_match: float
-    promised: tuple[float, ...]
-    came: tuple[float, ...]
+    probabilities: tuple[float, ...]
+    matches: tuple[float, ...]
     count: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, by the names that `benchmark relevance --json` has always had."""
+        names = {"probabilities": "promised", "matches": "came"}
+        return {names.get(name, name): value for name, value in vars(self).items()}
 
 
 def reliability(probability: Doubles, match: Doubles, query: Ints, seed: int = 0) -> Reliability:
@@ -49,14 +55,14 @@ def reliability(probability: Doubles, match: Doubles, query: Ints, seed: int = 0
     which = np.minimum((probability * BINS).astype(np.int64), BINS - 1)
     _, number = np.unique(query, return_inverse=True)
     queries = int(number.max()) + 1
-    table = np.zeros((queries, 3, BINS))  # sums by query: count, promised, came
+    table = np.zeros((queries, 3, BINS))  # sums by query: count, probabilities, matches
     for layer, values in enumerate((np.ones_like(probability), probability, match)):
         np.add.at(table[:, layer], (number, which), values)
     random = np.random.default_rng(seed)
     flat, even = table.reshape(queries, -1), np.full(queries, 1 / queries)
     draws = [_ece((random.multinomial(queries, even) @ flat).reshape(3, BINS)) for _ in range(1000)]
     low, high = np.percentile(draws, (2.5, 97.5))
-    count, promised, came = table.sum(0)
+    count, probabilities, matches = table.sum(0)
     full = np.maximum(count, 1)
     return Reliability(
         hits=len(probability),
@@ -67,8 +73,8 @@ def reliability(probability: Doubles, match: Doubles, query: Ints, seed: int = 0
         brier=float(np.mean((probability - match) ** 2)),
         mean_probability=float(probability.mean()),
         mean_match=float(match.mean()),
-        promised=tuple((promised / full).tolist()),
-        came=tuple((came / full).tolist()),
+        probabilities=tuple((probabilities / full).tolist()),
+        matches=tuple((matches / full).tolist()),
         count=tuple(count.astype(int).tolist()),
     )
 
@@ -107,7 +113,10 @@ def draw_diagram(file: Path, named: dict[str, Reliability]) -> None:
         full = [i for i, count in enumerate(measured.count) if count]
         upper.plot((0, 1), (0, 1), "--", color="0.6", linewidth=1)
         upper.plot(
-            [measured.promised[i] for i in full], [measured.came[i] for i in full], "o-", color="C0"
+            [measured.probabilities[i] for i in full],
+            [measured.matches[i] for i in full],
+            "o-",
+            color="C0",
         )
         upper.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", title=name)
         upper.set_ylabel("share that matches")

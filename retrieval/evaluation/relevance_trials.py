@@ -8,8 +8,8 @@ Does a hit match? For the photo that a caption was written for this is certain, 
 match the caption too. For those it is estimated: with s, the highest similarity (cosine of MiniLM
 sentence embeddings) of the query to a caption of the photo, they match with probability
 1 / (1 + exp(−9.5 (s − 0.75))). The two numbers are fitted to `judged_pairs.csv`: 195 pairs of a
-caption and a wrong hit, drawn evenly over s and judged by eye, of which 9 % match below s = 0.72,
-65 % from there to 0.9 and 93 % above. A photo matches a thing if one of its captions mentions it,
+caption and a wrong hit, drawn evenly over s and judged by eye, of which 9% match below s = 0.72,
+65% from there to 0.9 and 93% above. A photo matches a thing if one of its captions mentions it,
 by the words of `concepts.txt`.
 """
 

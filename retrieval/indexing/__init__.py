@@ -1,1 +1,1 @@
-"""The index journey: from folders of photos to an index, and back up to date after changes."""
+"""Make an index of folders of photos, and bring it up to date after changes."""

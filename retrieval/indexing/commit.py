@@ -1,4 +1,4 @@
-"""Write an encoded batch to the catalogue in one transaction, and tell what its files were.
+"""Write an encoded batch to the catalogue in one transaction, and report each file's outcome.
 
 A process that is killed loses the batches that were not committed, and nothing else.
 """
@@ -21,10 +21,10 @@ Outcome = Literal["added", "updated", "moved", "copied", "unchanged", "skipped"]
 
 @dataclass(frozen=True)
 class Committed:
-    """What a committed batch was.
+    """The outcome of a committed batch.
 
-    outcomes: number of files by what happened to them; encoded: number of new photos; reasons: the
-    bad files as (path, reason); moved_from: missing places whose photo was found elsewhere;
+    outcomes: number of files by outcome; encoded: number of new photos; reasons: the bad files as
+    (path, reason); moved_from: places whose file is missing and whose photo is now elsewhere;
     captions: those inside the files, by place, empty for files without any.
     """
 
@@ -39,13 +39,8 @@ def commit_batch(
     catalogue: Catalogue,
     batch: EncodedBatch,
     missing: Mapping[int, Collection[str]],
-    moved_from: Collection[Place],
 ) -> Committed:
-    """Write a batch to the catalogue.
-
-    missing: paths of files that are no longer there, by root; moved_from: those of them that
-    earlier batches found elsewhere.
-    """
+    """Write a batch to the catalogue. missing: paths of files that are no longer there, by root."""
     ids = catalogue.photos.ids({read.hash for read in batch.files if read.hash})
     places_before = {
         i: places for i, (_, places) in catalogue.photos.get(list(ids.values())).items()
@@ -73,7 +68,7 @@ def commit_batch(
                 read is batch.new.get(read.hash),
                 places_before.get(photo_id) if photo_id is not None else None,
                 missing,
-                moves.union(moved_from),
+                moves,
             )
             if source is not None:
                 moves.add(source)
@@ -97,10 +92,11 @@ def _outcome(
     missing: Mapping[int, Collection[str]],
     moved_from: Collection[Place],
 ) -> tuple[Outcome, Place | None]:
-    """What happened to a file, and the missing place that it moved from, if any.
+    """The outcome of a file, and the missing place that it moved from, if any.
 
-    is_new: whether its photo was stored for it; places: where the photo was before this batch,
-    None if it was not in the index.
+    is_new: whether its photo is new and this is its first file; places: where the photo was before
+    this batch, None if it was not in the index; moved_from: places that files of this batch moved
+    from, where no other file can be from. (A file that an earlier batch moved is in `places`.)
     """
     before = read.changed.before
     if read.file.reason:

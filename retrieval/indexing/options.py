@@ -56,10 +56,10 @@ class Options:
 
     exclude: shell patterns of files to leave out, None for those of the last run; workers: decoding
     threads, None for one a core; max_megapixels: larger photos are skipped, None to choose by free
-    memory; prune: forget photos that are gone; rebuild: encode all photos again, as a change of
-    model needs; compute: engine and device; batch_size: photos that are encoded and committed
-    together, None to choose by the device; captions: files with captions of photos, None for those
-    of the last run.
+    memory; prune: forget photos that are missing from disk; rebuild: encode all photos again, as a
+    change of model needs; compute: engine and device; batch_size: photos that are encoded and
+    committed together, None to choose by the device; captions: files with captions of photos, None
+    for those of the last run.
     """
 
     exclude: Sequence[str] | None = None

@@ -1,4 +1,4 @@
-"""The index journey: folders → changed files → encoded batches → index.
+"""Bring an index up to date: folders → changed files → encoded batches → index.
 
 Puts the steps together: `changes` compares, `encode` reads and encodes, `commit` writes batch by
 batch, `caption_changes` and `fuse` do the captions. A killed run loses at most the batches in
@@ -30,7 +30,7 @@ from retrieval.ranking.hub_bias import prepare_ranking
 
 if TYPE_CHECKING:  # a search imports this module; the steps are imported by a run
     from retrieval.indexing.changes import FolderChanges
-    from retrieval.indexing.commit import Committed, Outcome, Place
+    from retrieval.indexing.commit import Committed, Outcome
 
 OnProgress = Callable[[Progress], None]
 
@@ -190,13 +190,14 @@ def _find_changes(
     changes = []
     for root, under in scopes:
         known = index.catalogue.files.below(root.id, under)
+        change = find_changes(root, under, known, exclude, options.max_megapixels is not None)
+        # Asked after the walk: a disk may go away during it, and its photos are not missing.
         if not under and known and index.is_unavailable(root):
             notes.append(
                 f"The folder {root.path} is empty now (is a disk not mounted?); its photos stay in "
                 f"the index. `retrieval remove {root.path}` forgets them."
             )
             continue
-        change = find_changes(root, under, known, exclude, options.max_megapixels is not None)
         index.catalogue.files.put(root.id, change.returned)
         notes += change.notes
         changes.append(change)
@@ -219,16 +220,14 @@ def _encode(
     if not to_read:
         return []
     committed: list[Committed] = []
-    moved_from: set[Place] = set()
     done, skipped = 0, sum(change.skipped for change in changes)
     progress(Progress(0, len(to_read), 0))
     with closing(
         encode_files(to_read, index.catalogue.photos.hashes(), encoder, options)
     ) as batches:
         for batch in batches:
-            result = commit_batch(index.catalogue, batch, missing, moved_from)
+            result = commit_batch(index.catalogue, batch, missing)
             committed.append(result)
-            moved_from |= result.moved_from
             done += len(batch.files)
             skipped += result.outcomes["skipped"]
             progress(Progress(done, len(to_read), skipped))

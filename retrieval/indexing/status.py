@@ -16,8 +16,9 @@ class Status:
     """What an index holds.
 
     photos, files, missing, skipped: as in the catalogue (missing: photos that are no longer on
-    disk, but not forgotten); reasons: the skipped files as (path, reason); new, changed, gone:
-    files on disk since the last run, None if the folders were not walked.
+    disk, but not forgotten); reasons: the skipped files as (path, reason); new, changed, gone: how
+    many files were added to the folders, changed or deleted since the last run, None if the
+    folders were not walked.
     """
 
     folder: Path

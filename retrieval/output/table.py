@@ -13,6 +13,7 @@ from retrieval.search.hits import Hit
 _GAP = "  "
 _MIN_PATH = 20  # columns; a narrower terminal wraps its lines
 _ELLIPSIS = "…"
+_NO_WIDTH = ("Mn", "Me", "Cf")  # marks over, under and around a letter; joiners
 
 
 def as_table(hits: Sequence[Hit], width: int | None = None) -> str:
@@ -54,6 +55,8 @@ def shorten(text: str, width: int) -> str:
         return text
     head = _fitting(text, (width - 1) // 3)
     tail = _fitting(text[::-1], width - 1 - _columns_of(head))[::-1]
+    while tail and _joins(tail[0]):  # a mark whose letter is cut out would sit on the ellipsis
+        tail = tail[1:]
     return f"{head}{_ELLIPSIS}{tail}"
 
 
@@ -87,8 +90,18 @@ def _fitting(text: str, width: int) -> str:
 
 
 def _columns_of(text: str) -> int:
-    """How many columns of a terminal a text takes: two for a wide character, none to combine."""
+    """How many columns of a terminal a text takes: two for a wide character, none for a mark."""
     return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        0
+        if unicodedata.category(c) in _NO_WIDTH
+        else 2
+        if unicodedata.east_asian_width(c) in "WF"
+        else 1
         for c in text
     )
+
+
+def _joins(character: str) -> bool:
+    """Whether a character is shown with the one before it."""
+    category = unicodedata.category(character)
+    return category[0] == "M" or category in _NO_WIDTH

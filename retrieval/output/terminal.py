@@ -6,6 +6,7 @@ The commands and the benchmarks share it. It imports little, since every command
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable
 
 import typer
@@ -30,17 +31,27 @@ def progress_line() -> Callable[[str, int, int], None]:
     return show
 
 
-def print_result(text: str, err: bool = False) -> None:
+def print_result(text: str) -> None:
+    """Print a result on standard output."""
+    _echo(text, err=False)
+
+
+def print_message(sentence: str) -> None:
+    """Print a message about the work on standard error."""
+    _echo(sentence, err=True)
+
+
+def hide_image_warnings() -> None:
+    """Keep Pillow's warnings off the terminal: bad photos are reported with their reasons."""
+    warnings.filterwarnings("ignore", module="PIL")
+
+
+def _echo(text: str, err: bool) -> None:
     """Print text that may hold names of files: no character in it can control the terminal."""
     typer.echo(
         "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text),
         err=err,
     )
-
-
-def print_message(sentence: str) -> None:
-    """Print a message about the work on standard error."""
-    print_result(sentence, err=True)
 
 
 def terminal_width() -> int | None:

@@ -16,6 +16,7 @@ from retrieval.indexing.status import Status
 from retrieval.output.table import as_table
 from retrieval.photos.files import printable
 from retrieval.query import Query
+from retrieval.ranking import methods
 from retrieval.ranking.relevance import LEVELS, WEAK, Level, calibrated_text
 from retrieval.search.hits import Explanation, Hit
 
@@ -113,13 +114,19 @@ def _as_csv(rows: Sequence[dict[str, Any]]) -> bytes:
     return os.fsencode(buffer.getvalue())
 
 
-def verdict(query: Query, hits: Sequence[Hit], shown: Sequence[Hit], level: Level) -> list[str]:
+def verdict(
+    query: Query, hits: Sequence[Hit], shown: Sequence[Hit], level: Level, ranking: str = "auto"
+) -> list[str]:
     """Sentences about how well hits match and which `level` left out; none if all is well.
 
-    shown: the hits that are left.
+    shown: the hits that are left; ranking: the name of the one that found them.
     """
     known = [hit.relevance for hit in hits if hit.relevance is not None]
     if hits and not known and level != "all":
+        if methods.ranking(ranking).changes_query:
+            return [
+                "Relevance is not known with --ranking templates or expansion: all hits are shown."
+            ]
         if calibrated_text(query) is None:
             return ["Relevance is known only for queries of one text: all hits are shown."]
         if all(h.explanation and h.explanation.photo_weight is not None for h in hits):
@@ -131,13 +138,13 @@ def verdict(query: Query, hits: Sequence[Hit], shown: Sequence[Hit], level: Leve
     sentences = []
     if known and len(known) == len(hits) and max(known) < WEAK:
         sentences.append(
-            f"No photo matches well: the best has {100 * max(known):.0f} % relevance. Try other "
+            f"No photo matches well: the best has {100 * max(known):.0f}% relevance. Try other "
             "words, or name an example photo with --image."
         )
     if len(shown) < len(hits):
         sentences.append(
             f"{len(hits) - len(shown)} of {len(hits)} hits left out, below "
-            f"{100 * LEVELS[level]:.0f} % relevance; --relevance all shows them."
+            f"{100 * LEVELS[level]:.0f}% relevance; --relevance all shows them."
         )
     return sentences
 

@@ -47,7 +47,7 @@ def open_photo(
     file vanished.
     """
     with reading():
-        source = raw_preview(file) if is_raw(name) else file
+        source = _raw_preview(file) if is_raw(name) else file
         with open_image(source) as image:
             return decode_image(image, source, max_megapixels, target, decode)
 
@@ -167,10 +167,10 @@ def _deep_to_grey(image: Image.Image) -> Image.Image:
     if values.min() < 0 or values.max() > high or image.mode == "F":
         low, high = float(values.min()), float(values.max())
     scaled = (values - low) * (255.0 / ((high - low) or 1.0))
-    return Image.fromarray(scaled.round().astype(np.uint8), "L")
+    return Image.fromarray(scaled.round().astype(np.uint8))
 
 
-def raw_preview(file: BinaryIO) -> BinaryIO:
+def _raw_preview(file: BinaryIO) -> BinaryIO:
     """The JPEG preview in a camera's raw file, or else the developed photo as BMP.
 
     Raises PhotoError.

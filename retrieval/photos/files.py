@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from blake3 import blake3
-from PIL import UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from retrieval.errors import PhotoError
 
@@ -47,10 +47,11 @@ def reading() -> Iterator[None]:
         raise PhotoError(NO_PERMISSION) from error
     except MemoryError as error:
         raise PhotoError(f"{TOO_LARGE} for the memory of this machine") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PhotoError(f"{TOO_LARGE} for Pillow (PIL.Image.MAX_IMAGE_PIXELS)") from error
     except Exception as error:
-        if (
-            isinstance(error, OSError) and error.errno is not None
-        ):  # from the system, not from a decoder
+        # Without a number, the error is from a decoder and not from the system.
+        if isinstance(error, OSError) and error.errno is not None:
             raise PhotoError(f"{UNREADABLE} ({error.strerror})") from error
         text = printable(" ".join(str(error).split())[:100])
         reason = "truncated" if "truncated" in text.lower() else "damaged"

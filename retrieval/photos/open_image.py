@@ -1,17 +1,20 @@
 """Open a photo file with Pillow's readers of the allowed formats, and with no other.
 
-Only the header is read; `decode` reads the pixels. Pillow's registry of formats, its limit on
-pixels and its warnings belong to the process that imports this package, and are not touched.
+Only the header is read; `decode` checks the size and reads the pixels. Pillow's registry of
+formats, its limit on pixels and its warnings belong to the process that imports this package: they
+are not changed, and its limit is not asked.
 """
 
 import struct
 from collections.abc import Callable
+from types import FunctionType, ModuleType
 from typing import BinaryIO, cast
 
 from PIL import (
     AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
+    Image,
     JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
@@ -75,12 +78,41 @@ def _read_heif(file: BinaryIO) -> ImageFile:
     return cast(ImageFile, HeifImageFile(file))
 
 
+# Pillow's module without its limit on pixels, which some readers ask by themselves.
+_IMAGE = ModuleType(Image.__name__)
+vars(_IMAGE).update(vars(Image), _decompression_bomb_check=lambda *_, **__: None)
+
+
+def _unlimited(reader: type[ImageFile], name: str) -> type[ImageFile]:
+    """A reader whose method `name` does not ask Pillow's limit on pixels: `check_size` has our own.
+
+    The limit is a global of Pillow that other threads may use, so the method is copied, with other
+    globals. A reader that no longer has the method is returned as it is.
+    """
+    method = vars(reader).get(name)
+    if not isinstance(method, FunctionType):
+        return reader
+    names = {**method.__globals__, "Image": _IMAGE}
+    copy = FunctionType(method.__code__, names, name, method.__defaults__, method.__closure__)
+    copy.__kwdefaults__ = method.__kwdefaults__
+    return type(reader.__name__, (reader,), {name: copy})
+
+
+class _FirstFrame(_unlimited(GifImagePlugin.GifImageFile, "_seek")):  # type: ignore[misc]
+    """A GIF of which only the first frame is read, whatever is to be done after it.
+
+    Pillow would fill as much memory as the frame takes before anything has checked its size.
+    """
+
+    disposal_method = property(lambda _: 0, lambda *_: None)
+
+
 _READERS: tuple[tuple[Callable[[bytes], bool], Callable[[BinaryIO], ImageFile]], ...] = (
     (_starts(b"\xff\xd8\xff"), JpegImagePlugin.jpeg_factory),
     (_starts(b"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
-    (_is_webp, WebPImagePlugin.WebPImageFile),
-    (_starts(b"GIF87a", b"GIF89a"), GifImagePlugin.GifImageFile),
-    (_starts(*_TIFF), TiffImagePlugin.TiffImageFile),
+    (_is_webp, _unlimited(WebPImagePlugin.WebPImageFile, "_open")),
+    (_starts(b"GIF87a", b"GIF89a"), _FirstFrame),
+    (_starts(*_TIFF), _unlimited(TiffImagePlugin.TiffImageFile, "load_prepare")),
     (_starts(b"BM"), BmpImagePlugin.BmpImageFile),
     (_is_dib, BmpImagePlugin.DibImageFile),
     (_has_brand(*_HEIF_BRANDS, *_CONTAINER_BRANDS), _read_heif),

@@ -56,7 +56,11 @@ def ranking_bias(
 
 
 def generic_bias(index: Index, encoder: Callable[[], Encoder] | None) -> Biases | None:
-    """The bias of `nnn` by the generic queries alone; None if it cannot be had, see above."""
+    """The bias of `nnn` by the generic queries alone.
+
+    encoder: as for `ranking_bias`; None is returned if the bank's embeddings are not stored and
+    there is no encoder.
+    """
     measure = methods.RANKINGS["nnn"].bias
     assert measure is not None
     try:
@@ -82,7 +86,8 @@ def _stored_bias(
     encoder: Callable[[], Encoder] | None,
     captions: bool,
 ) -> Biases:
-    # The name is that of a file, so it changes with all that the biases depend on.
+    # The name is that of a file, so it changes with all that the biases depend on. `-own`: the
+    # index's own captions are in the bank.
     name = f"{measure.__name__.replace('_', '-')}-{bank_version()}" + ("-own" if captions else "")
     return index.biases(name, lambda photos: measure(photos, _bank(index, encoder, captions)))
 

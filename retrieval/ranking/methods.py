@@ -39,6 +39,14 @@ class Ranking:
     expansion: int = 0
     lexical: bool = False
 
+    @property
+    def changes_query(self) -> bool:
+        """Whether it searches for something else than the words as they are.
+
+        Relevance is not known then, since it was fitted for the words alone.
+        """
+        return bool(self.templates or self.expansion)
+
 
 @dataclass(frozen=True)
 class Candidate:

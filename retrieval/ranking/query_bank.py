@@ -5,6 +5,7 @@ nothing with what is searched or evaluated. They are encoded once for each model
 `mini` are shipped, those by other models are stored in the user's cache folder.
 """
 
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -35,24 +36,28 @@ def load_bank(fingerprint: str, dim: int) -> Floats | None:
 def bank_embeddings(encoder: Encoder) -> Floats:
     """The embeddings of the bank, float32 [1000, dim], unit rows; encoded if not stored."""
     rows = load_bank(encoder.fingerprint, encoder.dim)
-    if rows is None:
-        try:
-            rows = write_bank(encoder, _cache_folder())
-        except OSError:  # a cache: a full or read-only disk only costs the time again
-            rows = encode_all(encoder, generic_queries())
+    if rows is not None:
+        return rows
+    half = encode_bank(encoder)
+    # A cache: if the disk is full or read-only, the next use encodes the bank again.
+    with suppress(OSError):
+        write_bank(half, encoder.fingerprint, _cache_folder())
+    rows = _unit_rows(half)
+    assert rows is not None
     return rows
 
 
-def write_bank(encoder: Encoder, folder: Path) -> Floats:
-    """Encode the bank and write it to `folder` as float16; returns it as it is read back."""
-    rows = encode_all(encoder, generic_queries()).astype(np.float16)
+def encode_bank(encoder: Encoder) -> Array:
+    """The embeddings of the bank as they are stored, float16 [1000, dim]."""
+    return encode_all(encoder, generic_queries()).astype(np.float16)
+
+
+def write_bank(rows: Array, fingerprint: str, folder: Path) -> None:
+    """Store what `encode_bank` returns, by the model's fingerprint; raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / _file_name(encoder.fingerprint)
+    path = folder / _file_name(fingerprint)
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.save(file, rows)
-    written = _read(path, encoder.dim)
-    assert written is not None
-    return written
 
 
 def encode_all(encoder: Encoder, texts: tuple[str, ...]) -> Floats:
@@ -90,6 +95,11 @@ def _read(path: Path, dim: int) -> Floats | None:
         return None
     if rows.dtype != np.float16 or rows.shape != (len(generic_queries()), dim):
         return None
+    return _unit_rows(rows)
+
+
+def _unit_rows(rows: Array) -> Floats | None:
+    """Rows as float32 of length one; None if one of them has no direction."""
     whole = rows.astype(np.float32)
     norms = np.linalg.norm(whole, axis=1, keepdims=True)
     if not np.isfinite(norms).all() or not (norms > 0).all():

@@ -6,7 +6,7 @@ search still count. Hits beyond the first ones keep their places.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -19,21 +19,19 @@ from retrieval.ranking.matching import Matching, load_matching
 from retrieval.ranking.methods import Candidate
 
 Rerank = Literal["none", "match"]
+RERANKINGS: tuple[Rerank, ...] = get_args(Rerank)
 
 RERANK_DEPTH = 50
 """How many hits are re-ranked."""
 
 
-def matching_for(index: Index, query: Query, rerank: str) -> Matching | None:
+def matching_for(index: Index, query: Query, rerank: Rerank) -> Matching | None:
     """The matching that re-ranks the hits of a query; None for no re-ranking.
 
-    Raises QueryError for an unknown `rerank`, a query with example photos, or a model that no
-    matching was trained for.
+    Raises QueryError for a query with example photos, or a model that no matching was trained for.
     """
     if rerank == "none":
         return None
-    if rerank != "match":
-        raise QueryError(f"There is no re-ranking {rerank!r}. Choose 'match' or 'none'.")
     if not all(term.kind == "text" for term in query.terms if term.wanted):
         raise QueryError(
             "Only queries in words are re-ranked by matching. Leave out --rerank or the example "

@@ -8,20 +8,26 @@ from dataclasses import replace
 import numpy as np
 
 from retrieval.ranking import relevance
+from retrieval.ranking.hub_bias import generic_bias
 from retrieval.search.state import Search
 
 
 def calibrate(search: Search) -> Search:
     """Fill in the relevance of the candidates, as far as it is known for query, model and photo."""
     text = relevance.calibrated_text(search.query)
-    calibration, bias = search.calibration, search.bias.generic
-    if text is None or calibration is None or bias is None:
+    calibration = search.calibration
+    if text is None or calibration is None:
         return search
     captioned = search.index.catalogue.embeddings.photo_weights(
         [hit.photo for hit in search.candidates]
     )
     found = [hit for hit in search.candidates if hit.photo not in captioned]
     if not found:
+        return search
+    bias = search.bias.generic
+    if bias is None:
+        bias = generic_bias(search.index, None)
+    if bias is None:
         return search
     ids = [hit.photo for hit in found]
     scores = np.array([hit.cosine for hit in found]) - bias.of(np.array(ids, np.int64))

@@ -1,4 +1,4 @@
-"""The candidates of a search: the photos that come into question, in the order of the ranking."""
+"""The candidates of a search: the photos that may become hits, in the order of the ranking."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +23,10 @@ def expand(search: Search) -> Search:
 
 
 def read_bias(search: Search) -> Search:
-    """The biases against hubs that ranking, matching and relevance need."""
+    """The biases against hubs that ranking and matching need.
+
+    Relevance needs the generic one, too; `calibrate` reads it if it is not here.
+    """
     index = search.index
     # A ranking that was asked for by name is worth encoding the bank of queries; `auto` is not.
     bank_encoder = search.encoder if search.named_ranking else None
@@ -31,8 +34,6 @@ def read_bias(search: Search) -> Search:
     generic = ranking if is_generic(index, search.ranking) else None
     if generic is None and search.matching is not None:
         generic = generic_bias(index, search.encoder)
-    elif generic is None and search.calibration is not None:
-        generic = generic_bias(index, None)
     return replace(search, bias=HubBias(ranking, generic))
 
 

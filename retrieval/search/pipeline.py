@@ -23,23 +23,23 @@ def search(
     encoder: gives the encoder; it is called only if a term needs one. Raises QueryError, ModelError
     (the encoder is not that of the index) or PhotoError (an example is not a photo).
     """
-    search = start(index, query, options, encoder)
-    search = encode(search)
-    search = expand(search)
-    search = read_bias(search)
-    search = find_candidates(search)
-    search = rerank(search)
-    search = calibrate(search)
-    return filter_by_relevance(build_hits(search), options.relevance)
+    state = start(index, query, options, encoder)
+    state = encode(state)
+    state = expand(state)
+    state = read_bias(state)
+    state = find_candidates(state)
+    state = rerank(state)
+    state = calibrate(state)
+    return filter_by_relevance(build_hits(state), options.relevance)
 
 
 def similar(index: Index, photo: str, k: int, encoder: Callable[[], Encoder]) -> list[Hit]:
     """The `k` photos that look most like one; itself and its exact copies are left out."""
-    search = start(index, Query((Term("photo", photo),)), SearchOptions(k), encoder)
+    state = start(index, Query((Term("photo", photo),)), SearchOptions(k), encoder)
     known = indexed_photo(index, photo)
     if known is None:
-        vector = encode(search).vector
+        vector = encode(state).vector
     else:
         vector = index.catalogue.embeddings.image(known, index.model.dim)
-    search = replace(search, fused=FusedQuery.of_row(vector), vector=vector, excluded=known)
-    return build_hits(find_candidates(search))
+    state = replace(state, fused=FusedQuery.of_row(vector), vector=vector, excluded=known)
+    return build_hits(find_candidates(state))

@@ -74,8 +74,7 @@ def start(
     if any(term.kind == "photo" and term.wanted for term in query.terms):
         ranking = methods.RANKINGS["plain"]  # biases are of texts, whose cosines are lower
     calibration = None
-    # Relevance was fitted for the words alone, not for templates or an expanded query.
-    if relevance.calibrated_text(query) and not (ranking.templates or ranking.expansion):
+    if relevance.calibrated_text(query) and not ranking.changes_query:
         calibration = relevance.load_calibration(index.model.fingerprint)
     filtered = Filter(
         tuple(_place(index, folder) for folder in query.within), query.after, query.before

@@ -26,13 +26,16 @@ from retrieval.encoders.mini.encoder import squash
 from retrieval.training.captioned_images import LoadImage
 from retrieval.training.config import Recipe
 from retrieval.training.dual_encoder import DualEncoder
-from retrieval.training.options import Progress
+from retrieval.training.run import TrainingRun
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 else:
     torch = load_torch()
+
+
+_BATCH = 50  # photos that pass through the frozen blocks together
 
 
 class Views(Protocol):
@@ -135,39 +138,26 @@ class FreshViews:
 
 
 def make_views(
-    model: DualEncoder,
-    photos: Sequence[LoadImage],
-    recipe: Recipe,
-    seed: int,
-    begin: int,
-    folder: Path,
-    device: str,
-    progress: Progress,
+    model: DualEncoder, photos: Sequence[LoadImage], begin: int, run: TrainingRun
 ) -> Views:
-    """Augmented views; stored in `folder` if the blocks before `begin` are frozen."""
-    loader = _Loader(photos, model.config["image"]["size"], recipe, seed)
+    """Augmented views; stored in the run's folder if the blocks before `begin` are frozen."""
+    loader = _Loader(photos, model.config["image"]["size"], run.recipe, run.seed)
     if begin == 0:
-        return FreshViews(loader, device)
-    numbers = range(1, recipe.views + 1)
-    file = folder / "views.npy"
-    return StoredViews(_store(model, loader, numbers, begin, file, device, progress), device)
+        return FreshViews(loader, run.device)
+    numbers = range(1, run.recipe.views + 1)
+    return StoredViews(_store(model, loader, numbers, begin, "views.npy", run), run.device)
 
 
 def unaugmented_views(
-    model: DualEncoder,
-    photos: Sequence[LoadImage],
-    recipe: Recipe,
-    begin: int,
-    file: Path,
-    device: str,
-    progress: Progress,
+    model: DualEncoder, photos: Sequence[LoadImage], begin: int, name: str, run: TrainingRun
 ) -> Array:
-    """Photos without augmentation after the frozen blocks, from a file: float16 [n, h, w, c].
+    """Photos without augmentation after the frozen blocks, float16 [n, h, w, c].
 
-    If nothing is frozen, the photos themselves: uint8 [n, size, size, 3].
+    They are stored in the run's file `name`. If nothing is frozen, the photos themselves: uint8
+    [n, size, size, 3].
     """
-    loader = _Loader(photos, model.config["image"]["size"], recipe, 0)
-    views: Array = _store(model, loader, range(1), begin, file, device, progress)[0]
+    loader = _Loader(photos, model.config["image"]["size"], run.recipe, 0)
+    views: Array = _store(model, loader, range(1), begin, name, run)[0]
     return views
 
 
@@ -176,22 +166,24 @@ def _store(
     loader: _Loader,
     views: Sequence[int],
     begin: int,
-    file: Path,
-    device: str,
-    progress: Progress,
-    batch: int = 50,
+    name: str,
+    run: TrainingRun,
 ) -> Array:
-    """The input of block `begin` for these views of all photos, read from `file` if it exists."""
+    """The input of block `begin` for these views of all photos, read from a file if it exists.
+
+    name: of the file in the run's folder.
+    """
+    file = run.folder / name
     if file.exists():
         return _mapped(file)
     total = len(loader.photos)
     batches = [
-        (position, view, np.arange(start, min(start + batch, total)))
+        (position, view, np.arange(start, min(start + _BATCH, total)))
         for position, view in enumerate(views)
-        for start in range(0, total, batch)
+        for start in range(0, total, _BATCH)
     ]
     file.parent.mkdir(parents=True, exist_ok=True)
-    frozen = _frozen(model, begin, device)
+    frozen = _frozen(model, begin, run.device)
     with atomic_write(file) as temporary:
         stored: Any = None
         loading = loader.start(batches[0][1], batches[0][2])
@@ -207,7 +199,7 @@ def _store(
                 stored = np.lib.format.open_memmap(temporary, "w+", rows.dtype, shape)
             stored[position, chosen] = rows
             done += len(chosen)
-            progress("Preparing photos", done, total * len(views))
+            run.progress("Preparing photos", done, total * len(views))
         stored.flush()
         del stored  # Windows cannot rename a file that is mapped
     return _mapped(file)
@@ -237,9 +229,8 @@ def _frozen(
             size = model.config["image"]["size"]
             example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
             with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore"
-                )  # tracing warns of sizes; none here depends on the photos
+                # Tracing warns of sizes; none here depends on the photos.
+                warnings.simplefilter("ignore")
                 graph = openvino.convert_model(FrozenBlocks().eval(), example_input=example)
             graph.reshape([-1, size, size, 3])
             options = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}

@@ -4,17 +4,23 @@ Augmentation is not done here.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from PIL import Image
 
 from indexes.errors import RetrievalError
 from retrieval.datasets.captioned import CaptionedPhoto, CaptionedSet
+from retrieval.datasets.embedding_cache import drop_unreadable
 from retrieval.errors import DataSetError
 from retrieval.photos.decode import default_max_megapixels, open_photo
+from retrieval.training.options import Log, Progress
 
 LoadImage = Callable[[], Image.Image]
 """Returns one upright RGB photo; raises DataSetError if it cannot be read."""
+
+
+_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -27,13 +33,12 @@ class CaptionedImages:
 
 def captioned_images(captioned: CaptionedSet, size: int) -> CaptionedImages:
     """The photos of a set, decoded at no less than `size` pixels on the shorter side."""
-    limit = default_max_megapixels(4)
+    limit = default_max_megapixels(_THREADS)
 
     def loader(photo: CaptionedPhoto) -> LoadImage:
         def load() -> Image.Image:
             try:
-                with photo.open() as file:
-                    return open_photo(file, photo.path, limit, size)[0]
+                return _decode(photo, limit, size)
             except (RetrievalError, OSError) as error:
                 raise DataSetError(
                     f"{photo.name} cannot be read ({error}). Replace the photo or remove it from "
@@ -46,3 +51,33 @@ def captioned_images(captioned: CaptionedSet, size: int) -> CaptionedImages:
         [loader(photo) for photo in captioned.photos],
         [photo.captions for photo in captioned.photos],
     )
+
+
+def readable_photos(
+    captioned: CaptionedSet, size: int, log: Log, progress: Progress
+) -> CaptionedSet:
+    """The set without the photos that cannot be decoded; each is decoded once to find out.
+
+    Raises DataSetError if no photo is left.
+    """
+    limit = default_max_megapixels(_THREADS)
+
+    def reason(photo: CaptionedPhoto) -> str | None:
+        try:
+            _decode(photo, limit, size)
+        except (RetrievalError, OSError) as error:
+            return str(error)
+        return None
+
+    reasons = {}
+    with ThreadPoolExecutor(_THREADS) as threads:
+        for position, found in enumerate(threads.map(reason, captioned.photos)):
+            if found is not None:
+                reasons[position] = found
+            progress("Checking photos", position + 1, len(captioned.photos))
+    return drop_unreadable(captioned, reasons, True, log)
+
+
+def _decode(photo: CaptionedPhoto, limit: float, size: int) -> Image.Image:
+    with photo.open() as file:
+        return open_photo(file, photo.path, limit, size)[0]

@@ -103,11 +103,13 @@ class Recipe:
         return json.dumps(asdict(self))
 
 
-def recipe_of(tune: str, epochs: int, settings: Sequence[str]) -> Recipe:
+def parse_recipe(tune: str, epochs: int, settings: Sequence[str]) -> Recipe:
     """The recipe of the command line. tune: a key of TUNE; settings: NAME=VALUE for the rest.
 
     Raises QueryError.
     """
+    if tune not in TUNE:
+        raise QueryError(f"There is no --tune {tune!r}. Choose one of {', '.join(TUNE)}.")
     blocks, layers = TUNE[tune]
     changes = {"blocks": str(blocks), "layers": str(layers), "epochs": str(epochs)}
     for setting in settings:

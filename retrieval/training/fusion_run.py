@@ -55,7 +55,7 @@ def train_fusion(
         f"{len(held_out.photos):,} others, model {encoder.name}"
     )
     from retrieval.training.fusion import fit_fusion
-    from retrieval.training.matching import MatchingRecipe, fit_matching
+    from retrieval.training.matching import MatchingData, MatchingRecipe, fit_matching
 
     with open_embedding_cache(encoder, progress) as cache:
         training_data, held_out_data = (
@@ -78,11 +78,13 @@ def train_fusion(
         drawn = draw_fusion_curve(epochs, curve)
         log("Training the matching: true pairs of photo and text against near misses")
         found, recall = fit_matching(
-            encoder.fingerprint,
-            fusion,
-            bank_embeddings(encoder),
-            training_data.captioned,
-            held_out_data.captioned,
+            MatchingData(
+                encoder.fingerprint,
+                fusion,
+                bank_embeddings(encoder),
+                training_data.captioned,
+                held_out_data.captioned,
+            ),
             seed=options.seed,
             on_epoch=lambda epoch, _: progress("epochs", epoch + 1, MatchingRecipe.epochs),
         )

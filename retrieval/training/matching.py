@@ -54,26 +54,37 @@ class MatchingRecipe:
     swapped: float = 0.15
 
 
+@dataclass(frozen=True)
+class MatchingData:
+    """What a matching is trained on, all by one model.
+
+    fingerprint: of the model; fusion: computes the features of pairs; bank: the generic queries by
+    which hubs are recognised, float32 [b, dim].
+    """
+
+    fingerprint: str
+    fusion: Fusion
+    bank: Floats
+    training: CaptionedEmbeddings
+    held_out: CaptionedEmbeddings
+
+
 def fit_matching(
-    fingerprint: str,
-    fusion: Fusion,
-    bank: Floats,
-    training: CaptionedEmbeddings,
-    held_out: CaptionedEmbeddings,
+    data: MatchingData,
     recipe: MatchingRecipe = MatchingRecipe(),
     seed: int = 0,
     on_epoch: Callable[[int, float], None] = lambda *_: None,
 ) -> tuple[Matching, dict[float, float]]:
     """Train the matching for a fusion; returns it, and the recall of re-ranking for each share.
 
-    fingerprint: of the model whose embeddings these are; bank: the generic queries by which hubs
-    are recognised, float32 [b, dim]; on_epoch: takes the number of the epoch and its mean loss.
-    Recall is the mean of R@1 and R@5 in percent on the held-out photos, of which none, half and all
-    have a caption. The share with the highest recall is used.
+    on_epoch: takes the number of the epoch and its mean loss. Recall is the mean of R@1 and R@5 in
+    percent on the held-out photos, of which none, half and all have a caption. The share with the
+    highest recall is used.
     """
     started = time.perf_counter()
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
+    training, held_out, fusion = data.training, data.held_out, data.fusion
     strength = match_noise(training, held_out, random)
     noise = EmbeddingNoise(training.images, strength, random)
     network = _untrained(training.images.shape[1], recipe)
@@ -94,7 +105,7 @@ def fit_matching(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=steps + 1)
     for epoch in range(recipe.epochs):
         losses = []
-        for batch in _batches(training, fusion, bank, recipe, noise, random):
+        for batch in _batches(data, recipe, noise, random):
             added = score_residual(
                 network,
                 batch.fused,
@@ -114,10 +125,10 @@ def fit_matching(
             losses.append(loss.item())
         on_epoch(epoch, float(np.mean(losses)))
     network = _in_cosines(network)
-    recall = _recall(Matching(network, fusion), bank, held_out)
+    recall = _recall(Matching(network, fusion), data.bank, held_out)
     share = max(recall, key=lambda s: recall[s])  # the smallest of equals
     about = {
-        "fingerprint": fingerprint,
+        "fingerprint": data.fingerprint,
         "fusion": fusion.name,
         "photos": len(training.images),
         "held_out": len(held_out.images),
@@ -146,13 +157,12 @@ class _PairBatch:
 
 
 def _batches(
-    training: CaptionedEmbeddings,
-    fusion: Fusion,
-    bank: Floats,
+    data: MatchingData,
     recipe: MatchingRecipe,
     noise: EmbeddingNoise,
     random: np.random.Generator,
 ) -> Iterator[_PairBatch]:
+    training, fusion = data.training, data.fusion
     total, dim = training.images.shape
     size = min(recipe.batch, total)
     hard = min(recipe.hard, size - 1)
@@ -169,7 +179,7 @@ def _batches(
         photos = noise(training.images[chosen])
         has_caption = random.random(size) < random.choice((0.0, 0.5, 1.0))
         photos = np.where(has_caption[:, None], fusion.photos(photos, stored)[0], photos)
-        scores = texts @ photos.T - nnn_bias(photos, bank)
+        scores = texts @ photos.T - nnn_bias(photos, data.bank)
         true = scores.diagonal().copy()[:, None]
         np.fill_diagonal(scores, -np.inf)
         near = np.argpartition(-scores, hard - 1, axis=1)[:, :hard]

@@ -16,10 +16,11 @@ from retrieval.encoders.mini.encoder import squash
 from retrieval.encoders.mini.model_folder import WEIGHTS
 from retrieval.encoders.registry import model_folder
 from retrieval.errors import DataSetError, ModelError
-from retrieval.training.captioned_images import captioned_images
+from retrieval.training.captioned_images import captioned_images, readable_photos
 from retrieval.training.held_out import training_and_held_out
 from retrieval.training.history import Epoch
 from retrieval.training.options import Log, Progress, TrainOptions
+from retrieval.training.run import TrainingRun
 
 
 @dataclass(frozen=True)
@@ -76,24 +77,25 @@ def train(
         name = f"Epoch {epoch.epoch + 1}: loss {epoch.loss:.3f}," if epoch.epoch >= 0 else "Before:"
         log(f"{name} R@1 {one:.1f}, R@5 {five:.1f}, R@10 {ten:.1f} ({epoch.seconds:.0f} s)")
 
+    if options.skip_bad:
+        training, held_out = (
+            readable_photos(captioned, size, log, progress) for captioned in (training, held_out)
+        )
+    run = TrainingRun(out, recipe, options.seed, device, progress)
     trainer = Trainer(
         model,
         captioned_images(training, size),
         captioned_images(held_out, size),
-        out,
-        recipe,
-        options.seed,
-        device,
+        run,
         extra_texts=texts,
-        progress=progress,
         on_epoch=on_epoch,
     )
     history = trainer.run()
     if recipe.bits == 8:
         quantize_model(out, training)
-    curve = trainer.folder / "curve.png"
+    curve = run.folder / "curve.png"
     drawn = draw_model_curve(history.epochs, curve)
-    for features in trainer.folder.glob("*.npy"):  # gigabytes that a finished run does not need
+    for features in run.folder.glob("*.npy"):  # gigabytes that a finished run does not need
         features.unlink()
     return TrainedModel(
         out,

@@ -19,10 +19,9 @@ from indexes.arrays import Array, Ints
 from indexes.atomic_write import atomic_write
 from indexes.lazy_imports import load_torch
 from retrieval.training.augmentation import Views, make_views, unaugmented_views
-from retrieval.training.captioned_images import CaptionedImages, LoadImage
-from retrieval.training.config import Recipe
+from retrieval.training.captioned_images import CaptionedImages
 from retrieval.training.dual_encoder import DualEncoder
-from retrieval.training.options import Progress
+from retrieval.training.run import TrainingRun
 
 if TYPE_CHECKING:
     import torch
@@ -61,34 +60,21 @@ def precompute(
     training: CaptionedImages,
     held_out: CaptionedImages,
     extra_tokens: Tokens,
-    recipe: Recipe,
-    seed: int,
     begin: int,
-    folder: Path,
-    device: str,
-    progress: Progress,
+    run: TrainingRun,
 ) -> Precomputed:
-    """Compute everything, or read it from `folder`; begin: the first trained block.
+    """Compute everything, or read it from the run's folder; begin: the first trained block.
 
     Raises DataSetError for a photo that cannot be read, RetrievalError if the disk is too small.
     """
     model.eval()
-    views = make_views(model, training.photos, recipe, seed, begin, folder, device, progress)
-
-    def as_they_are(photos: Sequence[LoadImage], name: str) -> Array:
-        file = folder / f"{name}.npy"
-        return unaugmented_views(model, photos, recipe, begin, file, device, progress)
-
-    def sentences(tokens: Tokens, name: str, what: str) -> Tensor:
-        file = folder / f"{name}.npy"
-        return _sentences(model, tokens, file, device, lambda n: progress(what, n, len(tokens)))
-
-    unaugmented = as_they_are(training.photos, "clean")
-    held_out_views = as_they_are(held_out.photos, "held-out")
+    views = make_views(model, training.photos, begin, run)
+    unaugmented = unaugmented_views(model, training.photos, begin, "clean.npy", run)
+    held_out_views = unaugmented_views(model, held_out.photos, begin, "held-out.npy", run)
     tokens = [ids for captions in training.captions for ids in model.tokenize(captions)]
     held_out_tokens = [ids for captions in held_out.captions for ids in model.tokenize(captions)]
     offsets = np.cumsum([0, *(len(captions) for captions in training.captions)])
-    of_captions = sentences(tokens, "meaning", "Reading captions")
+    of_captions = _sentences(model, tokens, "meaning.npy", "Reading captions", run)
     means = [of_captions[a:b].mean(0) for a, b in pairwise(offsets)]
     return Precomputed(
         views,
@@ -97,45 +83,46 @@ def precompute(
         held_out_tokens,
         offsets,
         of_captions,
-        sentences(held_out_tokens, "held-meaning", "Reading held-out captions"),
-        sentences(extra_tokens, "more-meaning", "Reading texts"),
+        _sentences(model, held_out_tokens, "held-meaning.npy", "Reading held-out captions", run),
+        _sentences(model, extra_tokens, "more-meaning.npy", "Reading texts", run),
         torch.nn.functional.normalize(torch.stack(means), dim=1),
-        _class_probabilities(model, unaugmented, begin, folder / "seen.npy", device, progress),
+        _class_probabilities(model, unaugmented, begin, run),
     )
 
 
 def _sentences(
-    model: DualEncoder, tokens: Tokens, file: Path, device: str, progress: Callable[[int], None]
+    model: DualEncoder, tokens: Tokens, name: str, what: str, run: TrainingRun
 ) -> Tensor:
-    """Sentence embeddings by the text tower, (n, C) unit rows."""
+    """Sentence embeddings by the text tower, (n, C) unit rows; what: the words of the progress."""
+    file = run.folder / name
     if file.exists():
-        return torch.from_numpy(np.load(file, allow_pickle=False)).to(device)
+        return torch.from_numpy(np.load(file, allow_pickle=False)).to(run.device)
     tower = model.text.tower
     with torch.inference_mode():
-        rows = encode_by_length(tower, tokens, tower.words.shape[1], progress)
+        rows = encode_by_length(
+            tower, tokens, tower.words.shape[1], lambda n: run.progress(what, n, len(tokens))
+        )
     _save(file, rows.cpu().numpy())
-    return rows.clone().to(device)  # cloned outside of inference mode, so that autograd accepts it
+    return rows.clone().to(
+        run.device
+    )  # cloned outside of inference mode, so that autograd accepts it
 
 
 def _class_probabilities(
-    model: DualEncoder,
-    views: NDArray[np.float16],
-    begin: int,
-    file: Path,
-    device: str,
-    progress: Progress,
+    model: DualEncoder, views: NDArray[np.float16], begin: int, run: TrainingRun
 ) -> Tensor:
     """What the ImageNet classifier sees in every photo: (n, classes)."""
+    file = run.folder / "seen.npy"
     if not file.exists():
         classifier, rows = model.image.head.classifier, []
         with torch.inference_mode():
             for start in range(0, len(views), 100):
-                x = torch.from_numpy(np.array(views[start : start + 100])).to(device)
+                x = torch.from_numpy(np.array(views[start : start + 100])).to(run.device)
                 mean = model.features(x, begin).mean(1)
                 rows.append(classifier(mean).softmax(1).half().cpu().numpy())
-                progress("Classifying photos", start + len(x), len(views))
+                run.progress("Classifying photos", start + len(x), len(views))
         _save(file, np.concatenate(rows))
-    return torch.from_numpy(np.load(file, allow_pickle=False)).to(device)
+    return torch.from_numpy(np.load(file, allow_pickle=False)).to(run.device)
 
 
 def encode_by_length(

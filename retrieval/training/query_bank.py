@@ -100,7 +100,9 @@ def main() -> None:
     query_bank.QUERIES.write_text("\n".join(sentences) + "\n", encoding="utf-8")
     for old in query_bank.SHIPPED.glob("bank-*.npy"):
         old.unlink()
-    query_bank.write_bank(MiniEncoder(), query_bank.SHIPPED)
+    encoder = MiniEncoder()
+    rows = query_bank.encode_bank(encoder)
+    query_bank.write_bank(rows, encoder.fingerprint, query_bank.SHIPPED)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from retrieval.encoders.registry import load_encoder
 from retrieval.evaluation.relevance import (
     QUERIES,
     TEST_SIZES,
+    as_json,
     as_text,
     embed_relevance_data,
     measure_calibration,
@@ -40,6 +41,7 @@ from retrieval.evaluation.relevance_trials import (
     draw_trials,
     run_trials,
 )
+from retrieval.output.terminal import hide_image_warnings, print_message
 from retrieval.ranking.relevance import (
     WEAK,
     Calibration,
@@ -102,19 +104,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="default: the file that searches use")
     parser.add_argument("--plot", type=Path, help="write the reliability diagram to this file")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="skip photos and captions that cannot be used"
+    )
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args(arguments)
+    hide_image_warnings()
 
     encoder, sentences = load_encoder(chosen.model), sentence_encoder()
     captioned, (for_fit, for_test) = halves(
-        read_captioned(chosen.data, chosen.split),
-        read_captioned(chosen.data, chosen.fill),
+        read_captioned(chosen.data, chosen.split, None, chosen.skip_bad, print_message),
+        read_captioned(chosen.data, chosen.fill, None, chosen.skip_bad, print_message),
         chosen.seed,
     )
     with open_embedding_cache(encoder, lambda *_: None) as cache:
-        data = embed_relevance_data(captioned, encoder, cache)
+        data = embed_relevance_data(captioned, encoder, cache, chosen.skip_bad, print_message)
         others = {
-            folder.name: embed_relevance_data(read_captioned(folder, "all"), encoder, cache)
+            folder.name: embed_relevance_data(
+                read_captioned(folder, "all", None, chosen.skip_bad, print_message),
+                encoder,
+                cache,
+                chosen.skip_bad,
+                print_message,
+            )
             for folder in chosen.also
         }
 
@@ -141,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.plot:
         draw_diagram(chosen.plot, {name: m["all hits"] for name, m in measured.items()})
     if chosen.json:
-        print(json.dumps({"fit": calibration, "measured": measured}, indent=2, default=vars))
+        print(json.dumps({"fit": calibration, "measured": measured}, indent=2, default=as_json))
         return
     print(
         f"{calibration}\nWritten to {file}. Below {WEAK} a search says that no photo matches well."

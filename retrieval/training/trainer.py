@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,12 +23,11 @@ from retrieval.training import losses
 from retrieval.training.augmentation import FreshViews
 from retrieval.training.captioned_images import CaptionedImages
 from retrieval.training.checkpoint import State, read_checkpoint, trained_tensors, write_checkpoint
-from retrieval.training.config import Recipe
 from retrieval.training.dual_encoder import DualEncoder
 from retrieval.training.history import Epoch, History
 from retrieval.training.optimiser import cosine_schedule, freeze, parameter_groups
-from retrieval.training.options import Progress
 from retrieval.training.precomputed import Precomputed, encode_by_length, precompute
+from retrieval.training.run import TrainingRun
 
 if TYPE_CHECKING:
     import torch
@@ -40,57 +38,50 @@ else:
 
 
 class Trainer:
-    """One training run. `run` leaves the best model in `out`."""
+    """One training run. `run` leaves the best model in its folder `out`."""
 
     def __init__(
         self,
         model: DualEncoder,
         training: CaptionedImages,
         held_out: CaptionedImages,
-        out: Path,
-        recipe: Recipe,
-        seed: int,
-        device: str,
+        settings: TrainingRun,
         extra_texts: Sequence[str] = (),
-        progress: Progress = lambda *_: None,
         on_epoch: Callable[[Epoch], None] = lambda _: None,
     ) -> None:
         """extra_texts: texts without photos, whose similarities to each other are preserved."""
         self.model, self.training, self.held_out = model, training, held_out
-        self.out, self.recipe, self.seed, self.device = out, recipe, seed, device
-        self.folder = out / "training"
-        self.checkpoint = self.folder / "checkpoint.pt"
-        self.progress, self.on_epoch = progress, on_epoch
-        self.dtype = torch.bfloat16 if device.startswith("cuda") else fast_dtype()
-        self.begin = freeze(model, recipe)
-        model.to(device)
-        self.scale = nn.Parameter(torch.tensor(-float(np.log(recipe.temperature)), device=device))
-        self.bias = nn.Parameter(torch.tensor(-10.0, device=device))
+        self.settings, self.on_epoch = settings, on_epoch
+        self.recipe, self.seed, self.device = settings.recipe, settings.seed, settings.device
+        self.checkpoint = settings.folder / "checkpoint.pt"
+        self.dtype = torch.bfloat16 if self.device.startswith("cuda") else fast_dtype()
+        self.begin = freeze(model, self.recipe)
+        model.to(self.device)
+        scale = -float(np.log(self.recipe.temperature))
+        self.scale = nn.Parameter(torch.tensor(scale, device=self.device))
+        self.bias = nn.Parameter(torch.tensor(-10.0, device=self.device))
         self.steps_taken = 0
         self.extra_tokens = model.tokenize(extra_texts)
-        self.batch_size = min(recipe.batch, len(training.photos))
+        self.batch_size = min(self.recipe.batch, len(training.photos))
         self.batches_per_epoch = max(len(training.photos) // self.batch_size, 1)
 
     def run(self) -> History:
-        """Train from the start or from the last checkpoint; `out` then holds the best model."""
+        """Train from the start or from the last checkpoint."""
         state = read_checkpoint(self.checkpoint, self.recipe, self.seed, self.device)
         history = History() if state is None else History.from_json(state["log"])
         if self._is_finished(history):
             return history
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for leftover in self.folder.glob("*.tmp"):  # of a killed run, maybe gigabytes
+        folder = self.settings.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob("*.tmp"):  # of a killed run, maybe gigabytes
             leftover.unlink()
         self.inputs: Precomputed = precompute(
             self.model,
             self.training,
             self.held_out,
             self.extra_tokens,
-            self.recipe,
-            self.seed,
             self.begin,
-            self.folder,
-            self.device,
-            self.progress,
+            self.settings,
         )
         self.class_sentences = self.model.class_sentences()
         groups = parameter_groups(self.model, self.recipe, (self.scale, self.bias))
@@ -122,7 +113,7 @@ class Trainer:
         seconds = round(time.perf_counter() - started, 1)
         history.epochs.append(Epoch(epoch, round(loss, 4), text_to_photo, photo_to_text, seconds))
         if history.best is history.epochs[-1]:
-            self.average.write(self.out, self.recipe.gate)
+            self.average.write(self.settings.out, self.recipe.gate)
         write_checkpoint(self.checkpoint, self._state(history))
         self.on_epoch(history.epochs[-1])
 
@@ -156,7 +147,7 @@ class Trainer:
             self.schedule.step()
             self._update_average()
             total += float(loss.detach())
-            self.progress(f"Epoch {epoch + 1}", number + 1, len(batches))
+            self.settings.progress(f"Epoch {epoch + 1}", number + 1, len(batches))
         return total / len(batches)
 
     def _batches(self, random: np.random.Generator) -> Iterator[Ints]:
