@@ -42,7 +42,7 @@ def fuzz(out: Path, targets: list[str], seed: int, seconds: float) -> int:
     seeds, work = out / "seeds", out / "work"
     work.mkdir(parents=True)
     write_seeds(seeds)
-    child = Child(seeds, work / "log")
+    child = reader(seeds, work / "log")
     cases: Counter[str] = Counter()
     spent: Counter[str] = Counter()
     faults = []
@@ -77,6 +77,12 @@ def fuzz(out: Path, targets: list[str], seed: int, seconds: float) -> int:
     return 1
 
 
+def reader(seeds: Path, log: Path) -> Child:
+    """The process that reads the cases made from `seeds`."""
+    command = [sys.executable, "-m", "tests.fuzz.child", str(seeds)]
+    return Child(command, seeds / "home", log)
+
+
 def save(fault: Fault, target: str, seeds: Path, seed: int, number: int, out: Path) -> None:
     """Write a case that failed again, as it was before it was read, with what went wrong."""
     folder = out / f"{target}-{seed}-{number}-{fault.kind}"
@@ -94,7 +100,7 @@ def replay(folder: Path) -> int:
     copy = folder / "again"
     shutil.rmtree(copy, ignore_errors=True)
     subprocess.run(["cp", "-a", folder / "case", copy], check=True)  # also pipes and links
-    child = Child(folder.parent / "seeds", folder / "log")
+    child = reader(folder.parent / "seeds", folder / "log")
     try:
         fault = child.run(target, copy)
     finally:

@@ -6,8 +6,8 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import psutil
 ROOT = Path(__file__).parents[2]
 MAX_SECONDS = 10.0
 MAX_BYTES = 2 << 30
-_START_SECONDS = 120.0
+_START_SECONDS = 110.0
 
 
 @dataclass(frozen=True)
@@ -28,24 +28,35 @@ class Fault:
 
 
 class Child:
-    """Runs cases one after the other in a process that is started again after a fault."""
+    """Runs cases one after the other in a process that is started again after a fault.
 
-    def __init__(self, seeds: Path, log: Path) -> None:
-        """seeds: as for `tests.fuzz.child`; log: receives what the process writes to stderr."""
-        self._seeds, self._log = seeds, log
+    The first case of a process also waits for what it imports.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        home: Path,
+        log: Path,
+        seconds: float = MAX_SECONDS,
+        most_bytes: int = MAX_BYTES,
+    ) -> None:
+        """command: what to start; home: a folder for its data and caches; log: receives what it
+        writes to stderr; seconds, most_bytes: the limits of a case."""
+        self._command, self._home, self._log = command, home, log
+        self._seconds, self._most_bytes = seconds, most_bytes
         self._process: subprocess.Popen[bytes] | None = None
 
     def run(self, target: str, folder: Path) -> Fault | None:
         """Give one case to the process and wait; None if it was handled."""
-        fresh = self._process is None
+        limit = self._seconds + (_START_SECONDS if self._process is None else 0)
         process = self._start()
         assert process.stdin is not None and process.stdout is not None
         process.stdin.write(json.dumps([target, str(folder)]).encode() + b"\n")
         process.stdin.flush()
         started = time.monotonic()
-        limit = _START_SECONDS if fresh else MAX_SECONDS
         while not select.select([process.stdout], [], [], 0.05)[0]:
-            if _memory(process.pid) > MAX_BYTES:
+            if _memory(process.pid) > self._most_bytes:
                 return self._end("memory")
             if time.monotonic() - started > limit:
                 return self._end("hang")
@@ -65,13 +76,13 @@ class Child:
 
     def _start(self) -> subprocess.Popen[bytes]:
         if self._process is None:
-            home = self._seeds / "home"
+            home = self._home
             environment = {
                 **os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(home),
                 "XDG_DATA_HOME": str(home / "data"), "XDG_CACHE_HOME": str(home / "cache"),
             }  # fmt: skip
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.fuzz.child", str(self._seeds)],
+                self._command,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log.open("wb"),
                 cwd=ROOT, env=environment, start_new_session=True,
             )  # fmt: skip
