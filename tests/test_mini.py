@@ -267,6 +267,20 @@ def test_weights_that_compute_no_numbers_get_a_sentence(
         encoder.encode_images([np.zeros((64, 64, 3), np.uint8)])
 
 
+def test_words_that_the_tokenizer_cannot_take_get_a_sentence(
+    tiny_mini: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_mini, tmp_path / "model"))
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text())
+    del content["model"]["vocab"]["[UNK]"]
+    file.write_text(json.dumps(content))
+    encoder = MiniEncoder(folder)
+    assert encoder.encode_texts(["a photo"]).shape == (1, encoder.dim)
+    with pytest.raises(ModelError, match="tokenizer fails"):
+        encoder.encode_texts(["\N{COLLISION SYMBOL}"])
+
+
 def test_texts_that_overflow_get_a_sentence(tiny_mini: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_mini, tmp_path / "model"))
     rewrite_tensors(text__tower__norm__weight=filled(3e38))(folder)

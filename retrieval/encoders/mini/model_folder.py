@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 
 from indexes.arrays import Array
 from retrieval.encoders.base import checked_size
+from retrieval.encoders.mini.text import tokenizer_errors
 from retrieval.errors import ModelError
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights" / "mini"
@@ -58,7 +59,7 @@ def read_tokenizer(folder: Path, words: int, longest: int) -> Tokenizer:
     """
     path = folder / "tokenizer.json"
     try:
-        with _tokenizer_errors():
+        with tokenizer_errors():
             tokenizer = Tokenizer.from_str(_read_bytes(path).decode("utf-8"))
             tokenizer.no_padding()
             tokenizer.enable_truncation(longest)
@@ -140,20 +141,6 @@ def _open_tensors(path: Path) -> Iterator[Any]:
             yield file
     except SafetensorError as error:
         raise ValueError(str(error)) from error
-
-
-@contextmanager
-def _tokenizer_errors() -> Iterator[None]:
-    """The errors of the tokenizers package as ValueError: it raises bare Exception, and a panic of
-    its Rust code is a BaseException."""
-    try:
-        yield
-    except Exception as error:
-        raise ValueError(str(error)) from error
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":
-            raise
-        raise ValueError(f"the tokenizer fails: {error}") from error
 
 
 # What a model has to look like -----------------------------------------------------------------

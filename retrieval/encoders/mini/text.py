@@ -8,8 +8,9 @@ because threads inside a product of such small matrices mostly wait for one anot
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -117,10 +118,18 @@ class TextTower:
         """Unit sentence vectors, float32 [n, 384]; longer texts are truncated.
 
         Texts are sorted by length first, to keep the padding of a batch small. Raises ModelError
-        for a token that has no embedding.
+        if the tokenizer fails, or gives a token that has no embedding.
         """
         result = np.empty((len(texts), self._position_embeddings.shape[1]), np.float32)
-        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        try:
+            with tokenizer_errors():
+                encodings = self._tokenizer.encode_batch(list(texts))
+        except ValueError as error:
+            raise ModelError(
+                f"The model's tokenizer fails ({error}). Train the model again with `retrieval "
+                "train`, or choose another."
+            ) from error
+        tokens = [encoding.ids for encoding in encodings]
         order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
         batches = [order[start : start + batch] for start in range(0, len(order), batch)]
 
@@ -174,6 +183,20 @@ class TextTower:
         hidden = gelu(flat @ layer["up.weight"] + layer["up.bias"])
         flat = flat + (hidden @ layer["down.weight"] + layer["down.bias"])
         return _layer_norm(flat, layer["norm2.weight"], layer["norm2.bias"]).reshape(b, t, c)
+
+
+@contextmanager
+def tokenizer_errors() -> Iterator[None]:
+    """The errors of the tokenizers package as ValueError: it raises bare Exception, and a panic of
+    its Rust code is a BaseException."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(str(error)) from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(f"the tokenizer fails: {error}") from error
 
 
 def strip_prefix(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
