@@ -18,7 +18,7 @@ from retrieval.errors import QueryError
 from retrieval.indexing.options import Options, Progress, Report
 from retrieval.indexing.run import index_folders
 from retrieval.indexing.status import Status, status
-from retrieval.indexing.trust import check_trust, remember, trusted_by_command
+from retrieval.indexing.trust import check_trust, trust_command
 from retrieval.query import AnyPath, Query, Term, as_list, parse_date
 from retrieval.ranking.relevance import Level
 from retrieval.ranking.reranking import Rerank
@@ -78,8 +78,7 @@ def _trust_command(
     if is_index(where):
         with Index.open(where) as known:
             check_trust(known, trust)
-    named = trusted_by_command(where, [*folders, *(options.captions or ())], model)
-    if not remember(where, named):
+    if not trust_command(where, [*folders, *(options.captions or ())], model):
         log(
             "It cannot be recorded that this index is trusted: the user's data folder cannot be "
             "written. Add --trust to the commands that use it."

@@ -55,7 +55,7 @@ def test_an_index_of_the_whole_machine_lists_nothing(
     result = run(*command, cwd=nosy)
     assert result.code == 1
     assert result.raw == b""
-    assert "photos or captions in /." in result.messages
+    assert "photos or captions in /," in result.messages
     assert "--trust" in result.messages
 
 
@@ -115,6 +115,13 @@ def test_an_index_made_here_is_trusted(run: Run, few: Path, tmp_path: Path) -> N
     assert run("index", more, "--index", place, "--captions", captions).code == 0
     assert run("index", "--index", place).code == 0
     assert run("info", "--index", place).code == 0
+
+
+def test_trust_in_an_index_is_no_trust_in_others(run: Run, nosy: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(nosy, tmp_path / "copy"))
+    assert run("search", "a cat", "--trust", cwd=nosy).code == 0
+    assert run("search", "a cat", cwd=nosy).code == 0
+    assert "--trust" in run("search", "a cat", cwd=copy).messages
 
 
 def test_a_model_named_here_is_trusted(run: Run, few: Path, tiny_mini: Path) -> None:

@@ -2,13 +2,13 @@
 
 An index from a stranger may name folders that it has no business in, and a model that would be
 fetched for it. What lies in the index's own surroundings needs no trust, nor do the models that
-open_clip knows. What the user has trusted is recorded for each index in the user's data folder, as
-folders and models: an index that later asks for more is asked about again.
+open_clip knows. Folders and models that the user names in a command are trusted for every index;
+what the user trusts with `--trust` is trusted for that index alone. Each has a file in the user's
+data folder.
 """
 
 import json
 import os
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,22 +21,13 @@ from retrieval.encoders.registry import canonical_name
 from retrieval.errors import ModelError, UntrustedIndexError
 from retrieval.photos.files import printable
 
-_MOST_BYTES = 1 << 20
-
 
 @dataclass(frozen=True)
-class Trusted:
-    """What an index may use beyond its surroundings: places on disk, and names of models."""
+class Foreign:
+    """What an index uses beyond its surroundings: places on disk, and models that are not known."""
 
-    places: frozenset[str] = frozenset()
-    models: frozenset[str] = frozenset()
-
-    def __or__(self, other: "Trusted") -> "Trusted":
-        return Trusted(self.places | other.places, self.models | other.models)
-
-    def covers(self, place: str) -> bool:
-        """Whether a place is trusted, or is in a folder that is."""
-        return any(Path(place).is_relative_to(folder) for folder in self.places)
+    places: tuple[Path, ...]
+    models: tuple[str, ...]
 
 
 def check_trust(index: Index, trust: bool = False) -> None:
@@ -44,33 +35,35 @@ def check_trust(index: Index, trust: bool = False) -> None:
 
     trust: trust it from now on. What cannot be recorded is trusted this time only.
     """
-    needed = _needs(
-        index.folder,
-        [*(root.path for root in index.roots()), *index.caption_files()],
-        index.model.name,
-    )
-    if needed == Trusted():
-        return
+    places = [*(root.path for root in index.roots()), *index.caption_files()]
+    foreign = _foreign(index.folder, places, index.model.name)
+    real = str(index.folder.resolve())
     if trust:
-        remember(index.folder, needed)
+        _record(foreign, real)
         return
-    known = _read(index.folder)
-    places = sorted(place for place in needed.places if not known.covers(place))
-    models = sorted(needed.models - known.models)
-    if places or models:
-        what = [f"photos or captions in {printable(place)}" for place in places[:3]]
-        what += [f"the model {printable(model[:100])}" for model in models]
+    unknown = [
+        f"photos or captions in {printable(place)}"
+        for place in foreign.places
+        if not any(_is_recorded("place", str(p), real) for p in (place, *place.parents))
+    ]
+    unknown += [
+        f"the model {printable(model[:100])}"
+        for model in foreign.models
+        if not _is_recorded("model", model, real)
+    ]
+    if unknown:
         raise UntrustedIndexError(
-            f"The index {printable(index.folder)} was not made on this machine and uses "
-            f"{' and '.join(what)}. If you trust whoever made it, run the same command again with "
-            "--trust, once; else delete it."
+            f"The index {printable(index.folder)} uses {' and '.join(unknown[:3])}, and is not "
+            "known to have been made on this machine. If you made it, or trust whoever did, run "
+            "the same command again with --trust, once."
         )
 
 
-def trusted_by_command(
-    folder: Path, places: Iterable[Path], model: str | Encoder | None
-) -> Trusted:
-    """What the user trusts by naming it: folders, files of captions and a model."""
+def trust_command(folder: Path, places: Iterable[Path], model: str | Encoder | None) -> bool:
+    """Trust what the user names for the index in `folder`: folders, lists of captions and a model.
+
+    Returns False if that cannot be recorded.
+    """
     name = "mini"
     if isinstance(model, str) and model != "auto":
         try:
@@ -79,34 +72,17 @@ def trusted_by_command(
             pass  # reported by whoever loads it
     elif model is not None and not isinstance(model, str):
         name = model.name
-    return _needs(folder, places, name)
+    return _record(_foreign(folder, places, name))
 
 
-def remember(folder: Path, trusted: Trusted) -> bool:
-    """Record what an index may use, with what is recorded; False if that cannot be written."""
-    known = _read(folder)
-    whole = known | trusted
-    if whole == known:
-        return True
-    file = _file(folder)
-    content = {"places": sorted(whole.places), "models": sorted(whole.models)}
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(file) as temporary:
-            temporary.write_text(json.dumps(content), "ascii")  # also names that are not UTF-8
-    except OSError:
-        return False
-    return True
-
-
-def _needs(folder: Path, places: Iterable[Path], model: str) -> Trusted:
-    """What has to be trusted of these places and this model."""
+def _foreign(folder: Path, places: Iterable[Path], model: str) -> Foreign:
+    """Which of these places lie outside the surroundings of an index, and the model if unknown."""
     real = folder.resolve()
     surroundings = real.parent if real.name == FOLDER_NAME else real
-    outside = (path.resolve() for path in places)
-    return Trusted(
-        frozenset(str(path) for path in outside if not path.is_relative_to(surroundings)),
-        frozenset() if _is_known(model) else frozenset([model]),
+    outside = (place.resolve() for place in places)
+    return Foreign(
+        tuple(place for place in outside if not place.is_relative_to(surroundings)),
+        () if _is_known(model) else (model,),
     )
 
 
@@ -119,24 +95,32 @@ def _is_known(model: str) -> bool:
     return bool(named) and not os.path.exists(os.path.expanduser(weights))  # noqa: PTH110, PTH111
 
 
-def _file(folder: Path) -> Path:
-    """The record of the index in `folder`."""
+def _record(foreign: Foreign, index: str = "") -> bool:
+    """Trust places and models from now on; False if that cannot be written.
+
+    index: the one that they are trusted for; '' for all.
+    """
+    named = [("place", str(place)) for place in foreign.places]
+    named += [("model", model) for model in foreign.models]
+    try:
+        for kind, name in named:
+            file = _file(kind, name, index)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(file) as temporary:  # for people; only its name is looked at
+                content = {"kind": kind, "name": name, "index": index}
+                temporary.write_text(json.dumps(content), "ascii")
+    except OSError:
+        return False
+    return True
+
+
+def _is_recorded(kind: str, name: str, index: str) -> bool:
+    return _file(kind, name, index).is_file() or _file(kind, name, "").is_file()
+
+
+def _file(kind: str, name: str, index: str) -> Path:
     import platformdirs
     from blake3 import blake3
 
-    name = blake3(os.fsencode(folder.resolve())).hexdigest()[:32]
-    return platformdirs.user_data_path("crossmodal-retrieval") / "trusted" / f"{name}.json"
-
-
-def _read(folder: Path) -> Trusted:
-    """What is recorded; nothing if that cannot be read."""
-    file = _file(folder)
-    try:
-        state = file.stat()
-        if not stat.S_ISREG(state.st_mode) or state.st_size > _MOST_BYTES:
-            return Trusted()
-        content = json.loads(file.read_text("ascii"))
-        lists = [frozenset(map(str, content[name])) for name in ("places", "models")]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return Trusted()
-    return Trusted(*lists)
+    digest = blake3(b"\0".join(map(os.fsencode, (kind, name, index)))).hexdigest()[:32]
+    return platformdirs.user_data_path("crossmodal-retrieval") / "trusted" / f"{digest}.json"
