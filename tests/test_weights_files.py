@@ -46,12 +46,15 @@ def test_a_damaged_fit_counts_as_none(text: str) -> None:
     assert load_calibration(FINGERPRINT) is None
 
 
-def test_a_pipe_is_not_read(tmp_path: Path) -> None:
+def test_a_pipe_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever reads a pipe that nobody writes to waits for ever."""
     pipe = tmp_path / "fusion.safetensors"
     os.mkfifo(pipe)
     with pytest.raises(ModelError, match="not a file"):
         read_fusion(pipe)
+    monkeypatch.setattr(query_bank, "_cache_folder", lambda: tmp_path)
+    os.mkfifo(tmp_path / f"bank-{FINGERPRINT}-{query_bank.bank_version()}.npy")
+    assert query_bank.load_bank(FINGERPRINT, 32) is None
     file = write_fit()
     file.unlink()
     os.mkfifo(file)

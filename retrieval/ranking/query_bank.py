@@ -87,6 +87,8 @@ def _cache_folder() -> Path:
 
 def _read(path: Path, dim: int) -> Floats | None:
     """A bank as unit rows; None if the file is missing or damaged (it is only a cache)."""
+    if not path.is_file():  # reading a pipe would never end
+        return None
     try:
         # Mapped into memory: a header that claims more than the file has allocates nothing.
         with np.errstate(all="ignore"):

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tests.fuzz.cases import TARGETS, write_case, write_seeds
+from tests.fuzz.cases import MODELS, TARGETS, write_case, write_seeds
 from tests.fuzz.watch import Child, Fault
 
 
@@ -42,7 +42,8 @@ def fuzz(out: Path, targets: list[str], seed: int, seconds: float) -> int:
     seeds, work = out / "seeds", out / "work"
     work.mkdir(parents=True)
     write_seeds(seeds)
-    child = reader(seeds, work / "log")
+    # What crashes on photos need not import torch again for models.
+    children = {name: reader(seeds, work / f"{name}.log") for name in ("folders", "models")}
     cases: Counter[str] = Counter()
     spent: Counter[str] = Counter()
     faults = []
@@ -53,6 +54,7 @@ def fuzz(out: Path, targets: list[str], seed: int, seconds: float) -> int:
             for target in targets:
                 folder, started = work / "case", time.monotonic()
                 write_case(target, seeds, seed, number, folder)
+                child = children["models" if target in MODELS else "folders"]
                 fault = child.run(target, folder)
                 cases[target] += 1
                 spent[target] += time.monotonic() - started
@@ -60,10 +62,12 @@ def fuzz(out: Path, targets: list[str], seed: int, seconds: float) -> int:
                     faults.append(target)
                     save(fault, target, seeds, seed, number, out)
                 shutil.rmtree(folder, ignore_errors=True)
-            if number % 200 == 199:
-                child.close()
+            if number % 500 == 499:  # memory that is never given back is not a case's fault
+                for child in children.values():
+                    child.close()
     finally:
-        child.close()
+        for child in children.values():
+            child.close()
         shutil.rmtree(work, ignore_errors=True)
     for target in targets:
         print(

@@ -289,3 +289,5 @@ TARGETS: dict[str, Callable[[Path, Path, Chance | None], None]] = {
     "checkpoint": _folder_of("checkpoint"),
     "weights": _folder_of("weights"),
 }
+MODELS = ("model", "checkpoint", "weights")
+"""The targets that load models."""
