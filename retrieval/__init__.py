@@ -38,7 +38,13 @@ if TYPE_CHECKING:
     from retrieval.demo import copy_demo_photos, run_demo
     from retrieval.encoders.engine import Compute
     from retrieval.encoders.registry import load_encoder
-    from retrieval.errors import DataSetError, ModelError, PhotoError, QueryError
+    from retrieval.errors import (
+        DataSetError,
+        ModelError,
+        PhotoError,
+        QueryError,
+        UntrustedIndexError,
+    )
     from retrieval.indexing.options import Options, Progress, Report
     from retrieval.indexing.status import Status
     from retrieval.output.gallery import GallerySection, write_gallery
@@ -61,7 +67,7 @@ _PUBLIC = {
     "retrieval.demo": "copy_demo_photos run_demo",
     "retrieval.encoders.engine": "Compute",
     "retrieval.encoders.registry": "load_encoder",
-    "retrieval.errors": "DataSetError ModelError PhotoError QueryError",
+    "retrieval.errors": "DataSetError ModelError PhotoError QueryError UntrustedIndexError",
     "retrieval.indexing.options": "Options Progress Report",
     "retrieval.indexing.status": "Status",
     "retrieval.output.gallery": "GallerySection write_gallery",
@@ -107,6 +113,7 @@ __all__ = [
     "TrainOptions",
     "TrainedFusion",
     "TrainedModel",
+    "UntrustedIndexError",
     "copy_demo_photos",
     "delete_index",
     "filter_by_relevance",

@@ -18,6 +18,7 @@ from retrieval.errors import QueryError
 from retrieval.indexing.options import Options, Progress, Report
 from retrieval.indexing.run import index_folders
 from retrieval.indexing.status import Status, status
+from retrieval.indexing.trust import check_trust, trust_command
 from retrieval.query import AnyPath, Query, Term, as_list, parse_date
 from retrieval.ranking.relevance import Level
 from retrieval.ranking.reranking import Rerank
@@ -34,13 +35,14 @@ def index(
     options: Options = Options(),
     progress: Callable[[Progress], None] = lambda _: None,
     log: Callable[[str], None] = lambda _: None,
+    trust: bool = False,
 ) -> Report:
     """Index folders of photos, or bring an index up to date with them.
 
     folders: by default all that the index knows. index: its folder, by default `.retrieval` in the
     first folder. model: a name, see `load_encoder`, or a loaded encoder; by default that of the
-    index. progress: called after every batch. log: called with sentences for the user.
-    Raises RetrievalError; what was committed until then stays.
+    index. progress: called after every batch. log: called with sentences for the user. trust: as
+    for `open`. Raises RetrievalError; what was committed until then stays.
     """
     paths = [Path(folder).expanduser() for folder in folders]
     if index is not None:
@@ -57,7 +59,30 @@ def index(
             )
     else:
         where = find_index()
+    _trust_command(where, paths, model, options, log, trust)
     return index_folders(where, paths, model, options, progress, log)
+
+
+def _trust_command(
+    where: Path,
+    folders: Sequence[Path],
+    model: str | Encoder | None,
+    options: Options,
+    log: Callable[[str], None],
+    trust: bool,
+) -> None:
+    """Check the index that there is, then trust what the user names for it.
+
+    Before the run: it may be killed, and the next one continues.
+    """
+    if is_index(where):
+        with Index.open(where) as known:
+            check_trust(known, trust)
+    if not trust_command(where, [*folders, *(options.captions or ())], model):
+        log(
+            "It cannot be recorded that this index is trusted: the user's data folder cannot be "
+            "written. Add --trust to the commands that use it."
+        )
 
 
 def find_index(where: AnyPath | None = None) -> Path:
@@ -85,12 +110,20 @@ def find_index(where: AnyPath | None = None) -> Path:
     return index
 
 
-def open(where: AnyPath | None = None) -> "Photos":
+def open(where: AnyPath | None = None, trust: bool = False) -> "Photos":
     """Open an index for searching; where: as for `find_index`.
 
-    Raises IndexMissingError or IndexDamagedError.
+    trust: use it from now on, whatever folders and model it names. Raises IndexMissingError,
+    IndexDamagedError, or UntrustedIndexError if it was not made on this machine, uses a model that
+    is not known or folders elsewhere, and has not been trusted before.
     """
-    return Photos(Index.open(find_index(where)))
+    index = Index.open(find_index(where))
+    try:
+        check_trust(index, trust)
+    except BaseException:
+        index.close()
+        raise
+    return Photos(index)
 
 
 class Photos:
@@ -193,17 +226,18 @@ class FuseReport:
     photos: int
 
 
-def fuse(where: AnyPath | None = None) -> FuseReport:
+def fuse(where: AnyPath | None = None, trust: bool = False) -> FuseReport:
     """Fuse the photos of an index with their captions again, by the current fusion of its model.
 
     Nothing is encoded: captions that changed wait for the next `index`. where: as for
-    `find_index`. Raises RetrievalError.
+    `find_index`; trust: as for `open`. Raises RetrievalError.
     """
     from retrieval.fusion.store import load_fusion
     from retrieval.indexing.fuse import fuse_photos
 
     folder = find_index(where)
     with lock(folder), Index.open(folder, writable=True) as opened:
+        check_trust(opened, trust)
         fusion = load_fusion(opened.model.fingerprint, opened.model.dim)
         count = fuse_photos(opened, fusion)
         opened.refresh()

@@ -21,3 +21,7 @@ class DataSetError(RetrievalError):
 
 class QueryError(RetrievalError):
     """A query or an option does not make sense."""
+
+
+class UntrustedIndexError(RetrievalError):
+    """An index uses folders or a model that the user has not trusted."""

@@ -16,7 +16,8 @@ from safetensors.numpy import load_file, save_file
 import retrieval
 from retrieval import Compute
 from retrieval.encoders import openvino_runner
-from retrieval.encoders.mini.encoder import WEIGHTS, MiniEncoder
+from retrieval.encoders.mini.encoder import MiniEncoder
+from retrieval.encoders.mini.model_folder import WEIGHTS
 from retrieval.encoders.openclip import OpenClipEncoder
 from retrieval.errors import ModelError, QueryError
 from tests.conftest import Run

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +17,10 @@ import skimage
 import sklearn
 from blake3 import blake3
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
-from retrieval.encoders.mini.encoder import WEIGHTS, MiniEncoder
+from retrieval.encoders.mini.encoder import MiniEncoder
+from retrieval.encoders.mini.model_folder import WEIGHTS
 from retrieval.errors import ModelError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -127,6 +132,160 @@ def test_the_fingerprint_is_that_of_the_weights_file(encoder: MiniEncoder, tmp_p
     data[-1] ^= 1
     weights.write_bytes(data)
     assert encoder.fingerprint != MiniEncoder(copy).fingerprint
+
+
+def rewrite_json(name: str, **changes: object) -> Callable[[Path], None]:
+    """Set entries of a JSON file, `part__name` for one inside `part`."""
+
+    def change(folder: Path) -> None:
+        content = json.loads((folder / name).read_text())
+        for key, value in changes.items():
+            *parts, last = key.split("__")
+            place = content
+            for part in parts:
+                place = place[part]
+            place[last] = value
+        (folder / name).write_text(json.dumps(content))
+
+    return change
+
+
+def rewrite_tensors(**changes: object) -> Callable[[Path], None]:
+    """Replace tensors (None removes one); `__` stands for a dot. A function gets the old one."""
+
+    def change(folder: Path) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        for key, value in changes.items():
+            name = key.replace("__", ".")
+            old = tensors.pop(name, None)
+            if value is not None:
+                new = value(old) if callable(value) else value
+                tensors[name] = np.ascontiguousarray(new)
+        save_file(tensors, folder / "model.safetensors")
+
+    return change
+
+
+def filled(value: float) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda old: np.full_like(old, value)
+
+
+def stretch(name: str, size: int) -> Callable[[Path], None]:
+    """Make a file far longer than it is, without taking room on the disk."""
+    return lambda folder: os.truncate(folder / name, size)
+
+
+def claim_terabytes(folder: Path) -> None:
+    """A safetensors file of a terabyte, sparse, whose header agrees with its size."""
+    entry = {"dtype": "I8", "shape": [1 << 38, 4], "data_offsets": [0, 1 << 40]}
+    header = json.dumps({"text.tower.words": entry}).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        file.truncate(8 + len(header) + (1 << 40))
+
+
+def add_token(folder: Path) -> None:
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["model"]["vocab"]["a"] = 4_000_000_000
+    file.write_text(json.dumps(content))
+
+
+def point_special_token(folder: Path) -> None:
+    """The template that puts [CLS] before a text names an id of its own."""
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["post_processor"]["special_tokens"]["[CLS]"]["ids"] = [99_999]
+    file.write_text(json.dumps(content))
+
+
+def deep(name: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_text('{"a":' * 100_000)
+
+
+BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "deep config": (deep("config.json"), "config.json"),
+    "deep tokenizer": (deep("tokenizer.json"), "tokenizer.json"),
+    "config of a terabyte": (stretch("config.json", 1 << 40), "config.json.*bytes"),
+    "tokenizer of a terabyte": (stretch("tokenizer.json", 1 << 40), "tokenizer.json.*bytes"),
+    "weights of a terabyte": (claim_terabytes, "model.safetensors.*bytes"),
+    "list for a config": (lambda f: (f / "config.json").write_text("[2]"), "config.json"),
+    "zero heads": (rewrite_json("config.json", text__heads=0), "heads is 0"),
+    "heads that do not divide": (rewrite_json("config.json", text__heads=3), "3 heads"),
+    "no longest": (rewrite_json("config.json", text={"heads": 2}), "longest is None"),
+    "longest beyond the table": (rewrite_json("config.json", text__longest=64), "places"),
+    "no size": (rewrite_json("config.json", image={}), "size is None"),
+    "size of a million": (rewrite_json("config.json", image__size=10**6), "size is 1000000"),
+    "a number as text": (rewrite_json("config.json", dim="32"), "dim is 32"),
+    "endless stages": (rewrite_json("config.json", image__stages=[[10**9, 3, 1, 6, 8]]), "repeats"),
+    "stages too large": (
+        rewrite_json("config.json", image__size=2048, image__stem=4096), "too large"
+    ),
+    "even kernel": (rewrite_json("config.json", image__stages=[[1, 4, 1, 1, 8]]), "odd"),
+    "a key is missing": (rewrite_tensors(text__tower__layers__0__up__bias=None), "up.bias"),
+    "no words": (rewrite_tensors(text__tower__words=None), "has no text.tower.words"),
+    "no layers": (rewrite_tensors(text__tower__layers__0__qkv__weight=None), "layers.0.qkv"),
+    "no scale": (rewrite_tensors(text__tower__words__scale=None), "words.scale"),
+    "the image tower lacks one": (rewrite_tensors(image__tower__top__bias=None), "top.bias"),
+    "an unknown key": (rewrite_tensors(image__tower__extra=np.zeros(3, np.float32)), "no place"),
+    "another shape": (rewrite_tensors(text__head__up__weight=lambda a: a[:, 1:]), "up.weight is"),
+    "another type": (
+        rewrite_tensors(text__tower__words=lambda a: a.astype(np.int32)), "words is I32"
+    ),
+    "NaN in the text tower": (
+        rewrite_tensors(text__tower__norm__weight=filled(np.nan)), "not a number"
+    ),
+    "an endless weight": (rewrite_tensors(text__head__up__bias=filled(np.inf)), "not a number"),
+    "a token beyond the table": (add_token, "token 4000000000"),
+    "a special token beyond the table": (point_special_token, "token 99999"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_FOLDERS)
+def test_a_folder_that_is_no_model_gets_a_sentence(
+    tiny_mini: Path, tmp_path: Path, case: str
+) -> None:
+    damage, reason = BAD_FOLDERS[case]
+    folder = Path(shutil.copytree(tiny_mini, tmp_path / "model"))
+    damage(folder)
+    with pytest.raises(ModelError, match=reason):
+        MiniEncoder(folder)
+
+
+@pytest.mark.parametrize("value", [np.nan, 60000.0])
+def test_weights_that_compute_no_numbers_get_a_sentence(
+    tiny_mini: Path, tmp_path: Path, value: float
+) -> None:
+    """NaN is seen in the file; weights that are only too large, in what they compute."""
+    folder = Path(shutil.copytree(tiny_mini, tmp_path / "model"))
+    rewrite_tensors(
+        image__head__linear__bias=filled(value), image__head__gate=filled(value),
+        image__head__log_sharpness=filled(value),
+    )(folder)  # fmt: skip
+    encoder = MiniEncoder(folder)
+    with pytest.raises(ModelError, match=r"not a number|not of length one"):
+        encoder.encode_images([np.zeros((64, 64, 3), np.uint8)])
+
+
+def test_words_that_the_tokenizer_cannot_take_get_a_sentence(
+    tiny_mini: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_mini, tmp_path / "model"))
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text())
+    del content["model"]["vocab"]["[UNK]"]
+    file.write_text(json.dumps(content))
+    encoder = MiniEncoder(folder)
+    assert encoder.encode_texts(["a photo"]).shape == (1, encoder.dim)
+    with pytest.raises(ModelError, match="tokenizer fails"):
+        encoder.encode_texts(["\N{COLLISION SYMBOL}"])
+
+
+def test_texts_that_overflow_get_a_sentence(tiny_mini: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_mini, tmp_path / "model"))
+    rewrite_tensors(text__tower__norm__weight=filled(3e38))(folder)
+    with pytest.raises(ModelError, match="not of length one"):
+        MiniEncoder(folder).encode_texts(["a cat"])
 
 
 def test_the_packaged_files_stay_small() -> None:

@@ -1,22 +1,26 @@
 """Models by name: presets, local checkpoints, a hub that answers and one that does not."""
 
+import copy
 import http.server
 import json
+import os
 import pickle
 import re
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import retrieval
+from retrieval.encoders.registry import load_encoder
+from retrieval.errors import ModelError
 from tests.conftest import Run
-from tests.tiny_models import OPEN_CLIP, write_open_clip
+from tests.tiny_models import OPEN_CLIP, OPEN_CLIP_CONFIG, write_open_clip
 
 
 def python(code: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -185,3 +189,134 @@ def test_a_model_never_brings_its_own_code(
     assert result.code == 1
     assert "asks to run code of its own" in result.messages
     assert not mark.exists()
+
+
+def checkpoint_of(state: dict[str, object], file: Path) -> Path:
+    import torch
+
+    torch.save(state, file)
+    return file
+
+
+def claim_terabytes(state: dict, file: Path) -> Path:
+    """One number, claimed to be 2^45 of them."""
+    import torch
+
+    huge = torch.zeros(1).expand(1 << 45)
+    return checkpoint_of({**state, "positional_embedding": huge}, file)
+
+
+def fill(name: str, value: float):
+    def change(state: dict, file: Path) -> Path:
+        return checkpoint_of({**state, name: state[name] * 0 + value}, file)
+
+    return change
+
+
+def leave_out(name: str):
+    return lambda state, file: checkpoint_of({k: v for k, v in state.items() if k != name}, file)
+
+
+def sparse(state: dict, file: Path) -> Path:
+    checkpoint_of(state, file)
+    os.truncate(file, 1 << 40)
+    return file
+
+
+BAD_CHECKPOINTS = {
+    "a missing key": (leave_out("visual.proj"), "visual.proj"),
+    "not a number": (fill("ln_final.weight", float("nan")), "not finite"),
+    "endless": (fill("visual.conv1.weight", float("inf")), "not finite"),
+    "tensors of terabytes": (claim_terabytes, "claims .* bytes of tensors"),
+    "a file of a terabyte": (sparse, "GB of memory are free"),
+    "a list": (lambda state, file: checkpoint_of([1, 2], file), "cannot be loaded"),
+    "no checkpoint": (lambda state, file: file.write_bytes(b"PK" + bytes(99)), "cannot be loaded"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CHECKPOINTS)
+def test_a_damaged_checkpoint_gets_a_sentence(random_clip: str, tmp_path: Path, case: str) -> None:
+    from safetensors.torch import load_file
+
+    write, reason = BAD_CHECKPOINTS[case]
+    file = tmp_path / "model.pt"
+    write(load_file(random_clip.partition(":")[2]), file)
+    with pytest.raises(ModelError, match=reason):
+        load_encoder(f"{OPEN_CLIP}:{file}")
+
+
+BAD_CONFIGS: dict[str, tuple[Callable[[dict], object], str]] = {
+    "endless layers": (lambda c: c["text_cfg"].update(layers=10**9), "layers is 1000000000"),
+    "wider than its weights": (lambda c: c["text_cfg"].update(width=8192), "parameters"),
+    "an endless number": (lambda c: c.update(embed_dim=float("inf")), "embed_dim is inf"),
+    "a photo of a million": (lambda c: c["vision_cfg"].update(image_size=10**6), "image_size"),
+    "too many patches": (lambda c: c["vision_cfg"].update(patch_size=1), "patches are too many"),
+    "zero heads": (lambda c: c["text_cfg"].update(heads=0), "cannot be loaded"),
+    "patches of nothing": (lambda c: c["vision_cfg"].update(patch_size=0), "cannot be loaded"),
+    "no text": (lambda c: c.pop("text_cfg"), "cannot be loaded"),
+    "text for a number": (lambda c: c.update(embed_dim="32"), "cannot be loaded"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CONFIGS)
+def test_a_configuration_without_bounds_gets_a_sentence(
+    random_clip: str, tmp_path: Path, case: str
+) -> None:
+    change, reason = BAD_CONFIGS[case]
+    config = copy.deepcopy(OPEN_CLIP_CONFIG)
+    change(config)
+    write_local_dir(tmp_path, random_clip, json.dumps({"model_cfg": config}))
+    with pytest.raises(ModelError, match=reason):
+        load_encoder(f"local-dir:{tmp_path}")
+
+
+@pytest.mark.parametrize("text", ['{"a":' * 100_000, "[]", '"model_cfg"', "\x00"])
+def test_a_configuration_that_is_none_gets_a_sentence(
+    random_clip: str, tmp_path: Path, text: str
+) -> None:
+    write_local_dir(tmp_path, random_clip, text)
+    with pytest.raises(ModelError, match=r"open_clip_config\.json"):
+        load_encoder(f"local-dir:{tmp_path}")
+
+
+@pytest.mark.parametrize("name", ["open_clip_config.json", "open_clip_model.safetensors"])
+def test_an_endless_file_is_not_read(random_clip: str, tmp_path: Path, name: str) -> None:
+    write_local_dir(tmp_path, random_clip, json.dumps({"model_cfg": OPEN_CLIP_CONFIG}))
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(ModelError):
+        load_encoder(f"local-dir:{tmp_path}")
+
+
+def test_tokens_beyond_the_table_get_a_sentence(random_clip: str, tmp_path: Path) -> None:
+    """A model that knows fewer words than its tokenizer gives."""
+    from safetensors.torch import load_file, save_file
+
+    config = copy.deepcopy(OPEN_CLIP_CONFIG)
+    config["text_cfg"]["vocab_size"] = 100
+    write_local_dir(tmp_path, random_clip, json.dumps({"model_cfg": config}))
+    file = tmp_path / "open_clip_model.safetensors"
+    state = load_file(file)
+    state["token_embedding.weight"] = state["token_embedding.weight"][:100].clone()
+    save_file(state, file)
+    with pytest.raises(ModelError, match="cannot be used"):
+        load_encoder(f"local-dir:{tmp_path}")
+
+
+def test_a_local_folder_is_a_model(random_clip: str, tmp_path: Path) -> None:
+    write_local_dir(tmp_path, random_clip, json.dumps({"model_cfg": OPEN_CLIP_CONFIG}))
+    assert load_encoder(f"local-dir:{tmp_path}").encode_texts(["a cat"]).shape == (1, 32)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["~nobody/x", "x\0y", "trained:x\0y", "local-dir:x\0y", "ViT-B-32:x\0", "y" * 5000, "", ":"],
+)
+def test_a_name_that_no_file_can_have_gets_a_sentence(name: str) -> None:
+    with pytest.raises(ModelError):
+        load_encoder(name)
+
+
+def write_local_dir(folder: Path, random_clip: str, config: str) -> None:
+    shutil.copy(random_clip.partition(":")[2], folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(config)

@@ -15,8 +15,9 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from retrieval import Compute
-from retrieval.encoders.mini.encoder import WEIGHTS, MiniEncoder
+from retrieval.encoders.mini.encoder import MiniEncoder
 from retrieval.encoders.mini.image import SameConv, build_model
+from retrieval.encoders.mini.model_folder import WEIGHTS
 from retrieval.encoders.mini.quantization import Quantization, input_quantization
 from retrieval.encoders.mini.text import strip_prefix
 from retrieval.errors import ModelError
@@ -80,8 +81,8 @@ def test_a_model_of_the_earlier_format_is_read(made: tuple[Path, Path], tmp_path
 @openvino
 def test_embeddings_hardly_change_and_integers_compute_them(made: tuple[Path, Path]) -> None:
     from indexes.lazy_imports import load_openvino
-    from retrieval.encoders.mini.encoder import read_tensors
     from retrieval.encoders.mini.image_openvino import build_graph
+    from retrieval.encoders.mini.model_folder import read_tensors
 
     said: list[str] = []
     encoders = [MiniEncoder(folder, log=said.append) for folder in made]

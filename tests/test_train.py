@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from retrieval.encoders.mini.encoder import WEIGHTS, MiniEncoder
+from retrieval.encoders.mini.encoder import MiniEncoder
+from retrieval.encoders.mini.model_folder import WEIGHTS
 from retrieval.encoders.registry import load_encoder
 from retrieval.training import losses, model_soup
 from retrieval.training.config import Recipe

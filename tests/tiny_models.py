@@ -40,8 +40,8 @@ OPEN_CLIP_CONFIG = {
 
 def write_mini(folder: Path, seed: int = 0) -> Path:
     """Write a model folder as `retrieval train` writes it, in 16 bits; the same seed, the same."""
-    from retrieval.encoders.mini.encoder import WEIGHTS
     from retrieval.encoders.mini.image import ImageHead, ImageTower
+    from retrieval.encoders.mini.model_folder import WEIGHTS
     from retrieval.training.dual_encoder import DualEncoder, TextHead, TextTower
 
     tokenizer = Tokenizer.from_file(str(WEIGHTS / "tokenizer.json"))

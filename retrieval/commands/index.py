@@ -11,6 +11,7 @@ from retrieval.commands.options import (
     IndexModelOption,
     NewIndexOption,
     QuietOption,
+    TrustOption,
 )
 from retrieval.output.progress_bar import progress_bar
 from retrieval.output.terminal import print_message, print_result
@@ -81,6 +82,7 @@ def index(
             help="Photos to encode and commit together. Default: 32, or 256 on a GPU.",
         ),
     ] = None,
+    trust: TrustOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Index folders of photos. Run it again whenever they change."""
@@ -96,7 +98,7 @@ def index(
         batch_size=batch_size,
         captions=[Path(file) for file in captions if file] if captions else None,
     )
-    report = run_index(folders or [], index, model, options, quiet)
+    report = run_index(folders or [], index, model, options, quiet, trust)
     if not quiet:
         from retrieval.output.text import summary
 
@@ -109,6 +111,7 @@ def run_index(
     model: str | None,
     options: "Options",
     quiet: bool,
+    trust: bool = False,
 ) -> "Report":
     """Index with progress on standard error, as `search --index-first` and `demo` do, too."""
     import retrieval
@@ -117,7 +120,13 @@ def run_index(
     with progress_bar(quiet) as progress:
         try:
             return retrieval.index(
-                *folders, index=index, model=model, options=options, progress=progress, log=log
+                *folders,
+                index=index,
+                model=model,
+                options=options,
+                progress=progress,
+                log=log,
+                trust=trust,
             )
         except KeyboardInterrupt:
             print_message(

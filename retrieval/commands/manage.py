@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from retrieval.commands.options import IndexOption
+from retrieval.commands.options import IndexOption, TrustOption
 from retrieval.output.terminal import print_result
 
 
@@ -13,12 +13,13 @@ def info(
     index: IndexOption = None,
     skipped: Annotated[bool, typer.Option("--skipped", help="List every skipped file.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    trust: TrustOption = False,
 ) -> None:
     """Show what is indexed, what was skipped and what has changed."""
     import retrieval
     from retrieval.output.text import status_json, status_text
 
-    with retrieval.open(index) as photos:
+    with retrieval.open(index, trust) as photos:
         status = photos.status()
     print_result(status_json(status) if as_json else status_text(status, skipped))
 
@@ -53,11 +54,11 @@ def remove(
     )
 
 
-def fuse(index: IndexOption = None) -> None:
+def fuse(index: IndexOption = None, trust: TrustOption = False) -> None:
     """Fuse photos with their captions again, after `train-fusion`. Nothing is encoded again."""
     import retrieval
 
-    done = retrieval.fuse(index)
+    done = retrieval.fuse(index, trust)
     print_result(
         f"Fused {done.photos} photo(s) with their captions by {done.fusion} in {done.folder}."
     )

@@ -25,6 +25,14 @@ NewIndexOption = Annotated[
         "the working directory or in the nearest folder above it.",
     ),
 ]
+TrustOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Use an index that was not made on this machine, whatever folders and model it names; "
+        "remembered.",
+    ),
+]
 KOption = Annotated[int, typer.Option("-k", min=1, help="The most photos to show.")]
 EngineName = Literal["auto", "torch", "openvino"]
 DeviceName = Literal["auto", "cpu", "cuda"]

@@ -16,6 +16,7 @@ from retrieval.commands.options import (
     KOption,
     NulOption,
     OpenOption,
+    TrustOption,
 )
 from retrieval.output.terminal import print_message, print_result
 
@@ -90,6 +91,7 @@ def search(
     index_first: Annotated[
         bool, typer.Option("--index-first", help="First make the index, or bring it up to date.")
     ] = False,
+    trust: TrustOption = False,
 ) -> None:
     """Find photos by words, example photos or both.
 
@@ -110,8 +112,8 @@ def search(
         before=retrieval.parse_date(before, "--before") if before else None,
         min_score=min_score,
     )
-    where = _index_to_search(index, index_first)
-    with retrieval.open(where) as photos:
+    where = _index_to_search(index, index_first, trust)
+    with retrieval.open(where, trust) as photos:
         hits = photos.ask(query, retrieval.SearchOptions(k, ranking, rerank))
     shown = retrieval.filter_by_relevance(hits, relevance)
     _show(shown, query, form, nul, gallery, show)
@@ -129,17 +131,18 @@ def similar(
     gallery: GalleryOption = None,
     show: OpenOption = False,
     index: IndexOption = None,
+    trust: TrustOption = False,
 ) -> None:
     """Find photos that look like a given one. The photo itself is left out."""
     import retrieval
 
     query = retrieval.Query((retrieval.Term("photo", photo),))
-    with retrieval.open(index) as photos:
+    with retrieval.open(index, trust) as photos:
         hits = photos.similar(photo, k)
     _show(hits, query, form, nul, gallery, show)
 
 
-def _index_to_search(index: Path | None, index_first: bool) -> Path:
+def _index_to_search(index: Path | None, index_first: bool, trust: bool) -> Path:
     """The index to search; made, or brought up to date, if the user wants that."""
     import retrieval
 
@@ -163,7 +166,8 @@ def _index_to_search(index: Path | None, index_first: bool) -> Path:
     if index_first:
         from retrieval.output.text import summary
 
-        print_message(summary(run_index(folders, where, None, retrieval.Options(), quiet=False)))
+        options = retrieval.Options()
+        print_message(summary(run_index(folders, where, None, options, quiet=False, trust=trust)))
     return where
 
 

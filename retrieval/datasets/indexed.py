@@ -4,14 +4,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from indexes.index import Index
+from retrieval.indexing.trust import check_trust
 
 
 def read_index(index: Path) -> Iterator[tuple[Path, str, tuple[str, ...]]]:
     """(root folder, path in it, captions) of every present photo with captions.
 
-    A photo that is in several places is given once.
+    A photo that is in several places is given once. Raises UntrustedIndexError.
     """
     with Index.open(index) as opened:
+        check_trust(opened)
         seen: set[int | None] = set()
         for root in opened.roots():
             captions: dict[str, list[str]] = {}

@@ -3,12 +3,16 @@
 Each kind of model has a module that implements it. Importing this module does not import torch.
 """
 
+import stat
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
 from PIL import Image
 
 from indexes.arrays import Array, Floats
+from retrieval.errors import ModelError
 
 Log = Callable[[str], None]
 """Receives messages for the user, one sentence at a time."""
@@ -48,3 +52,31 @@ class Encoder(Protocol):
     def torch_module(self) -> Any:
         """The computation of `encode_images` as a torch module on the CPU, for comparisons."""
         ...
+
+
+def check_embeddings(rows: Floats, model: str) -> Floats:
+    """`rows` [n, dim] as they are; raises ModelError unless they are finite and of length one.
+
+    Damaged weights give anything, and an index must not record it.
+    """
+    lengths = np.einsum("nd,nd->n", rows, rows)
+    if not np.all(np.abs(lengths - 1) < 0.05):  # also if it is not a number
+        raise ModelError(
+            f"The model {model} computes embeddings that are not of length one: its weights are "
+            "damaged. Restore them, or choose another model with --model."
+        )
+    return rows
+
+
+def checked_size(path: Path, most: int) -> int:
+    """The bytes of a file of a model, before it is read.
+
+    Raises OSError, or ValueError if it has more than `most`, or is a pipe or a device, which may
+    never end.
+    """
+    state = path.stat()
+    if not stat.S_ISREG(state.st_mode):
+        raise ValueError("it is not a file")
+    if state.st_size > most:
+        raise ValueError(f"it has {state.st_size:,} bytes, more than {most:,}")
+    return state.st_size

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,12 @@ from PIL import Image
 
 from indexes.arrays import Array, Floats
 from indexes.lazy_imports import load_torch
-from retrieval.encoders.base import Log
+from retrieval.encoders.base import Log, check_embeddings
+from retrieval.encoders.cuda import first_sentence
 from retrieval.encoders.engine import Compute, build_with_openvino, torch_device
 from retrieval.encoders.openclip_weights import load_model, split_name
 from retrieval.encoders.torch_runner import ModuleRunner
+from retrieval.errors import ModelError
 
 if TYPE_CHECKING:
     from retrieval.encoders.openvino_runner import CompiledGraph
@@ -41,20 +44,36 @@ class OpenClipEncoder:
         self.name, architecture, weights = split_name(name)
         self._compute, self._log = compute, log
         model, transform, self._tokenizer = load_model(self.name, architecture, weights)
-        *self._pixel_steps, _to_tensor, normalize = transform.transforms
-        size = getattr(model.visual, "image_size", 224)
-        self.image_size = int(size[0] if isinstance(size, tuple) else size)
-        self.fingerprint = _fingerprint(model)
+        with self._failures():
+            *self._pixel_steps, _to_tensor, normalize = transform.transforms
+            size = getattr(model.visual, "image_size", 224)
+            self.image_size = int(size[0] if isinstance(size, tuple) else size)
+            self.prepare(Image.new("RGB", (8, 8)))
+            self.fingerprint = _fingerprint(model)
         loaded = [model]
 
         def build() -> Any:
             """Use the loaded model the first time, and load it again after that."""
             again = loaded.pop() if loaded else load_model(self.name, architecture, weights)[0]
-            return _build_towers(again, normalize)
+            with self._failures():
+                return _build_towers(again, normalize)
 
         device = torch_device(compute, log)
         self._runner = ModuleRunner(build, device, _CPU_BATCH_SIZE, log, True, compute.compile)
         self.dim = self.encode_texts(["a photo"]).shape[1]
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Whatever goes wrong inside a model, as a ModelError."""
+        try:
+            yield
+        except ModelError:
+            raise
+        except Exception as error:
+            raise ModelError(
+                f"The model {self.name} cannot be used ({first_sentence(error)}). Check that its "
+                "files are not damaged, or choose another model with --model."
+            ) from error
 
     @property
     def device(self) -> str:
@@ -71,15 +90,20 @@ class OpenClipEncoder:
         """Embed prepared photos: float32 [n, dim], unit rows."""
         if not len(batch):
             return np.empty((0, self.dim), np.float32)
-        if self._graph is not None:
-            return self._graph.run(np.stack(batch))
-        return self._runner.run(_forward_photos, batch)
+        with self._failures():
+            if self._graph is not None:
+                rows = self._graph.run(np.stack(batch))
+            else:
+                rows = self._runner.run(_forward_photos, batch)
+        return check_embeddings(rows, self.name)
 
     def encode_texts(self, texts: Sequence[str]) -> Floats:
         """Embed texts, truncated to the context length: float32 [n, dim], unit rows."""
         if not len(texts):
             return np.empty((0, self.dim), np.float32)
-        return self._runner.run(_forward_texts, self._tokenizer(list(texts)).numpy())
+        with self._failures():
+            rows = self._runner.run(_forward_texts, self._tokenizer(list(texts)).numpy())
+        return check_embeddings(rows, self.name)
 
     def torch_module(self) -> Any:
         """The image tower as a torch module on the CPU: uint8 [n, size, size, 3] to unit rows."""
@@ -141,9 +165,14 @@ def _forward_texts(towers: Any, ids: Any) -> Any:
 
 
 def _fingerprint(model: Any) -> str:
-    """BLAKE3 over the names, shapes and bytes of all weights (16 hex digits)."""
+    """BLAKE3 over the names, shapes and bytes of all weights (16 hex digits).
+
+    Raises ValueError for a weight that is not finite.
+    """
     digest = blake3()
     for key, value in sorted(model.state_dict().items()):
+        if value.is_floating_point() and not value.float().sum().isfinite():
+            raise ValueError(f"the weights {key} are not finite")
         digest.update(f"{key} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -7,8 +7,8 @@ torch's weights-only loader: a checkpoint is data and never runs code.
 from __future__ import annotations
 
 import difflib
-import json
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.encoders.hub import hub_access, is_hub_reachable
+from retrieval.encoders.openclip_files import check_checkpoint, check_folder, read_config
 from retrieval.errors import ModelError
 
 
@@ -27,19 +28,24 @@ def split_name(name: str) -> tuple[str, str, str | None]:
     scheme, _, rest = name.partition(":")
     if scheme == "hf-hub":
         return name, name, None
-    if scheme == "local-dir":
-        folder = Path(rest).expanduser().resolve()
+    file = os.path.expanduser(rest)  # noqa: PTH111 - a name that no file can have is no error
+    if scheme == "local-dir" and "\0" not in rest:
+        folder = os.path.realpath(file)
         return f"local-dir:{folder}", f"local-dir:{folder}", None
-    if not rest:
+    if not rest or "\0" in rest:
         raise ModelError(
             f"'{name}' is not a model. Write ARCH:WEIGHTS as open_clip does "
             "(ViT-B-32-256:datacomp_s34b_b86k), hf-hub:ORG/MODEL, ARCH:CHECKPOINT_FILE, or one of "
             "the presets mini, base, better, best and multilingual."
         )
-    file = Path(rest).expanduser()
-    if file.is_file():
-        return f"{scheme}:{file.resolve()}", scheme, str(file.resolve())
+    if _is_file(file):
+        file = os.path.realpath(file)
+        return f"{scheme}:{file}", scheme, file
     return name, scheme, rest
+
+
+def _is_file(path: str) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113 - a name that no file can have is no error
 
 
 def load_model(name: str, architecture: str, weights: str | None) -> tuple[Any, Any, Any]:
@@ -51,13 +57,15 @@ def load_model(name: str, architecture: str, weights: str | None) -> tuple[Any, 
 
     if weights is not None:
         _check_known(architecture, weights)
+        if _is_file(weights):
+            check_checkpoint(Path(weights))
     reason: Exception
     for offline in (True, False):
         if not offline and not is_hub_reachable():
             break
         try:
             with hub_access(offline), _quiet():
-                _reject_custom_code(architecture)
+                _check_config(architecture)
                 model, _, transform = open_clip.create_model_and_transforms(
                     architecture,
                     pretrained=weights,
@@ -70,7 +78,7 @@ def load_model(name: str, architecture: str, weights: str | None) -> tuple[Any, 
             raise
         except Exception as error:
             reason = error
-        if (weights is not None and Path(weights).is_file()) or name.startswith("local-dir:"):
+        if (weights is not None and _is_file(weights)) or name.startswith("local-dir:"):
             raise ModelError(
                 f"The model {name} cannot be loaded: {_one_line(reason)}. Check that the "
                 "checkpoint belongs to that architecture and is not damaged."
@@ -93,7 +101,7 @@ def _check_known(architecture: str, weights: str) -> None:
             "`python -c 'import open_clip; print(open_clip.list_models())'` lists them."
         )
     tags = open_clip.list_pretrained_tags_by_model(architecture)
-    if weights not in tags and not Path(weights).is_file():
+    if weights not in tags and not _is_file(weights):
         raise ModelError(
             f"open_clip has no weights '{weights}' for {architecture}, and there is no such file. "
             f"It has: {', '.join(tags) or 'none'}."
@@ -105,14 +113,15 @@ def _did_you_mean(word: str, known: Sequence[str]) -> str:
     return f" Did you mean {' or '.join(similar)}?" if similar else ""
 
 
-def _reject_custom_code(architecture: str) -> None:
-    """Raise ModelError if a model's configuration asks to run code of its own.
+def _check_config(architecture: str) -> None:
+    """Raise ModelError if a model's configuration makes no sense, or asks to run code of its own.
 
     open_clip passes the configuration to transformers, which would run the model's Python files.
     """
     scheme, _, location = architecture.partition(":")
     if scheme == "local-dir":
         file = Path(location) / "open_clip_config.json"
+        check_folder(Path(location))
     elif scheme == "hf-hub":
         from huggingface_hub import hf_hub_download
 
@@ -122,7 +131,7 @@ def _reject_custom_code(architecture: str) -> None:
     from transformers import dynamic_module_utils
 
     dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # nor ask for permission on the terminal
-    if "trust_remote_code" in _all_keys(json.loads(file.read_text("utf-8"))):
+    if "trust_remote_code" in _all_keys(read_config(file)):
         raise ModelError(
             f"The model {architecture} asks to run code of its own, which is never allowed. "
             "Choose another model."

@@ -3,6 +3,7 @@
 An index never records `auto`: it records the model that was chosen.
 """
 
+import os
 from pathlib import Path
 
 from indexes.catalogue import IndexModel
@@ -37,7 +38,8 @@ def load_encoder(
         return _load_auto(log, compute)
     folder = None if name == "mini" else model_folder(name)
     if name == "mini" or folder is not None:
-        from retrieval.encoders.mini.encoder import WEIGHTS, MiniEncoder
+        from retrieval.encoders.mini.encoder import MiniEncoder
+        from retrieval.encoders.mini.model_folder import WEIGHTS
 
         return MiniEncoder(WEIGHTS if folder is None else folder, compute, log)
     from retrieval.encoders.openclip import OpenClipEncoder
@@ -51,8 +53,9 @@ def model_folder(name: str) -> Path | None:
     An index records such a model as `trained:` and its absolute path. Raises ModelError if that
     folder is missing.
     """
-    folder = Path(name.removeprefix(_TRAINED)).expanduser()
-    if all((folder / file).is_file() for file in ("config.json", "model.safetensors")):
+    # os.path: a name that no file can have is no error.
+    folder = Path(os.path.expanduser(name.removeprefix(_TRAINED)))  # noqa: PTH111
+    if all(os.path.isfile(folder / file) for file in ("config.json", "model.safetensors")):  # noqa: PTH113
         return folder.resolve()
     if name.startswith(_TRAINED):
         raise ModelError(

@@ -13,7 +13,8 @@ from indexes.arrays import Bools, Doubles
 from retrieval.datasets.captioned import CaptionedSet
 from retrieval.datasets.embedding_cache import EmbeddingCache, drop_unreadable
 from retrieval.encoders.base import Encoder
-from retrieval.encoders.mini.encoder import WEIGHTS, MiniEncoder
+from retrieval.encoders.mini.encoder import MiniEncoder
+from retrieval.encoders.mini.model_folder import WEIGHTS
 from retrieval.evaluation.relevance_metrics import Reliability, auc, reliability
 from retrieval.evaluation.relevance_trials import KINDS, Encode, RelevanceData, TrialHits
 from retrieval.ranking.hubness import nnn_bias

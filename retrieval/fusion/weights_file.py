@@ -5,6 +5,7 @@ stays finite, and its reader checks the shapes of its arrays.
 """
 
 import json
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,10 @@ def read_arrays(file: Path) -> tuple[Arrays, dict[str, Any]]:
     """
     from safetensors import SafetensorError, safe_open
 
-    if file.stat().st_size > _MOST_BYTES:
+    state = file.stat()
+    if not stat.S_ISREG(state.st_mode):  # reading a pipe would never end
+        raise ValueError("it is not a file")
+    if state.st_size > _MOST_BYTES:
         raise ValueError("it is too large")
     try:
         with safe_open(file, framework="numpy") as opened:

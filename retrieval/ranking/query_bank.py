@@ -87,10 +87,13 @@ def _cache_folder() -> Path:
 
 def _read(path: Path, dim: int) -> Floats | None:
     """A bank as unit rows; None if the file is missing or damaged (it is only a cache)."""
+    if not path.is_file():  # reading a pipe would never end
+        return None
     try:
-        with path.open("rb") as file:
-            rows: Array = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        # Mapped into memory: a header that claims more than the file has allocates nothing.
+        with np.errstate(all="ignore"):
+            rows: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception:  # numpy parses the header as Python and passes on whatever that raises
         return None
     if rows.dtype != np.float16 or rows.shape != (len(generic_queries()), dim):
         return None

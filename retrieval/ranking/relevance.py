@@ -8,8 +8,8 @@ fit get no percentage rather than a guessed one.
 """
 
 import json
-import math
 import re
+import stat
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +33,8 @@ _PACKAGED = Path(__file__).parents[1] / "weights"
 _ARTICLES = frozenset(("a", "an", "the"))
 _FORMAT = 2
 _PRIOR_PHOTOS = 20
+_MOST_BYTES = 100_000  # of a file
+_MOST = 1e6  # of a fitted number; the probability stays a number
 _NUMBERS = ("bias", "score", "size", "words", "usual")
 
 
@@ -154,7 +156,8 @@ def save_calibration(calibration: Calibration, file: Path) -> None:
 
 def _read(file: Path) -> Calibration | None:
     try:
-        if file.stat().st_size > 100_000:
+        state = file.stat()
+        if not stat.S_ISREG(state.st_mode) or state.st_size > _MOST_BYTES:
             return None
         values = json.loads(file.read_text("utf-8"))
         if values["format"] != _FORMAT:
@@ -162,8 +165,8 @@ def _read(file: Path) -> Calibration | None:
         numbers = {k: float(values[k]) for k in _NUMBERS}
         about = dict(values["about"])
         fingerprint = str(values["fingerprint"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
-    if not all(map(math.isfinite, numbers.values())) or numbers["score"] <= 0:
+    if not all(abs(number) <= _MOST for number in numbers.values()) or numbers["score"] <= 0:
         return None
     return Calibration(fingerprint, **numbers, about=about)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from indexes.atomic_write import atomic_write
 from indexes.errors import RetrievalError
 from indexes.lazy_imports import load_torch
+from retrieval.encoders.openclip_files import check_checkpoint
 from retrieval.training.config import Recipe
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def read_checkpoint(file: Path, recipe: Recipe, seed: int, device: str) -> State
     if not file.exists():
         return None
     try:
+        check_checkpoint(file)
         state: State = torch.load(file, map_location=device, weights_only=True)
         same = (state["recipe"], state["seed"]) == (recipe.to_json(), seed)
     except Exception as error:

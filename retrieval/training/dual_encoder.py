@@ -19,8 +19,9 @@ from tokenizers import Tokenizer
 from indexes.arrays import Array
 from indexes.atomic_write import atomic_write
 from indexes.lazy_imports import load_torch
-from retrieval.encoders.mini.encoder import FORMAT, MiniEncoder, read_tensors
+from retrieval.encoders.mini.encoder import MiniEncoder
 from retrieval.encoders.mini.image import ImageHead, ImageTower
+from retrieval.encoders.mini.model_folder import FORMAT, read_tensors
 from retrieval.encoders.mini.quantization import weight_bits
 from retrieval.encoders.mini.text import EPSILON, float_tensor
 from retrieval.training.pretrained_towers import imagenet_names, int8_rows

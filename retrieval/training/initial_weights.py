@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from retrieval.encoders.mini.encoder import FORMAT
+from retrieval.encoders.mini.model_folder import FORMAT
 from retrieval.training.dual_encoder import Arrays, DualEncoder, as_floats
 from retrieval.training.pretrained_towers import LITE2, LONGEST_TEXT, image_arrays, text_arrays
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from indexes.errors import RetrievalError
 from retrieval.datasets.captioned import CaptionedSet
-from retrieval.encoders.mini.encoder import WEIGHTS, squash
+from retrieval.encoders.mini.encoder import squash
+from retrieval.encoders.mini.model_folder import WEIGHTS
 from retrieval.encoders.registry import model_folder
 from retrieval.errors import DataSetError, ModelError
 from retrieval.training.captioned_images import captioned_images, readable_photos

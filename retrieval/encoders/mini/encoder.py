@@ -7,7 +7,6 @@ when the first photos are encoded.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,22 +16,23 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from tokenizers import Tokenizer
 
-from indexes.arrays import Array, Floats
-from retrieval.encoders.base import Log
+from indexes.arrays import Floats
+from retrieval.encoders.base import Log, check_embeddings
 from retrieval.encoders.engine import Compute, build_with_openvino, torch_device
+from retrieval.encoders.mini.model_folder import (
+    WEIGHTS,
+    check_layout,
+    read_config,
+    read_error,
+    read_tensors,
+    read_tokenizer,
+)
 from retrieval.encoders.mini.text import TextEncoder
-from retrieval.errors import ModelError
 
 if TYPE_CHECKING:
     from retrieval.encoders.mini.image import ImageEncoder
     from retrieval.encoders.mini.image_openvino import GraphEncoder
-
-WEIGHTS = Path(__file__).resolve().parents[2] / "weights" / "mini"
-FORMAT = 2
-_READABLE_FORMATS = (1, 2)  # format 1 has no 8-bit convolutions
 
 
 class MiniEncoder:
@@ -48,25 +48,23 @@ class MiniEncoder:
 
         compute: engine and device for photos; texts are always computed on the CPU. log: receives
         a sentence if those are not available.
-        Raises ModelError, with the path, if a file is missing, damaged or of another format.
+        Raises ModelError, with the path, if a file is missing, damaged or of another format, before
+        anything large is allocated.
         """
         self.name = "mini" if folder == WEIGHTS else f"trained:{folder.resolve()}"
         self._compute, self._log = compute, log
         self._weights = folder / "model.safetensors"
-        self._config = _read_config(folder / "config.json")
+        self._config = read_config(folder)
+        shapes = check_layout(folder, self._config)
         self.dim: int = self._config["dim"]
         self.image_size: int = self._config["image"]["size"]
+        heads, longest = (self._config["text"][name] for name in ("heads", "longest"))
         try:
             self.fingerprint = blake3().update_mmap(self._weights).hexdigest()[:16]
         except OSError as error:
-            raise ModelError(_read_error(self._weights, error)) from error
-        tokenizer = _read_tokenizer(folder / "tokenizer.json")
-        try:
-            self._text = TextEncoder(
-                read_tensors(self._weights, "text."), tokenizer, **self._config["text"]
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(_read_error(self._weights, error)) from error
+            raise read_error(self._weights, error) from error
+        tokenizer = read_tokenizer(folder, shapes["text.tower.words"][0], longest)
+        self._text = TextEncoder(read_tensors(self._weights, "text."), tokenizer, heads)
         self._image: GraphEncoder | ImageEncoder | None = None
         self._lock = threading.Lock()
 
@@ -95,15 +93,15 @@ class MiniEncoder:
         expected = (self.image_size, self.image_size, 3)
         if any(photo.shape != expected or photo.dtype != np.uint8 for photo in batch):
             raise ValueError(f"each photo must be uint8 {expected}, as `prepare` returns it")
-        return self._image_encoder().encode(batch)
+        return check_embeddings(self._image_encoder().encode(batch), self.name)
 
     def encode_texts(self, texts: Sequence[str]) -> Floats:
         """Embed texts, truncated to 128 tokens: float32 [n, dim], unit rows."""
-        return self._text.encode(texts)
+        return check_embeddings(self._text.encode(texts), self.name)
 
     def encode_sentences(self, texts: Sequence[str]) -> Floats:
         """Unit sentence vectors of MiniLM, to compare texts with texts: float32 [n, 384]."""
-        return self._text.sentences(texts)
+        return check_embeddings(self._text.sentences(texts), self.name)
 
     def _image_encoder(self) -> GraphEncoder | ImageEncoder:
         with self._lock:
@@ -111,7 +109,7 @@ class MiniEncoder:
                 try:
                     self._image = self._build_image_encoder()
                 except (KeyError, RuntimeError, TypeError, ValueError) as error:
-                    raise ModelError(_read_error(self._weights, error)) from error
+                    raise read_error(self._weights, error) from error
             return self._image
 
     def _build_image_encoder(self) -> GraphEncoder | ImageEncoder:
@@ -147,41 +145,3 @@ def squash(photo: Image.Image, size: int) -> Image.Image:
     Training prepares photos in the same way.
     """
     return photo.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0)
-
-
-def read_tensors(path: Path, prefix: str) -> dict[str, Array]:
-    """The tensors of a safetensors file whose names start with `prefix`, named without it.
-
-    Raises ModelError if the file is missing or damaged.
-    """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
-            return {name.removeprefix(prefix): file.get_tensor(name) for name in names}
-    except (OSError, SafetensorError) as error:
-        raise ModelError(_read_error(path, error)) from error
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if config["format"] not in _READABLE_FORMATS:
-            raise ModelError(_read_error(path, f"format {config['format']}, not {FORMAT}"))
-        for name in ("dim", "text", "image"):
-            if name not in config:
-                raise ModelError(_read_error(path, f"no {name}"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(_read_error(path, error)) from error
-    return config
-
-
-def _read_tokenizer(path: Path) -> Tokenizer:
-    try:
-        return Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    except Exception as error:  # the tokenizers package raises bare Exception for a bad file
-        raise ModelError(_read_error(path, error)) from error
-
-
-def _read_error(path: Path, reason: object) -> str:
-    reason = f"{type(reason).__name__}: {reason}" if isinstance(reason, Exception) else reason
-    return f"The built-in model cannot be read from {path} ({reason}). Install the package again."

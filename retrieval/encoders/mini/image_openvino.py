@@ -177,9 +177,9 @@ def _head(reader: _WeightReader, grid: Node, has_queries: bool) -> Node:
         pooled = opset13.concat([mean, opset13.matmul(attention, grid, True, False)], 1)
     pooled = opset13.mvn(pooled, np.array([2]), True, 1e-5, "inside_sqrt")
     out = _linear(reader, "head.linear", _flat(pooled))
-    logits = opset13.multiply(
-        _linear(reader, "head.classifier", _flat(mean)), np.exp(reader.array("head.log_sharpness"))
-    )
+    with np.errstate(over="ignore"):  # what it computes is checked
+        sharpness = np.exp(reader.array("head.log_sharpness"))
+    logits = opset13.multiply(_linear(reader, "head.classifier", _flat(mean)), sharpness)
     # Transposed here: OpenVINO takes eight times as long to transpose the constant.
     concepts = np.ascontiguousarray(reader.array("head.concepts").T)
     classes = _unit(opset13.matmul(opset13.softmax(logits, 1), concepts, False, True))

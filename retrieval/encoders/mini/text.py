@@ -8,8 +8,9 @@ because threads inside a product of such small matrices mostly wait for one anot
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -19,6 +20,7 @@ from threadpoolctl import ThreadpoolController
 from tokenizers import Tokenizer
 
 from indexes.arrays import Array, Floats
+from retrieval.errors import ModelError
 
 EPSILON = 1e-12  # of the layer normalisations, as BERT was trained
 _CHUNK = 1 << 15  # numbers whose intermediate results fit into a core's cache
@@ -68,22 +70,24 @@ def float_tensor(weights: Mapping[str, Array], name: str) -> Floats:
 class TextEncoder:
     """Texts to unit rows of the shared space: the tower, then the head trained with photos."""
 
-    def __init__(
-        self, weights: Mapping[str, Array], tokenizer: Tokenizer, heads: int, longest: int
-    ) -> None:
-        """weights: named `tower.*` and `head.*`. Raises the errors of `TextTower`."""
-        self._tower = TextTower(strip_prefix(weights, "tower."), tokenizer, heads, longest)
+    def __init__(self, weights: Mapping[str, Array], tokenizer: Tokenizer, heads: int) -> None:
+        """weights: named `tower.*` and `head.*`; the rest as for `TextTower`."""
+        self._tower = TextTower(strip_prefix(weights, "tower."), tokenizer, heads)
         self._head = {k: v.astype(np.float32) for k, v in strip_prefix(weights, "head.").items()}
         self.dim = len(self._head["down.bias"])
 
     def encode(self, texts: Sequence[str]) -> Floats:
-        """normalise(s + W2 gelu(W1 s + b1) + b2) for sentence vectors s: float32 [n, dim]."""
+        """normalise(s + W2 gelu(W1 s + b1) + b2) for sentence vectors s: float32 [n, dim].
+
+        Rows are not finite if the weights are so large that float32 overflows.
+        """
         if len(texts) == 0:
             return np.empty((0, self.dim), np.float32)
         sentences = self.sentences(texts)
-        hidden = gelu(sentences @ self._head["up.weight"].T + self._head["up.bias"])
-        rows = sentences + hidden @ self._head["down.weight"].T + self._head["down.bias"]
-        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        with np.errstate(all="ignore"):
+            hidden = gelu(sentences @ self._head["up.weight"].T + self._head["up.bias"])
+            rows = sentences + hidden @ self._head["down.weight"].T + self._head["down.bias"]
+            rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         return np.asarray(rows, np.float32)
 
     def sentences(self, texts: Sequence[str]) -> Floats:
@@ -97,16 +101,11 @@ class TextTower:
     Wang et al., MiniLM, 2020, in the weights of sentence-transformers/all-MiniLM-L6-v2.
     """
 
-    def __init__(
-        self, weights: Mapping[str, Array], tokenizer: Tokenizer, heads: int, longest: int
-    ) -> None:
-        """weights: float arrays, or int8 `NAME` with `NAME.scale`. longest: tokens of a text.
-
-        Raises KeyError or ValueError if `weights` do not belong to such a tower.
+    def __init__(self, weights: Mapping[str, Array], tokenizer: Tokenizer, heads: int) -> None:
+        """weights: float arrays, or int8 `NAME` with `NAME.scale`, as `check_layout` has found
+        them; tokenizer: truncates texts to the number of positions.
         """
         self._tokenizer = tokenizer
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(longest)
         self._heads = heads
         self._token_embeddings = Int8Matrix(weights["words"], weights["words.scale"])
         self._position_embeddings = weights["places"].astype(np.float32)
@@ -118,15 +117,25 @@ class TextTower:
     def encode(self, texts: Sequence[str], batch: int = 32) -> Floats:
         """Unit sentence vectors, float32 [n, 384]; longer texts are truncated.
 
-        Texts are sorted by length first, to keep the padding of a batch small.
+        Texts are sorted by length first, to keep the padding of a batch small. Raises ModelError
+        if the tokenizer fails, or gives a token that has no embedding.
         """
         result = np.empty((len(texts), self._position_embeddings.shape[1]), np.float32)
-        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        try:
+            with tokenizer_errors():
+                encodings = self._tokenizer.encode_batch(list(texts))
+        except ValueError as error:
+            raise ModelError(
+                f"The model's tokenizer fails ({error}). Train the model again with `retrieval "
+                "train`, or choose another."
+            ) from error
+        tokens = [encoding.ids for encoding in encodings]
         order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
         batches = [order[start : start + batch] for start in range(0, len(order), batch)]
 
         def forward(indices: Sequence[int]) -> None:
-            result[indices] = self._forward([tokens[i] for i in indices])
+            with np.errstate(all="ignore"):
+                result[indices] = self._forward([tokens[i] for i in indices])
 
         with _blas().limit(limits=1, user_api="blas"):
             if len(batches) == 1:
@@ -139,10 +148,15 @@ class TextTower:
     def _forward(self, tokens: Sequence[Sequence[int]]) -> Floats:
         """One padded batch: B lists of at most T token ids -> (B, 384)."""
         lengths = np.array([len(ids) for ids in tokens])
-        length = int(lengths.max())
+        length = max(int(lengths.max()), 1)
         ids = np.zeros((len(tokens), length), np.int64)
         for row, line in zip(ids, tokens, strict=True):
             row[: len(line)] = line
+        if ids.max() >= len(self._token_embeddings.codes):
+            raise ModelError(
+                f"The model's tokenizer gives token {ids.max()}, which has no embedding. Train the "
+                "model again with `retrieval train`, or choose another."
+            )
         is_token = np.arange(length) < lengths[:, None]  # (B, T)
         x = _layer_norm(
             self._token_embeddings.rows(ids) + self._position_embeddings[:length], *self._norm
@@ -169,6 +183,20 @@ class TextTower:
         hidden = gelu(flat @ layer["up.weight"] + layer["up.bias"])
         flat = flat + (hidden @ layer["down.weight"] + layer["down.bias"])
         return _layer_norm(flat, layer["norm2.weight"], layer["norm2.bias"]).reshape(b, t, c)
+
+
+@contextmanager
+def tokenizer_errors() -> Iterator[None]:
+    """The errors of the tokenizers package as ValueError: it raises bare Exception, and a panic of
+    its Rust code is a BaseException."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(str(error)) from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(f"the tokenizer fails: {error}") from error
 
 
 def strip_prefix(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:

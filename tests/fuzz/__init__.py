@@ -1,0 +1,1 @@
+"""`python -m tests.fuzz`: damages files of every format that is read, and watches what happens."""
