@@ -355,3 +355,13 @@ def test_csv_has_no_formulas_and_no_control_characters() -> None:
     )
     assert _csv_cell("/caf\udce9.png") == "/caf\udce9.png"
     assert _csv_cell(-33.8) == -33.8 and _csv_cell(None) is None
+
+
+def test_a_name_that_looks_like_an_option_is_explained(run: Run, few: Path) -> None:
+    (few / "china.jpg").rename(few / "-rf.jpg")
+    assert run("index", ".", "--model", "mini", cwd=few).code == 0
+    result = run("similar", "-rf.jpg", cwd=few)
+    assert result.code == 2
+    assert "write ./-rf.jpg" in " ".join(result.messages.split())
+    assert run("similar", "./-rf.jpg", "-f", "json", cwd=few).code == 0
+    assert " ./-rf.jpg" in run("search", "a temple", cwd=few).out

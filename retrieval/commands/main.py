@@ -16,6 +16,8 @@ from typer.core import TyperGroup
 
 from retrieval.output.terminal import hide_image_warnings, print_message
 
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # of the click that typer brings
+
 
 class Commands(TyperGroup):
     """A group of commands that ends properly when it is interrupted or its reader has gone.
@@ -28,8 +30,18 @@ class Commands(TyperGroup):
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
+        words = list(ctx.args)
         with _proper_end():
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            except _UsageError as error:
+                files = [word for word in words if word.startswith("-") and Path(word).is_file()]
+                if files and hasattr(error, "option_name"):  # click's NoSuchOption
+                    text = (
+                        f"{getattr(error, 'message', '')}. If you mean the file, write ./{files[0]}"
+                    )
+                    error.message = text  # type: ignore[attr-defined]
+                raise
 
 
 @contextmanager
