@@ -47,8 +47,8 @@ def die(file: io.BufferedReader, number: int) -> tuple[None, None]:
     return None, None
 
 
-def first_bytes(file: io.BufferedReader, count: int) -> tuple[Image.Image, bytes]:
-    return Image.new("RGB", (3, 2), (1, 2, 3)), file.read(count)
+def first_bytes(file: io.BufferedReader, count: int) -> tuple[Image.Image, str]:
+    return Image.new("RGB", (3, 2), (1, 2, 3)), file.read(count).decode()
 
 
 def sleep(file: io.BufferedReader) -> tuple[None, None]:
@@ -67,7 +67,7 @@ def test_a_crash_costs_one_file_and_one_process(tmp_path: Path) -> None:
             processes.call(die, file, signal.SIGKILL)
         file.seek(0)
         photo, value = processes.call(first_bytes, file, 4)
-        assert value == b"0123"
+        assert value == "0123"
         assert photo is not None and photo.getpixel((2, 1)) == (1, 2, 3)
         assert file.read() == b"0123456789"  # the position is this process's own
 
@@ -80,7 +80,7 @@ def test_a_decoder_that_takes_too_long_is_ended(
         with pytest.raises(PhotoError, match="took longer"):
             processes.call(sleep, io.BytesIO(b"in memory"))
         monkeypatch.setattr(decoder_processes, "_TIMEOUT", 60.0)
-        assert processes.call(first_bytes, io.BytesIO(b"in memory"), 2)[1] == b"in"
+        assert processes.call(first_bytes, io.BytesIO(b"in memory"), 2)[1] == "in"
 
 
 def test_a_process_that_cannot_start_ends_the_run(

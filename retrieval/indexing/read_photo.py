@@ -43,10 +43,11 @@ class PhotoReader:
             if decodes_here(file, name):
                 photo, (facts, texts) = _pixels(file, name, limit, target, decode)
             else:
-                photo, (facts, texts) = self.processes.call(_pixels, file, name, limit, target)
+                photo, (found, texts) = self.processes.call(_pixels, file, name, limit, target)
+                facts = PhotoFacts(**found)
         if photo is None:
             raise PhotoError("it has no pixels")
-        return photo, facts, texts
+        return photo, facts, tuple(texts)
 
     def texts(self, file: BinaryIO, name: str) -> tuple[str, ...]:
         """The texts inside a file whose pixels are not needed; none if it cannot be opened.

@@ -46,10 +46,10 @@ def open_photo(
         if decodes_here(file, name):
             return open_photo_here(file, name, max_megapixels, target, decode)
         with DecoderProcesses() if processes is None else nullcontext(processes) as used:
-            photo, facts = used.call(open_photo_here, file, name, max_megapixels, target)
+            photo, found = used.call(open_photo_here, file, name, max_megapixels, target)
     if photo is None:
         raise PhotoError("it has no pixels")
-    return photo, facts
+    return photo, PhotoFacts(**found)
 
 
 def decodes_here(file: BinaryIO, name: str) -> bool:

@@ -5,6 +5,7 @@ a decoder has the user's rights. Callers decide what is decoded this way; `decod
 other side.
 """
 
+import json
 import os
 import signal
 import socket
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _START_TIMEOUT = 60.0  # seconds until a new process has to be ready
 _TIMEOUT = 120.0  # seconds for a photo; the largest that are allowed take ten or so
+_LONGEST_ANSWER = 1 << 22  # bytes of metadata and texts
 _CODE = (
     "import sys; sys.path[:] = {path!r}; "
     "from retrieval.photos.decoder_worker import serve; serve({socket})"
@@ -64,8 +66,8 @@ class DecoderProcesses:
     ) -> tuple[Image.Image | None, Any]:
         """`function(file, *arguments)`, computed in another process from the start of the file.
 
-        function: of a module; it returns a photo or None, and a value that can be pickled. The
-        position in `file` stays as it is. Raises PhotoError if the function raises anything, the
+        function: of a module; it returns an RGB photo or None, and a value, which comes back as JSON
+        has it: a dataclass as a dict, a tuple as a list. The position in `file` stays as it is. Raises PhotoError if the function raises anything, the
         process dies or takes too long, and RetrievalError if no process can be started.
         """
         with self._lock:
@@ -108,7 +110,7 @@ class _Process:
             raise _start_error(str(error.strerror)) from error
         with suppress(EOFError, OSError):
             if self._connection.poll(_START_TIMEOUT):
-                self._connection.recv()
+                self._connection.recv_bytes(_LONGEST_ANSWER)
                 return
         raise _start_error(f"exit code {self.end()}")
 
@@ -126,11 +128,15 @@ class _Process:
             send_handle(self._connection, descriptor, self._process.pid)
             if not self._connection.poll(_TIMEOUT):
                 raise PhotoError(f"its decoder took longer than {_TIMEOUT:.0f} seconds")
-            error, mode, size, value = self._connection.recv()
+            error, size, value = json.loads(self._connection.recv_bytes(_LONGEST_ANSWER))
             photo = None
-            if mode is not None:
-                pixels = self._connection.recv_bytes()
-                photo = Image.frombytes(mode, size, pixels)
+            if size is not None:
+                width, height = size
+                pixels = self._connection.recv_bytes(3 * width * height)
+                photo = Image.frombytes("RGB", (width, height), pixels)
+        except (TypeError, ValueError) as wrong:
+            self.end()
+            raise PhotoError("its decoder gave no sensible answer") from wrong
         except (EOFError, OSError) as broken:
             if self.end() == -signal.SIGKILL:  # as systems do that run out of memory
                 raise PhotoError(f"{TOO_LARGE} for the memory of this machine") from broken

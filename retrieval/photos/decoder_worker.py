@@ -3,9 +3,11 @@
 It imports little, to start fast, and ends when the process that started it has ended.
 """
 
+import json
 import os
 import signal
 from contextlib import suppress
+from dataclasses import asdict
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 from pathlib import Path
@@ -17,14 +19,15 @@ from retrieval.photos.files import reading
 def serve(socket: int) -> None:
     """Answer requests that come through a socket, until it is closed.
 
-    A request is a function and its arguments, and an open file. The answer is what is wrong with
-    the file or None, the mode and size of a photo or None, and a value; then the photo's pixels.
+    A request is a function and its arguments, and an open file. The answer is JSON: what is wrong
+    with the file or None, the size of an RGB photo or None, and a value, dataclasses as objects;
+    then the photo's pixels. It is not pickled: whoever reads it must not trust this process.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
     _prefer_to_die()
     connection = Connection(socket)
     with suppress(EOFError, OSError):
-        connection.send(None)  # ready
+        connection.send_bytes(b"ready")
         while True:
             function, arguments = connection.recv()
             with os.fdopen(recv_handle(connection), "rb") as file:
@@ -35,7 +38,8 @@ def serve(socket: int) -> None:
                         photo, value = function(file, *arguments)
                 except PhotoError as reason:
                     error = str(reason)
-            connection.send((error, photo and photo.mode, photo and photo.size, value))
+            answer = [error, photo and photo.size, value]
+            connection.send_bytes(json.dumps(answer, default=asdict).encode())
             if photo is not None:
                 connection.send_bytes(photo.tobytes())
 
