@@ -66,9 +66,10 @@ class DecoderProcesses:
     ) -> tuple[Image.Image | None, Any]:
         """`function(file, *arguments)`, computed in another process from the start of the file.
 
-        function: of a module; it returns an RGB photo or None, and a value, which comes back as JSON
-        has it: a dataclass as a dict, a tuple as a list. The position in `file` stays as it is. Raises PhotoError if the function raises anything, the
-        process dies or takes too long, and RetrievalError if no process can be started.
+        function: of a module; it returns an RGB photo or None, and a value, which comes back as
+        JSON has it: a dataclass as a dict, a tuple as a list. The position in `file` stays as it
+        is. Raises PhotoError if the function raises anything, the process dies, takes too long or
+        gives no sensible answer, and RetrievalError if no process can be started.
         """
         with self._lock:
             process = self._idle.pop() if self._idle else None
