@@ -22,6 +22,7 @@ from benchmarks.end_to_end import run
 from indexes.catalogue import IndexModel
 from indexes.files import File
 from indexes.index import Index
+from indexes.locate import FOLDER_NAME
 from indexes.photos import Photo
 from retrieval.fusion.attention import MEAN
 
@@ -56,14 +57,14 @@ def measure(model: str = "mini", photos: int = 7000, repeats: int = 5) -> Startu
     Raises RetrievalError if the model is not available.
     """
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        index = ["--index", str(folder / "index")]
+        folder = Path(temporary) / FOLDER_NAME
+        index = ["--index", str(folder)]
         name = _create_index(folder, model, photos)
         run("search", QUERY, *index)  # fills the system's caches, and writes the vector file
         helps = [run("--help") for _ in range(repeats)]
         searches = [run("search", QUERY, *index) for _ in range(repeats)]
-        imports = _import_seconds(folder / "index")
-        query_seconds, query_cpu = _query_in_one_process(folder / "index")
+        imports = _import_seconds(folder)
+        query_seconds, query_cpu = _query_in_one_process(folder)
     return Startup(
         photos=photos,
         model=name,
@@ -80,16 +81,13 @@ def measure(model: str = "mini", photos: int = 7000, repeats: int = 5) -> Startu
 
 
 def _create_index(folder: Path, model: str, photos: int) -> str:
-    """Create an index of files that do not exist in folder/index; returns the model's name."""
+    """Create an index of files that do not exist in `folder`; returns the model's name."""
     encoder = retrieval.load_encoder(model)
-    root = folder / "photos"
-    root.mkdir()
-    Index.create(
-        folder / "index", IndexModel(encoder.name, encoder.fingerprint, encoder.dim, MEAN)
-    ).close()
+    model_of_index = IndexModel(encoder.name, encoder.fingerprint, encoder.dim, MEAN)
+    Index.create(folder, model_of_index).close()
     random = np.random.default_rng(0)
-    with Index.open(folder / "index", writable=True) as index:
-        indexed_root, _ = index.add_root(root)
+    with Index.open(folder, writable=True) as index:
+        indexed_root, _ = index.add_root(folder.parent)
         for start in range(0, photos, _BATCH):
             numbers = range(start, min(start + _BATCH, photos))
             rows = random.standard_normal((len(numbers), encoder.dim), np.float32)

@@ -31,7 +31,7 @@ from retrieval.encoders.mini import encoder as mini_encoder
 from retrieval.encoders.mini.encoder import MiniEncoder
 from retrieval.encoders.nvjpeg import NvjpegDecoder, nvjpeg_decoder
 from retrieval.encoders.openclip import OpenClipEncoder
-from retrieval.errors import PhotoError
+from retrieval.errors import ModelError, PhotoError
 from retrieval.photos.decode import open_photo
 from tests.conftest import Run, shared
 from tests.test_engines import cosines, prepared
@@ -210,7 +210,7 @@ def test_where_torch_cannot_compile_the_gpu_computes_without(
 def test_an_error_that_the_cpu_has_too_is_raised(stand_in: None, random_clip: str) -> None:
     messages: list[str] = []
     encoder = OpenClipEncoder(random_clip, ON_GPU, messages.append)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ModelError, match="cannot be used"):
         encoder.encode_images([np.zeros((3, 3, 5), np.uint8)])
     assert encoder.device == "cpu" and len(messages) == 1
 

@@ -449,7 +449,7 @@ def test_a_linked_index_is_used_only_by_its_own_name(photos: Path, tmp_path: Pat
     for attempt in (lambda: retrieval.index(photos), lambda: retrieval.open(photos)):
         with pytest.raises(retrieval.StorageError, match=f"--index {elsewhere}"):
             attempt()
-    retrieval.index(photos, index=elsewhere)
+    retrieval.index(photos, index=elsewhere, trust=True)
     with retrieval.open(elsewhere) as opened:
         assert len(opened.search("anything", k=50)) == 20
 

@@ -104,7 +104,7 @@ def bias_files(photos: Path) -> list[Path]:
 def test_a_lost_or_damaged_file_of_biases_changes_nothing(photos: Path, damage: str) -> None:
     (file,) = bias_files(photos)
     before = hashes(photos, "a cat")
-    known = biases.load(file)
+    known = biases.load(file, 1 << 20)
     assert len(known.ids) == 20
     if damage == "lost":
         file.unlink()
@@ -117,7 +117,9 @@ def test_a_lost_or_damaged_file_of_biases_changes_nothing(photos: Path, damage: 
     else:
         biases.save(Biases(known.ids, known.values * np.float32(np.nan)), file)
     assert hashes(photos, "a cat") == before
-    np.testing.assert_array_equal(biases.load(file).ids, known.ids)  # and it is whole again
+    np.testing.assert_array_equal(
+        biases.load(file, 1 << 20).ids, known.ids
+    )  # and it is whole again
 
 
 def test_photos_that_are_added_or_forgotten_are_ranked_as_in_an_index_made_at_once(
@@ -170,7 +172,7 @@ def test_captions_of_the_index_join_the_bank(photos: Path) -> None:
     expected = nnn_bias(
         rows, np.concatenate([query_bank.bank_embeddings(retrieval.load_encoder("mini")), stored])
     )
-    known = biases.load(file)
+    known = biases.load(file, 1 << 20)
     assert known.ids.tolist() == ids.tolist()
     np.testing.assert_allclose(known.values, expected, atol=1e-6)
 
