@@ -23,6 +23,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="how long (60)")
     parser.add_argument("--seed", type=int, default=0, help="which cases (0)")
+    parser.add_argument("--cases", type=int, help="at most so many of each format")
     parser.add_argument("--only", nargs="*", choices=list(TARGETS), help="formats; default all")
     parser.add_argument("--out", type=Path, default=Path("fuzz-failures"), help="for what fails")
     parser.add_argument("--replay", type=Path, metavar="FOLDER", help="read a saved case again")
@@ -30,12 +31,16 @@ def main() -> int:
     if arguments.replay:
         return replay(arguments.replay.resolve())
     return fuzz(
-        arguments.out.resolve(), arguments.only or list(TARGETS), arguments.seed, arguments.seconds
+        arguments.out.resolve(),
+        arguments.only or list(TARGETS),
+        arguments.seed,
+        arguments.seconds,
+        arguments.cases,
     )
 
 
-def fuzz(out: Path, targets: list[str], seed: int, seconds: float) -> int:
-    """Run cases for some seconds; save those that fail to `out`."""
+def fuzz(out: Path, targets: list[str], seed: int, seconds: float, most: int | None) -> int:
+    """Run cases for some seconds, at most `most` of each format; save those that fail to `out`."""
     end = time.monotonic() + seconds
     for name in ("seeds", "work"):
         shutil.rmtree(out / name, ignore_errors=True)
@@ -48,7 +53,7 @@ def fuzz(out: Path, targets: list[str], seed: int, seconds: float) -> int:
     spent: Counter[str] = Counter()
     faults = []
     try:
-        for number in itertools.count():
+        for number in itertools.count() if most is None else range(most):
             if time.monotonic() > end and number:
                 break
             for target in targets:

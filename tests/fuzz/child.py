@@ -114,8 +114,8 @@ def load_weights(folder: Path) -> None:
     if fit is not None:
         p = fit.probability([0.1, -1.0, 1.0], 0.1, 1000, 10, 3)
         assert np.isfinite(p).all()
-    (bank,) = folder.glob("bank-*.npy")
-    query_bank._read(bank, 384)
+    for bank in folder.glob("bank-*.npy"):  # unless a damaged folder has lost it
+        query_bank._read(bank, 384)
 
 
 def main() -> None:
