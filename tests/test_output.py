@@ -54,10 +54,10 @@ def test_without_any_relevance_there_is_no_such_column() -> None:
 
 
 def test_a_long_path_loses_its_middle_and_keeps_its_name() -> None:
-    path = f"/home/me/{'very/' * 30}long/IMG_2041.jpg"
+    path = f"/my/photos/{'very/' * 30}long/IMG_2041.jpg"
     table = as_table([hit(1, path, 0.5, "2024-05-17T10:30:00"), hit(2, "/b.jpg", 0.4)], width=80)
     assert max(map(len, table.splitlines())) <= 80
-    assert "/home/me/" in table and "…" in table and "long/IMG_2041.jpg  2024-05-17" in table
+    assert "/my/photos/" in table and "…" in table and "long/IMG_2041.jpg  2024-05-17" in table
     assert "/b.jpg" in table
     assert path in as_table([hit(1, path)])
 
