@@ -14,6 +14,7 @@ from retrieval.datasets.captioned import CaptionedPhoto, CaptionedSet
 from retrieval.datasets.embedding_cache import drop_unreadable
 from retrieval.errors import DataSetError
 from retrieval.photos.decode import open_photo
+from retrieval.photos.decoder_processes import DecoderProcesses
 from retrieval.photos.size import default_max_megapixels
 from retrieval.training.options import Log, Progress
 
@@ -32,14 +33,19 @@ class CaptionedImages:
     captions: Sequence[Sequence[str]]
 
 
-def captioned_images(captioned: CaptionedSet, size: int) -> CaptionedImages:
-    """The photos of a set, decoded at no less than `size` pixels on the shorter side."""
+def captioned_images(
+    captioned: CaptionedSet, size: int, processes: DecoderProcesses
+) -> CaptionedImages:
+    """The photos of a set, decoded at no less than `size` pixels on the shorter side.
+
+    processes: where to decode what is not plain JPEG or PNG, for as long as photos are loaded.
+    """
     limit = default_max_megapixels(_THREADS)
 
     def loader(photo: CaptionedPhoto) -> LoadImage:
         def load() -> Image.Image:
             try:
-                return _decode(photo, limit, size)
+                return _decode(photo, limit, size, processes)
             except (RetrievalError, OSError) as error:
                 raise DataSetError(
                     f"{photo.name} cannot be read ({error}). Replace the photo or remove it from "
@@ -65,13 +71,13 @@ def readable_photos(
 
     def reason(photo: CaptionedPhoto) -> str | None:
         try:
-            _decode(photo, limit, size)
+            _decode(photo, limit, size, processes)
         except (RetrievalError, OSError) as error:
             return str(error)
         return None
 
     reasons = {}
-    with ThreadPoolExecutor(_THREADS) as threads:
+    with DecoderProcesses() as processes, ThreadPoolExecutor(_THREADS) as threads:
         for position, found in enumerate(threads.map(reason, captioned.photos)):
             if found is not None:
                 reasons[position] = found
@@ -79,6 +85,8 @@ def readable_photos(
     return drop_unreadable(captioned, reasons, True, log)
 
 
-def _decode(photo: CaptionedPhoto, limit: float, size: int) -> Image.Image:
+def _decode(
+    photo: CaptionedPhoto, limit: float, size: int, processes: DecoderProcesses
+) -> Image.Image:
     with photo.open() as file:
-        return open_photo(file, photo.path, limit, size)[0]
+        return open_photo(file, photo.path, limit, size, processes=processes)[0]

@@ -16,6 +16,7 @@ from retrieval.encoders.mini.encoder import squash
 from retrieval.encoders.mini.model_folder import WEIGHTS
 from retrieval.encoders.registry import model_folder
 from retrieval.errors import DataSetError, ModelError
+from retrieval.photos.decoder_processes import DecoderProcesses
 from retrieval.training.captioned_images import captioned_images, readable_photos
 from retrieval.training.held_out import training_and_held_out
 from retrieval.training.history import Epoch
@@ -82,15 +83,16 @@ def train(
             readable_photos(captioned, size, log, progress) for captioned in (training, held_out)
         )
     run = TrainingRun(out, recipe, options.seed, device, progress)
-    trainer = Trainer(
-        model,
-        captioned_images(training, size),
-        captioned_images(held_out, size),
-        run,
-        extra_texts=texts,
-        on_epoch=on_epoch,
-    )
-    history = trainer.run()
+    with DecoderProcesses() as processes:
+        trainer = Trainer(
+            model,
+            captioned_images(training, size, processes),
+            captioned_images(held_out, size, processes),
+            run,
+            extra_texts=texts,
+            on_epoch=on_epoch,
+        )
+        history = trainer.run()
     if recipe.bits == 8:
         quantize_model(out, training)
     curve = run.folder / "curve.png"
@@ -118,9 +120,11 @@ def quantize_model(folder: Path, captioned: CaptionedSet) -> None:
     if model.bits == 8:
         return
     size = model.config["image"]["size"]
-    photos = captioned_images(captioned, size).photos
-    chosen = np.linspace(0, len(photos) - 1, min(SAMPLE_PHOTOS, len(photos)), dtype=int)
-    model.write(folder, photos=np.stack([np.asarray(squash(photos[i](), size)) for i in chosen]))
+    with DecoderProcesses() as processes:
+        photos = captioned_images(captioned, size, processes).photos
+        chosen = np.linspace(0, len(photos) - 1, min(SAMPLE_PHOTOS, len(photos)), dtype=int)
+        sample = np.stack([np.asarray(squash(photos[i](), size)) for i in chosen])
+    model.write(folder, photos=sample)
 
 
 def _read_lines(file: Path) -> list[str]:
