@@ -16,9 +16,9 @@ import numpy as np
 import psutil
 
 from benchmarks.index_types import SearchableIndex, recall
-from indexes import vectors
 from indexes.arrays import Floats, Ints
 from indexes.lazy_imports import load_faiss
+from indexes.vectors.rows import Rows
 
 BATCH = 64
 _BATCHES = 50
@@ -52,9 +52,8 @@ def _measure(folder: Path, name: str, dim: int) -> SearchSpeed:
     queries, thresholds = np.load(folder / "queries.npy"), np.load(folder / "thresholds.npy")
     before = psutil.Process().memory_info().rss
     file = folder / f"{name}.faiss"
-    exact = vectors.load(file, dim)
-    index = faiss.read_index(str(file), 0 if exact is None else faiss.IO_FLAG_MMAP_IFC)
-    part = exact or vectors.Part(np.arange(len(rows)), rows)
+    index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC if name == "exact" else 0)
+    part = Rows(np.arange(len(rows)), rows)
     searchable = SearchableIndex(name, index, part)
     half = len(queries) // 2
     searchable.choose_setting(queries[:half], thresholds[:half])

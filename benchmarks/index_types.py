@@ -10,10 +10,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from indexes import gpu, vectors
 from indexes.arrays import Floats, Ints
 from indexes.errors import StorageError
 from indexes.lazy_imports import load_faiss
+from indexes.vectors import flat, gpu
+from indexes.vectors.approximate import padded_dim
+from indexes.vectors.rows import Rows
 from retrieval.errors import QueryError
 
 K = 10
@@ -101,7 +103,7 @@ class SearchableIndex:
     setting: the value in use, as 'efSearch=32'; '' for a type that has none.
     """
 
-    def __init__(self, name: str, index: Any, part: vectors.Part) -> None:
+    def __init__(self, name: str, index: Any, part: Rows) -> None:
         """index: the result of `build`; part: the same rows by their positions.
 
         Raises StorageError if a GPU is needed and the vectors do not fit on it.
@@ -109,8 +111,8 @@ class SearchableIndex:
         self.index_type, self.setting = INDEX_TYPES[name], ""
         self._index, self._part = index, part
         if self.index_type.gpu_precision:
-            on_gpu = gpu.to_gpus(part, half=self.index_type.gpu_precision == "float16")
-            if not isinstance(on_gpu, gpu.GpuPart):
+            on_gpu = gpu.to_gpus(part, None, half=self.index_type.gpu_precision == "float16")
+            if not isinstance(on_gpu, gpu.GpuRows):
                 raise StorageError(
                     f"{len(part):,} vectors do not fit on the GPU. Measure fewer, or another type "
                     "of index."
@@ -119,7 +121,7 @@ class SearchableIndex:
 
     def candidates(self, queries: Floats) -> Ints:
         """The result of the index itself for queries [n, dim]: int64 [n, 40], padded with -1."""
-        found: Ints = self._index.search(queries, CANDIDATES)[1]
+        found: Ints = self._index.search(self._as_taken(queries), CANDIDATES)[1]
         return found
 
     def search(self, queries: Floats) -> Ints:
@@ -128,9 +130,16 @@ class SearchableIndex:
             found = self.candidates(queries)
             return np.stack([self._rescore(q, ids) for q, ids in zip(queries, found, strict=True)])
         if len(queries) == 1:
-            return _pad(vectors.search([self._part], queries[0], K)[0])[None]
-        exact: Ints = self._index.search(queries, K)[1]
+            return _pad(flat.search([self._part], queries[0], K)[0])[None]
+        exact: Ints = self._index.search(self._as_taken(queries), K)[1]
         return exact
+
+    def _as_taken(self, queries: Floats) -> Floats:
+        """Queries as FAISS takes them: vectors on a GPU have room for a bias."""
+        if not self.index_type.gpu_precision:
+            return queries
+        more = padded_dim(queries.shape[1]) - queries.shape[1]
+        return np.pad(queries, ((0, 0), (0, more)))
 
     def choose_setting(self, queries: Floats, thresholds: Floats) -> None:
         """Use the first setting that reaches 98% recall on these queries.

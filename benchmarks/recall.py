@@ -14,8 +14,8 @@ import numpy as np
 
 from benchmarks import index_types, rankings
 from benchmarks.index_types import SearchableIndex, build, kth_best_scores, recall
-from indexes import vectors
 from indexes.arrays import Floats, Ints
+from indexes.vectors.rows import Rows
 from retrieval.datasets.captioned import CaptionedSet
 from retrieval.datasets.embedding_cache import (
     EmbeddingCache,
@@ -158,7 +158,7 @@ def rank_with_index(
     queries: float32 [m, dim]; gallery: float32 [n, dim]; owners: int64 [m] and [n]. An item that an
     approximate index does not return as a candidate is never found: it counts as the last.
     """
-    part = vectors.Part(np.arange(len(gallery)), gallery)
+    part = Rows(np.arange(len(gallery)), gallery)
     index = SearchableIndex(index_type, build(index_type, gallery), part)
     sample = queries[:: max(1, len(queries) // _CHECKED)]
     for_setting, for_recall = sample[1::2], sample[::2]

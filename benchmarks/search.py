@@ -26,7 +26,6 @@ from benchmarks.index_types import (
     check,
     kth_best_scores,
 )
-from indexes import vectors
 from indexes.arrays import Floats
 from indexes.errors import StorageError
 from indexes.lazy_imports import load_faiss
@@ -189,10 +188,7 @@ def _measure_type(folder: Path, rows: Floats, index_type: str, seed: int) -> Typ
     file = folder / f"{index_type}.faiss"
     started = time.perf_counter()
     factory = INDEX_TYPES[index_type].factory(len(rows))
-    if factory == "Flat":  # stored as the engine stores it
-        vectors.save(vectors.Part(np.arange(len(rows)), rows), file)
-    else:
-        load_faiss().write_index(build(index_type, rows, seed), str(file))
+    load_faiss().write_index(build(index_type, rows, seed), str(file))
     build_seconds = time.perf_counter() - started
     speed = measure_in_process(folder, index_type, rows.shape[1])
     disk = file.stat().st_size

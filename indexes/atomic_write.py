@@ -32,11 +32,11 @@ def replace_synced(source: Path, target: Path) -> None:
     with source.open("rb+") as file:
         os.fsync(file.fileno())
     source.replace(target)
-    _sync_folder(target.parent)
+    sync_names(target.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Write the new name to disk, where folders can be synced (not on Windows).
+def sync_names(folder: Path) -> None:
+    """Write the names in a folder to disk, where folders can be synced (not on Windows).
 
     Folders that cannot be read and some network mounts do not allow it. The file is complete all
     the same; only a power failure in the next seconds could bring the old one back.

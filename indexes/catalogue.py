@@ -14,6 +14,7 @@ from typing import Self
 
 from indexes.arrays import Floats
 from indexes.captions import Captions
+from indexes.changes import Changes
 from indexes.database import FORMAT_VERSION, Database, guarded
 from indexes.embeddings import Embeddings
 from indexes.files import Files
@@ -51,7 +52,8 @@ class Catalogue:
         self.files = Files(database)
         self.captions = Captions(database)
         self.full_text = FullText(database, self.captions)
-        self.embeddings = Embeddings(database, self._meta)
+        self.changes = Changes(database, self._meta)
+        self.embeddings = Embeddings(database, self.changes)
 
     @classmethod
     def create(cls, folder: Path, model: IndexModel) -> Self:
@@ -104,6 +106,7 @@ class Catalogue:
             self.captions.create_table()
             self.full_text.create_table()
             self.embeddings.create_caption_tables()
+            self.changes.create_table()
             self._meta.put("model", model.name)
             self._meta.put("fingerprint", model.fingerprint)
             self._meta.put("dim", str(model.dim))
@@ -112,7 +115,8 @@ class Catalogue:
 
     @guarded
     def _migrate(self) -> None:
-        """Add the tables that format 1 (no captions) or 2 (no embeddings of them) lacks.
+        """Add the tables that format 1 (no captions), 2 (no embeddings of them) or 3 (no changes)
+        lacks.
 
         The next run of `retrieval index` fills them.
         """
@@ -120,7 +124,9 @@ class Catalogue:
             if self.database.format < 2:
                 self.captions.create_table()
                 self.full_text.create_table()
-            self.embeddings.create_caption_tables()
+            if self.database.format < 3:
+                self.embeddings.create_caption_tables()
+            self.changes.create_table()
             self.database.stamp()
 
     @guarded
@@ -173,10 +179,7 @@ class Catalogue:
 
     @guarded
     def generation(self) -> str:
-        """A token that changes whenever searchable embeddings are removed or replaced.
-
-        It stays the same when photos are added: files named after it are still right then.
-        """
+        """A token that no other catalogue has, nor this one after a rebuild."""
         return self._meta.generation()
 
     @guarded
@@ -242,12 +245,13 @@ class Catalogue:
             return self._forget_photos("NOT present")
 
     def _forget_photos(self, condition: str) -> int:
+        ids = self.database.conn.execute(f"SELECT id FROM photos WHERE {condition}").fetchall()
         chosen = f"(SELECT id FROM photos WHERE {condition})"
         for table in ("said", "fused", "embeddings", "files"):
             self.database.conn.execute(f"DELETE FROM {table} WHERE photo_id IN {chosen}")
         count = self.database.conn.execute(f"DELETE FROM photos WHERE {condition}").rowcount
-        if count:
-            self._meta.renew_generation()
+        if ids:
+            self.changes.record(i for (i,) in ids)
         return int(count)
 
     @guarded

@@ -9,9 +9,9 @@ from indexes.database import SQLITE_FILES
 from indexes.errors import IndexMissingError
 from indexes.locate import is_index
 from indexes.lock import LOCK, lock
-from indexes.regular_files import delete_file
-from indexes.snapshot import CACHE_FILES
+from indexes.regular_files import delete_file, delete_tree
 from indexes.staged_rebuild import delete_litter
+from indexes.vector_files import caches
 
 
 def delete(folder: Path) -> None:
@@ -26,9 +26,8 @@ def delete(folder: Path) -> None:
         # a killed process leaves is deleted by whoever creates the next index here.
         for name in SQLITE_FILES:
             delete_file(folder / name)
-        for pattern in CACHE_FILES:
-            for path in folder.glob(f"{pattern}*"):
-                delete_file(path)
+        for path in caches(folder):
+            delete_tree(path)
         delete_litter(folder)
     delete_file(folder / LOCK)
     try:

@@ -5,15 +5,15 @@ anything again. A search compares with the searchable embedding of a photo: the 
 is one, else that of the image. Only SQL lives here; what a fusion computes is not known.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from indexes.arrays import Floats, Ints
-from indexes.database import Database, guarded
-from indexes.meta import Meta
+from indexes.changes import Changes
+from indexes.database import Database, explained, guarded
 from indexes.rows import BYTES, ID, WEIGHT, Columns, RowError, id_array
 
 _BATCH_SIZE = 10_000  # rows read at a time
@@ -27,7 +27,7 @@ class Embeddings:
     """The tables `embeddings` (of images) and, since format 3, `said` (of captions) and `fused`."""
 
     database: Database
-    meta: Meta
+    changes: Changes
 
     def create_image_table(self) -> None:
         self.database.db.table("embeddings").create(
@@ -67,16 +67,38 @@ class Embeddings:
 
         Returns ids, int64 [n], and rows, float32 [n, dim].
         """
+        ids, parts = [np.empty(0, np.int64)], [np.empty((0, dim), np.float32)]
+        for some, rows in self._blocks(dim, after):
+            ids.append(some)
+            parts.append(rows)
+        return np.concatenate(ids), np.concatenate(parts)
+
+    def blocks(self, dim: int) -> Iterator[tuple[Ints, Floats]]:
+        """The same for all photos, some rows at a time: all of them may not fit in memory."""
+        with explained(self.database.folder):
+            yield from self._blocks(dim, 0)
+
+    def _blocks(self, dim: int, after: int) -> Iterator[tuple[Ints, Floats]]:
         cursor = self.database.conn.execute(
             f"SELECT photo_id, vector FROM {self._searchable()} WHERE photo_id > ? "
             "ORDER BY photo_id",
             [after],
         )
-        ids, parts = [np.empty(0, np.int64)], [np.empty((0, dim), np.float32)]
-        while rows := cursor.fetchmany(_BATCH_SIZE):  # all rows twice may not fit in memory
-            ids.append(id_array(rows, "embeddings.photo_id"))
-            parts.append(_matrix([v for _, v in rows], dim))
-        return np.concatenate(ids), np.concatenate(parts)
+        while rows := cursor.fetchmany(_BATCH_SIZE):
+            yield id_array(rows, "embeddings.photo_id"), _matrix([v for _, v in rows], dim)
+
+    @guarded
+    def count(self) -> int:
+        """How many photos have an embedding."""
+        return int(self.database.conn.execute("SELECT count(*) FROM embeddings").fetchone()[0])
+
+    @guarded
+    def present(self, ids: Ints) -> Ints:
+        """Those of the ids that have an embedding, int64 [n], ascending."""
+        rows = self.database.rows_of(
+            "SELECT photo_id FROM embeddings WHERE photo_id IN ({marks})", ids.tolist()
+        )
+        return np.sort(id_array(list(rows), "embeddings.photo_id"))
 
     @guarded
     def last_id(self) -> int:
@@ -182,7 +204,7 @@ class Embeddings:
                 "INSERT OR REPLACE INTO fused (photo_id, share, vector) VALUES (?, ?, ?)",
                 zip(ids, photo_weights.tolist(), map(_blob, rows), strict=True),
             )
-            self.meta.renew_generation()
+            self.changes.record(ids)
 
     @guarded
     def photo_weights(self, ids: Iterable[int]) -> dict[int, float]:
@@ -194,11 +216,17 @@ class Embeddings:
         return {photo_id: weight for photo_id, weight in map(_WEIGHT.checked, rows)}
 
     def _delete_fused(self, ids: Sequence[int]) -> None:
-        cursor = self.database.conn.executemany(
-            "DELETE FROM fused WHERE photo_id = ?", [(i,) for i in ids]
-        )
-        if cursor.rowcount:
-            self.meta.renew_generation()
+        fused = [
+            i
+            for (i,) in self.database.rows_of(
+                "SELECT photo_id FROM fused WHERE photo_id IN ({marks})", ids
+            )
+        ]
+        if fused:
+            self.database.conn.executemany(
+                "DELETE FROM fused WHERE photo_id = ?", [(i,) for i in fused]
+            )
+            self.changes.record(fused)
 
 
 def _blob(row: Floats) -> bytes:

@@ -12,16 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from indexes import vectors
-from indexes.arrays import Floats, Ints
-from indexes.biases import Biases, search_with_bias
+import numpy as np
+
+from indexes.arrays import Floats
+from indexes.biases import Biases
 from indexes.catalogue import Catalogue, IndexModel
 from indexes.database import FILENAME, place_catalogue
 from indexes.errors import StorageError
 from indexes.photos import Filter
 from indexes.regular_files import delete_tree
-from indexes.snapshot import CACHE_FILES, Snapshot, delete_old_caches, write_vectors
+from indexes.snapshot import Snapshot
 from indexes.snapshots import Snapshots
+from indexes.vector_files import caches
+from indexes.vectors import flat
+from indexes.vectors.build import Plan
+from indexes.vectors.store import About
 
 STAGING = "new.tmp"
 Result = TypeVar("Result")
@@ -232,16 +237,10 @@ class Index:
         min_score: only photos with at least this cosine.
         """
         with self._snapshot() as snapshot:
-            parts = snapshot.parts_for_search()
-            allowed = None if filters == Filter() else self.catalogue.photos.matching(filters)
-            excluded = self.catalogue.photos.missing() if allowed is None else None
-
-        def nearest(count: int) -> tuple[Ints, Floats]:
-            ids, scores = vectors.search(parts, query, count, allowed, excluded)
-            enough = len(scores) if min_score is None else int((scores >= min_score).sum())
-            return ids[:enough], scores[:enough]
-
-        ids, scores = nearest(k) if bias is None else search_with_bias(nearest, k, bias)
+            photos = self.catalogue.photos
+            allowed = None if filters == Filter() else np.sort(photos.matching(filters))
+            missing = np.empty(0, np.int64) if allowed is not None else photos.missing()
+            ids, scores = snapshot.search(query, k, allowed, missing, bias, min_score)
         return [(int(i), float(s)) for i, s in zip(ids, scores, strict=True)]
 
     def cosines(self, query: Floats, ids: Sequence[int]) -> Floats:
@@ -270,14 +269,14 @@ class Index:
     def nearest_ids(self, queries: Floats) -> set[int]:
         """The ids of the photos that are the nearest to one of `queries`, float32 [m, dim]."""
         with self._snapshot() as snapshot:
-            return vectors.nearest_ids(snapshot.parts, queries)
+            return flat.nearest_ids(snapshot.parts, queries)
 
     def biases(self, name: str, compute: Callable[[Floats], Floats]) -> Biases:
         """The bias of every photo, from the file of this name, and from `compute` for newer ones.
 
         name: letters, digits and dashes; it changes with everything that `compute` depends on but
-        the photos. compute: from embeddings, float32 [n, dim], to biases, float32 [n], where each
-        depends on its own embedding alone.
+        the photos and their captions. compute: from embeddings, float32 [n, dim], to biases,
+        float32 [n], where each depends on its own embedding alone.
         """
         with self._snapshot() as snapshot:
             return snapshot.biases(name, compute)
@@ -302,26 +301,45 @@ class Index:
 
     # Keeping vectors and catalogue in step -----------------------------------------------------
 
-    def refresh(self) -> None:
-        """Bring the cache files in line with the catalogue after a change by this process.
+    def refresh(self, plan: Callable[[], Plan] | None = None) -> None:
+        """Bring the vectors in line with the catalogue after a change by this process.
 
-        The vectors are written again if the file lacks many; old files are deleted. Raises
-        StorageError.
+        They are written again if they lack many photos; old files are deleted. plan: gives what
+        they are written with; it is called only then, and then, too, if another kind of vectors is
+        wanted. Without it they are exact. Raises StorageError.
         """
         self._snapshots.drop()
+        files = self._snapshots.files
         with self._snapshot() as snapshot:
-            outdated = snapshot.is_outdated()
+            stored = snapshot.stored
+            outdated = stored is None or files.is_outdated(
+                stored, len(snapshot.newer), snapshot.changes
+            )
+            if stored is not None and plan is not None and not outdated:
+                outdated = files.is_other_kind(self.catalogue, stored)
         if outdated:
-            del snapshot
+            del snapshot, stored
             self._snapshots.drop()  # frees its memory first
-            write_vectors(self.folder, self.catalogue, self.model.dim)
-        delete_old_caches(self.folder, self.catalogue)
+            made = Plan() if plan is None else plan()
+            files.rewrite(self.catalogue, self.model.dim, made)
+            self._snapshots.drop()
+        files.delete_old()
+
+    def sample(self, most: int) -> Floats:
+        """The vectors of up to `most` photos, evenly spaced: float32 [n, dim]."""
+        with self._snapshot() as snapshot:
+            return flat.sample_rows(snapshot.parts, self.model.dim, most)
+
+    def vectors(self) -> About | None:
+        """What kind of vectors is searched, None if the index holds no photos."""
+        with self._snapshot() as snapshot:
+            return None if snapshot.stored is None else snapshot.stored.about
 
     def size_bytes(self) -> int:
         """The size of the index on disk."""
         total = 0
-        for pattern in (f"{FILENAME}*", *CACHE_FILES):
-            for path in self.folder.glob(pattern):
-                with suppress(FileNotFoundError):  # another process may be renaming it
-                    total += path.lstat().st_size
+        stored = [file for cache in caches(self.folder) for file in (cache, *cache.glob("*"))]
+        for path in (*self.folder.glob(f"{FILENAME}*"), *stored):
+            with suppress(FileNotFoundError):  # another process may be renaming it
+                total += path.lstat().st_size
         return total

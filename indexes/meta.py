@@ -36,12 +36,12 @@ class Meta:
         self.database.db.table("meta").upsert({"key": key, "value": value}, pk="key")
 
     def generation(self) -> str:
-        """A token that changes whenever searchable embeddings are removed or replaced."""
+        """A token that no other catalogue has."""
         token = self.get("generation")
         if not (token.isascii() and token.isalnum() and len(token) <= _MOST_TOKEN):
             raise RowError("meta: the generation makes no sense")
         return token
 
     def renew_generation(self) -> None:
-        """Record that a searchable embedding was removed or replaced."""
+        """Give the catalogue a new token."""
         self.put("generation", secrets.token_hex(8))

@@ -13,7 +13,7 @@ from indexes.errors import StorageError
 from indexes.index import STAGING, Index
 from indexes.lock import HOLDER
 from indexes.regular_files import delete_file, delete_tree
-from indexes.snapshot import CACHE_FILES
+from indexes.vector_files import caches
 
 REBUILD = "rebuild.tmp"
 
@@ -47,10 +47,9 @@ def staged_rebuild(folder: Path, model: IndexModel) -> Iterator[Index]:
                 )
             with closing(Database.open(folder, writable=True)) as old:
                 successor.copy_to(old)
-        for pattern in CACHE_FILES:
-            for path in staging.glob(pattern):
-                with suppress(OSError):  # the next search computes it
-                    path.replace(folder / path.name)
+        for path in caches(staging):
+            with suppress(OSError):  # the next search computes it
+                path.replace(folder / path.name)
     except StorageError as error:
         raise StorageError(f"{error} The index {folder} is as it was before.") from error
     finally:

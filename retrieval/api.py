@@ -234,13 +234,14 @@ def fuse(where: AnyPath | None = None, trust: bool = False) -> FuseReport:
     """
     from retrieval.fusion.store import load_fusion
     from retrieval.indexing.fuse import fuse_photos
+    from retrieval.ranking.vector_plan import vector_plan
 
     folder = find_index(where)
     with lock(folder), Index.open(folder, writable=True) as opened:
         check_trust(opened, trust)
         fusion = load_fusion(opened.model.fingerprint, opened.model.dim)
         count = fuse_photos(opened, fusion)
-        opened.refresh()
+        opened.refresh(lambda: vector_plan(opened, None))
     return FuseReport(folder, fusion.name, count)
 
 
@@ -251,6 +252,8 @@ def remove(paths: AnyPath | Sequence[AnyPath], where: AnyPath | None = None) -> 
     An indexed folder that is removed as a whole is not indexed again, unless it is the only one.
     where: as for `find_index`. Raises QueryError for a path that is not in the index.
     """
+    from retrieval.ranking.vector_plan import vector_plan
+
     folder = find_index(where)
     with lock(folder), Index.open(folder, writable=True) as opened:
         chosen = []
@@ -269,7 +272,7 @@ def remove(paths: AnyPath | Sequence[AnyPath], where: AnyPath | None = None) -> 
                 if not under and len(opened.roots()) > 1:
                     opened.catalogue.forget_root(root.id)
             opened.catalogue.update_presence()
-        opened.refresh()
+        opened.refresh(lambda: vector_plan(opened, None))
         return count
 
 

@@ -36,6 +36,7 @@ TrustOption = Annotated[
 KOption = Annotated[int, typer.Option("-k", min=1, help="The most photos to show.")]
 EngineName = Literal["auto", "torch", "openvino"]
 DeviceName = Literal["auto", "cpu", "cuda"]
+VectorsName = Literal["auto", "exact", "hnsw", "ivf", "ivf-pq"]
 Format = Literal["table", "json", "jsonl", "csv", "paths"]
 FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print the hits.")]
 NulOption = Annotated[

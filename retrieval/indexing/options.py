@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from indexes.vectors.build import Choice
 from retrieval.encoders.engine import Compute
 
 
@@ -42,12 +43,12 @@ class Report:
 @dataclass(frozen=True)
 class Progress:
     """How far a run is: `done` of `total` files, `skipped` of them bad; or, if `what` is captions,
-    photos whose captions were embedded."""
+    photos whose captions were embedded; if it is vectors, photos that an approximate kind holds."""
 
     done: int
     total: int
     skipped: int
-    what: Literal["photos", "captions"] = "photos"
+    what: Literal["photos", "captions", "vectors"] = "photos"
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,10 @@ class Options:
     exclude: shell patterns of files to leave out, None for those of the last run; workers: decoding
     threads, None for one a core; max_megapixels: larger photos are skipped, None to choose by free
     memory; prune: forget photos that are missing from disk; rebuild: encode all photos again, as a
-    change of model needs; compute: engine and device; batch_size: photos that are encoded and
-    committed together, None to choose by the device; captions: files with captions of photos, None
-    for those of the last run.
+    change of model needs; vectors: how they are searched, 'auto' or one of
+    `indexes.vectors.store.KINDS`, None as in the last run; compute: engine and device; batch_size:
+    photos that are encoded and committed together, None to choose by the device; captions: files
+    with captions of photos, None for those of the last run.
     """
 
     exclude: Sequence[str] | None = None
@@ -70,3 +72,4 @@ class Options:
     compute: Compute = field(default_factory=Compute)
     batch_size: int | None = None
     captions: Sequence[Path] | None = None
+    vectors: Choice | None = None

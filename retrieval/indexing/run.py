@@ -19,6 +19,8 @@ from indexes.index import Index, Root
 from indexes.locate import is_index
 from indexes.lock import lock
 from indexes.staged_rebuild import delete_litter, staged_rebuild
+from indexes.vector_files import choice_of, set_choice
+from indexes.vectors.build import FEWEST_APPROXIMATE
 from retrieval.encoders.base import Encoder, Log
 from retrieval.encoders.registry import load_encoder
 from retrieval.errors import QueryError
@@ -29,6 +31,7 @@ from retrieval.photos.walk import is_below
 from retrieval.ranking.hub_bias import prepare_ranking
 
 if TYPE_CHECKING:  # a search imports this module; the steps are imported by a run
+    from indexes.vectors.build import Plan
     from retrieval.indexing.changes import FolderChanges
     from retrieval.indexing.commit import Committed, Outcome
 
@@ -107,6 +110,7 @@ def _rebuild(
             options,
             exclude=old.excluded() if options.exclude is None else options.exclude,
             captions=captions,
+            vectors=options.vectors or choice_of(old.catalogue),
         )
     with staged_rebuild(folder, _index_model(encoder)) as new:
         loader = EncoderLoader(new.model, encoder, options.compute, log)
@@ -164,7 +168,7 @@ def _run(
     fused = fuse_index(
         index, encoder, lambda done, total: progress(Progress(done, total, 0, "captions"))
     )
-    index.refresh()
+    _write_vectors(index, encoder, options, progress)
     if encoder.loaded is not None:
         prepare_ranking(index, encoder.loaded)
     moved_from = sum(len(batch.moved_from) for batch in batches)
@@ -234,6 +238,27 @@ def _encode(
             progress(Progress(done, len(to_read), skipped))
     progress(Progress(len(to_read), len(to_read), skipped))  # files that vanished are done, too
     return committed
+
+
+def _write_vectors(
+    index: Index, encoder: EncoderLoader, options: Options, progress: OnProgress
+) -> None:
+    """Bring the vectors in line with the catalogue, of the kind that the user wants."""
+    from retrieval.ranking.vector_plan import vector_plan
+
+    if options.vectors is not None:
+        set_choice(index.catalogue, options.vectors)
+
+    def plan() -> "Plan":
+        # No model is loaded for a few photos: they are searched exactly, with or without biases.
+        few = index.photo_count() < FEWEST_APPROXIMATE
+        loaded = encoder.loaded
+        get_encoder = encoder if not few else None if loaded is None else (lambda: loaded)
+        return vector_plan(
+            index, get_encoder, lambda done, total: progress(Progress(done, total, 0, "vectors"))
+        )
+
+    index.refresh(plan)
 
 
 def _counts(changes: Sequence["FolderChanges"], batches: Sequence["Committed"]) -> Report:

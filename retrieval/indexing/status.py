@@ -8,6 +8,7 @@ from pathlib import Path
 
 from indexes.catalogue import IndexModel
 from indexes.index import Index
+from indexes.vectors.store import About
 from retrieval.photos.walk import LeftOut, has_rawpy, is_below, walk
 
 
@@ -18,7 +19,7 @@ class Status:
     photos, files, missing, skipped: as in the catalogue (missing: photos that are no longer on
     disk, but not forgotten); reasons: the skipped files as (path, reason); new, changed, gone: how
     many files were added to the folders, changed or deleted since the last run, None if the
-    folders were not walked.
+    folders were not walked. vectors: how they are searched, None for an index without photos.
     """
 
     folder: Path
@@ -34,6 +35,7 @@ class Status:
     new: int | None = None
     changed: int | None = None
     gone: int | None = None
+    vectors: About | None = None
 
 
 def status(index: Index, look: bool = True) -> Status:
@@ -67,5 +69,6 @@ def status(index: Index, look: bool = True) -> Status:
         new=new if look else None,
         changed=changed if look else None,
         gone=gone if look else None,
+        vectors=index.vectors(),
         **index.catalogue.counts(),
     )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
+from indexes.vectors.store import About
 from retrieval.indexing.options import Report
 from retrieval.indexing.status import Status
 from retrieval.output.table import as_table
@@ -193,6 +194,7 @@ def status_text(status: Status, all_skipped: bool) -> str:
         *([f"Exclude  {', '.join(status.excluded)}"] if status.excluded else []),
         f"Model    {status.model.name} (weights {status.model.fingerprint}, "
         f"{status.model.dim} dimensions, fusion {status.model.fusion})",
+        *([f"Vectors  {_vectors(status.vectors)}"] if status.vectors else []),
         f"Photos   {status.photos} in {status.files} files; {status.missing} missing from disk, "
         "kept in the index",
         f"On disk  {status.new} new, {status.changed} changed, {status.gone} missing since the "
@@ -205,6 +207,17 @@ def status_text(status: Status, all_skipped: bool) -> str:
     if len(reasons) < len(status.reasons):
         lines.append(f"  and {len(status.reasons) - len(reasons)} more; --skipped lists them")
     return "\n".join(lines)
+
+
+def _vectors(about: About) -> str:
+    """How the vectors of an index are searched."""
+    if about.kind == "exact":
+        return "exact: every photo is compared"
+    recall = "unknown" if about.recall is None else f"{100 * about.recall:.1f}%"
+    return (
+        f"{about.kind}, which finds {recall} of the exact first 10 (measured on {about.queries} "
+        f"{'texts' if about.queries_are == 'texts' else 'photos'})"
+    )
 
 
 def status_json(status: Status) -> str:

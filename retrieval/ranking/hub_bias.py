@@ -5,6 +5,7 @@ Indexing prepares it, so a search only reads it. What a bias is: `retrieval.rank
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from retrieval.ranking import methods
 from retrieval.ranking.methods import Ranking
 from retrieval.ranking.query_bank import bank_embeddings, bank_version, load_bank
 
+Measure = Callable[[Floats, Floats], Floats]
 _MOST_CAPTIONS = 10_000  # of the index, in the bank that hubs are measured by
 
 
@@ -80,16 +82,46 @@ def prepare_ranking(index: Index, encoder: Encoder) -> None:
     ranking_bias(index, methods.RANKINGS["nnn"], np.empty(0, np.float32), encoder=lambda: encoder)
 
 
+def vector_biases(
+    index: Index, bank: Floats | None
+) -> tuple[dict[str, Callable[[Floats], Floats]], str]:
+    """The biases to write beside the vectors, by name, and the name of the default ranking's.
+
+    bank: the embeddings of the generic queries, float32 [b, dim]; without it there are none.
+    """
+    measure = methods.RANKINGS["nnn"].bias
+    if bank is None or measure is None:
+        return {}, ""
+    ordering = _name(measure, captions=False)
+    biases: dict[str, Callable[[Floats], Floats]] = {ordering: partial(_measured, measure, bank)}
+    if index.catalogue.captions.any():
+        own = np.concatenate([bank, _captions(index)])
+        ordering = _name(measure, captions=True)
+        biases[ordering] = partial(_measured, measure, own)
+    return biases, ordering
+
+
+def _measured(measure: Measure, bank: Floats, photos: Floats) -> Floats:
+    return measure(photos, bank)
+
+
 def _stored_bias(
     index: Index,
-    measure: Callable[[Floats, Floats], Floats],
+    measure: Measure,
     encoder: Callable[[], Encoder] | None,
     captions: bool,
 ) -> Biases:
-    # The name is that of a file, so it changes with all that the biases depend on. `-own`: the
-    # index's own captions are in the bank.
-    name = f"{measure.__name__.replace('_', '-')}-{bank_version()}" + ("-own" if captions else "")
-    return index.biases(name, lambda photos: measure(photos, _bank(index, encoder, captions)))
+    return index.biases(
+        _name(measure, captions), lambda photos: measure(photos, _bank(index, encoder, captions))
+    )
+
+
+def _name(measure: Measure, captions: bool) -> str:
+    """The name of a file of biases, which changes with all that they depend on.
+
+    captions: whether the captions of the index are in the bank.
+    """
+    return f"{measure.__name__.replace('_', '-')}-{bank_version()}" + ("-own" if captions else "")
 
 
 def _nearest_is_hub(index: Index, query: Floats, bank: Floats) -> bool:
@@ -107,6 +139,8 @@ def _bank(index: Index, encoder: Callable[[], Encoder] | None, captions: bool) -
         generic = bank_embeddings(encoder())
     if not captions:
         return generic
-    return np.concatenate(
-        [generic, index.catalogue.embeddings.captions(index.model.dim, _MOST_CAPTIONS)]
-    )
+    return np.concatenate([generic, _captions(index)])
+
+
+def _captions(index: Index) -> Floats:
+    return index.catalogue.embeddings.captions(index.model.dim, _MOST_CAPTIONS)

@@ -92,7 +92,7 @@ def combine(
     zero, typical = index.mean_cosine(vector), 0.0
     if bias is not None:
         # A photo's bias is NNN_STRENGTH times the cosine of the bank's queries that fit it best.
-        mean = float(bias.values.mean())
+        mean = bias.mean
         typical = mean / NNN_STRENGTH - zero
         scores, zero = scores - bias.of(ids), zero - mean
     bm25 = np.array([found.scores.get(i, 0.0) for i in cosines], np.float32)

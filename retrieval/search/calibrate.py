@@ -32,7 +32,7 @@ def calibrate(search: Search) -> Search:
     ids = [hit.photo for hit in found]
     scores = np.array([hit.cosine for hit in found]) - bias.of(np.array(ids, np.int64))
     gallery = search.index.gallery_statistics(search.vector, search.filter)
-    gallery = replace(gallery, mean=gallery.mean - float(bias.values.mean()))
+    gallery = replace(gallery, mean=gallery.mean - bias.mean)
     known = zip(ids, relevance.relevances(calibration, scores, gallery, text), strict=True)
     # Nor is it known for a photo that full-text search found, by its name or place.
     return replace(search, relevance={i: p for i, p in known if i not in search.lexical_scores})
