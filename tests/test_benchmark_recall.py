@@ -164,15 +164,15 @@ def test_a_search_that_misses_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = random.normal(size=(100, 8)).astype(np.float32)
     own = np.arange(20), np.arange(100)
     assert rank_with_index("exact", rows[:20], rows, *own)[1].recall == 100
-    from indexes import vectors
+    from indexes.vectors import flat
 
-    search = vectors.search
+    search = flat.search
 
     def worse(parts, query, k):
         ids, scores = search(parts, query, k + 5)
         return ids[5:], scores[5:]
 
-    monkeypatch.setattr(vectors, "search", worse)
+    monkeypatch.setattr(flat, "search", worse)
     assert rank_with_index("exact", rows[:20], rows, *own)[1].recall == 50
 
 

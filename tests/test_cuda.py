@@ -21,9 +21,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import retrieval
-from indexes import gpu as gpu_vectors
-from indexes import vectors
 from indexes.lazy_imports import load_faiss, load_torch
+from indexes.vectors import flat
+from indexes.vectors import gpu as gpu_vectors
+from indexes.vectors.approximate import padded_dim
+from indexes.vectors.rows import Bias, Rows, Selection
 from retrieval import Compute
 from retrieval.encoders import cuda, openclip
 from retrieval.encoders.cuda import batch_size_for
@@ -383,17 +385,42 @@ def unit_rows(count: int, dim: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("copies", [1, 2, 3])
-def test_copies_that_share_the_rows_find_what_the_whole_finds(copies: int) -> None:
+@pytest.mark.parametrize("biased", [False, True])
+def test_copies_that_share_the_rows_find_what_the_whole_finds(copies: int, biased: bool) -> None:
     rows, ids = unit_rows(1001, 24), np.arange(1001) * 3 + 1
-    whole = vectors.Part(ids, rows)
-    spread = gpu_vectors.copied(whole, [load_faiss().IndexFlatIP(24) for _ in range(copies)])
+    whole = Rows(ids, rows)
+    own = Bias("own", np.abs(rows[:, 3]))
+    faiss = load_faiss()
+    spread = gpu_vectors.copied(
+        whole, own, [faiss.IndexFlatIP(padded_dim(24)) for _ in range(copies)]
+    )
+    biases = [own] if biased else None
     for query in unit_rows(9, 24, seed=1):
-        for limits in ({}, {"allowed": ids[::7]}, {"excluded": ids[:500]}):
-            found, scores = vectors.search([spread], query, 20, **limits)
-            expected, right = vectors.search([whole], query, 20, **limits)
+        for limits in (
+            Selection(),
+            Selection(allowed=ids[::7]),
+            Selection(excluded=ids[:500]),
+            Selection(lowest=0.2),
+        ):
+            found, scores = flat.search([spread], query, 20, [limits], biases)
+            expected, right = flat.search([whole], query, 20, [limits], biases)
             assert found.tolist() == expected.tolist()
             np.testing.assert_allclose(scores, right, atol=1e-6)
-    assert vectors.nearest_ids([spread], rows[:5]) == set(ids[:5].tolist())
+        other = [Bias("other", np.abs(rows[:, 5]))]
+        found, _ = flat.search([spread], query, 20, None, other)
+        assert found.tolist() == flat.search([whole], query, 20, None, other)[0].tolist()
+    assert flat.nearest_ids([spread], rows[:5]) == set(ids[:5].tolist())
+
+
+def test_a_gpu_that_fails_leaves_the_search_to_the_cpu() -> None:
+    class Lost:
+        def search(self, *_: object) -> None:
+            raise RuntimeError("an illegal memory access was encountered")
+
+    whole = Rows(np.arange(50), unit_rows(50, 8))
+    lost = gpu_vectors.GpuRows(whole.ids, whole.rows, Lost(), "", whole)
+    query = unit_rows(1, 8, seed=1)[0]
+    assert flat.search([lost], query, 5)[0].tolist() == flat.search([whole], query, 5)[0].tolist()
 
 
 def test_an_index_searched_often_moves_to_the_gpus_and_finds_the_same(
@@ -403,8 +430,8 @@ def test_an_index_searched_often_moves_to_the_gpus_and_finds_the_same(
     monkeypatch.setattr(gpu_vectors, "MIN_ROWS", 10)
     monkeypatch.setattr(gpu_vectors, "MIN_SEARCHES", 3)
     monkeypatch.setattr(gpu_vectors, "count", lambda: asked.append(1) or 2)
-    flat = lambda _gpu, dim, half: load_faiss().IndexFlatIP(dim)  # noqa: E731
-    monkeypatch.setattr(gpu_vectors, "_empty", flat)
+    empty = lambda _gpu, dim, half: load_faiss().IndexFlatIP(dim)  # noqa: E731
+    monkeypatch.setattr(gpu_vectors, "_empty", empty)
     with retrieval.open(photos) as opened:
         found = []
         for _ in range(4):
@@ -426,13 +453,13 @@ def test_faiss_finds_on_gpus_what_it_finds_on_the_cpu(half: bool) -> None:
     if not gpu_vectors.count():
         pytest.skip("no GPU that FAISS can use")
     rows = unit_rows(300_000, 128)
-    whole = vectors.Part(np.arange(len(rows)), rows)
-    spread = gpu_vectors.to_gpus(whole, half)
+    whole = Rows(np.arange(len(rows)), rows)
+    spread = gpu_vectors.to_gpus(whole, None, half)
     assert spread is not whole
     same = 0
     for query in unit_rows(20, 128, seed=1):
-        found, scores = vectors.search([spread], query, 10)
-        expected, right = vectors.search([whole], query, 10)
+        found, scores = flat.search([spread], query, 10)
+        expected, right = flat.search([whole], query, 10)
         np.testing.assert_allclose(scores, right, atol=2e-3 if half else 1e-5)
         same += len(set(found) & set(expected))
     assert same >= (0.95 if half else 0.999) * 200

@@ -144,16 +144,24 @@ def test_searches_run_while_photos_are_added(photos: Path, originals: Path) -> N
     assert seen == [20, 23, 27, 27]
 
 
-def test_the_vector_file_is_only_a_cache(run: Run, photos: Path) -> None:
+@pytest.mark.parametrize("name", ["ids.npy", "rows.npy", "about.json"])
+def test_the_vectors_are_only_a_cache(run: Run, photos: Path, name: str) -> None:
     before = run("search", "a cat", "-f", "json", cwd=photos).json
-    (file,) = (photos / ".retrieval").glob("vectors-*.faiss")
-    whole = file.read_bytes()
-    for damage in (None, b"", whole[:1000], b"\xff" * len(whole), whole + b"more"):
-        file.unlink(missing_ok=True)
+    for number in range(5):
+        (file,) = (photos / ".retrieval").glob(f"vectors-*/{name}")
+        whole = file.read_bytes()
+        damage = (None, b"", whole[:100], b"\xff" * len(whole), whole + b"more")[number]
+        file.unlink()
         if damage is not None:
             file.write_bytes(damage)
         assert run("search", "a cat", "-f", "json", cwd=photos).json == before
-        assert file.read_bytes() == whole, "a search writes the cache anew"
+        written = max((photos / ".retrieval").glob(f"vectors-*/{name}"), key=_age)
+        assert written.read_bytes() == whole, "a search writes them again"
+        retrieval.index(photos)  # and the next run deletes what is damaged
+
+
+def _age(file: Path) -> int:
+    return int(file.parent.name.rpartition("-")[2])
 
 
 @pytest.mark.parametrize("position", [0, 20, 60, 5000])
@@ -403,22 +411,30 @@ def test_a_link_in_the_place_of_a_file_is_refused(
         assert not target.exists()
 
 
-@pytest.mark.parametrize("pattern", ["vectors-*.faiss", "bias-*.bin"])
+@pytest.mark.parametrize("name", ["rows.npy", "ids.npy", "about.json", "bias-*.npy", "."])
 @pytest.mark.parametrize("kind", ["link", "dangling", "pipe", "device", "huge"])
-def test_a_link_in_the_place_of_a_cache_is_replaced(
-    run: Run, photos: Path, tmp_path: Path, pattern: str, kind: str
+def test_a_link_in_the_place_of_a_cache_is_never_followed(
+    run: Run, photos: Path, tmp_path: Path, name: str, kind: str
 ) -> None:
     before = run("search", "a cat", "-f", "json", cwd=photos).json
-    (path,) = (photos / ".retrieval").glob(pattern)
-    whole, target = path.read_bytes(), tmp_path / "precious"
-    if kind == "huge":
+    (folder,) = (photos / ".retrieval").glob("vectors-*")
+    path, target = folder, tmp_path / "precious"
+    if name != ".":
+        (path,) = folder.glob(name)
+    if kind == "huge" and name != ".":
         with path.open("rb+") as file:
             file.truncate(1 << 40)
     else:
+        if name == ".":
+            shutil.rmtree(path)
         put_instead(path, target, kind)
-    found = run("search", "a cat", "-f", "json", cwd=photos)
-    assert found.json == before
-    assert path.read_bytes() == whole and not path.is_symlink()
+    for _ in range(2):
+        found = run("search", "a cat", "-f", "json", cwd=photos)
+        assert found.json == before
+        assert target.read_text() == "precious" if kind == "link" else not target.exists()
+    retrieval.index(photos)
+    (folder,) = (photos / ".retrieval").glob("vectors-*")
+    assert not folder.is_symlink() and len(list(folder.iterdir())) >= 4
     assert target.read_text() == "precious" if kind == "link" else not target.exists()
 
 

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import retrieval
-from indexes import vectors
 from indexes.index import Index
 from indexes.photos import Filter
+from indexes.vectors import flat
+from indexes.vectors.rows import Rows
 from retrieval.datasets.captioned import read_captioned
 from retrieval.datasets.embedding_cache import open_embedding_cache
 from retrieval.encoders.mini.encoder import MiniEncoder
@@ -350,12 +351,12 @@ def test_a_filter_changes_what_was_searched_but_not_what_is_usual(photos: Path) 
 def test_some_photos_stand_for_many(photos: Path) -> None:
     with Index.open(photos / ".retrieval") as index:
         ids, rows = index.catalogue.embeddings.all_searchable(index.model.dim)
-    parts = [vectors.Part(ids[:13], rows[:13]), vectors.Part(ids[13:], rows[13:])]
+    parts = [Rows(ids[:13], rows[:13]), Rows(ids[13:], rows[13:])]
     dim = rows.shape[1]
-    assert vectors.mean_row(parts, dim, 20) == pytest.approx(rows.mean(0), abs=1e-6)
+    assert flat.mean_row(parts, dim, 20) == pytest.approx(rows.mean(0), abs=1e-6)
     every_fourth = rows[[0, 4, 8, 12, 13, 17]]
-    assert vectors.mean_row(parts, dim, 5) == pytest.approx(every_fourth.mean(0), abs=1e-6)
-    assert not vectors.mean_row([], dim, 5).any()
+    assert flat.mean_row(parts, dim, 5) == pytest.approx(every_fourth.mean(0), abs=1e-6)
+    assert not flat.mean_row([], dim, 5).any()
 
 
 def test_trials_leave_out_photos_that_cannot_be_read(

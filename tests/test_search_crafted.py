@@ -1,5 +1,6 @@
 """Indexes that SQLite can read but that hold nonsense: made by somebody else, or damaged."""
 
+import shutil
 import sqlite3
 import time
 from pathlib import Path
@@ -83,8 +84,8 @@ CRAFTED = {
 def test_nonsense_is_damage_with_its_place(run: Run, photos: Path, statement: str) -> None:
     """Every command works or says what is damaged and where, soon, and never advises deletion."""
     change(photos, statement)
-    for file in (photos / ".retrieval").glob("vectors-*"):
-        file.unlink()
+    for vectors in (photos / ".retrieval").glob("vectors-*"):
+        shutil.rmtree(vectors)
     for command in COMMANDS:
         started = time.monotonic()
         result = run(*command, cwd=photos)

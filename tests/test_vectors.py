@@ -1,13 +1,26 @@
-"""The vectors: against brute force and FAISS, over any input."""
+"""The vectors: every kind against brute force, what a folder of them may hold, and its changes."""
 
+import json
+import shutil
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexes import vectors
-from indexes.lazy_imports import load_faiss
+from indexes.errors import IndexWarning
+from indexes.vectors import build as building
+from indexes.vectors import flat, tune
+from indexes.vectors.approximate import EXACT_SHARE, ApproximateRows
+from indexes.vectors.build import Plan, build, wanted_kind
+from indexes.vectors.rows import Bias, Rows, Selection
+from indexes.vectors.store import KINDS, Stored, open_stored
+
+APPROXIMATE = [kind for kind in KINDS if kind != "exact"]
+DIM = 24
 
 
 def unit_rows(seed: int, count: int, dim: int) -> np.ndarray:
@@ -15,7 +28,33 @@ def unit_rows(seed: int, count: int, dim: int) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-@settings(deadline=None, max_examples=60)
+def clustered(seed: int, count: int) -> np.ndarray:
+    """Rows near 200 centres, as photos are: without structure no approximate kind is any good."""
+    random = np.random.default_rng(seed)
+    centres = unit_rows(1000, 200, DIM)
+    rows = centres[random.integers(200, size=count)] + 0.6 * unit_rows(seed, count, DIM)
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def write(
+    folder: Path, kind: str, count: int, seed: int = 0, bias: bool = True
+) -> tuple[Stored, np.ndarray, np.ndarray]:
+    """Vectors of a kind on disk, with their ids and rows."""
+    rows = clustered(seed, count)
+    ids = np.arange(count) * 2 + 3
+    plan = Plan({"lean": lean} if bias else {}, "lean" if bias else "", clustered(seed + 1, 200))
+    return build(folder, [(ids, rows)], count, DIM, 0, plan, kind), ids, rows  # type: ignore[arg-type]
+
+
+def lean(rows: np.ndarray) -> np.ndarray:
+    """A bias that changes the order."""
+    return np.abs(rows[:, 0]) * np.float32(0.5)
+
+
+# Exact search ------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=80)
 @given(
     seed=st.integers(0, 1000),
     count=st.integers(0, 60),
@@ -24,27 +63,44 @@ def unit_rows(seed: int, count: int, dim: int) -> np.ndarray:
     split=st.floats(0, 1),
     share=st.one_of(st.none(), st.floats(0, 1)),
     exclude=st.booleans(),
+    strength=st.sampled_from([None, 0.0, 0.1, 3.0]),
+    lowest=st.one_of(st.none(), st.floats(-0.5, 0.5)),
 )
 def test_search_equals_brute_force(
-    seed: int, count: int, dim: int, k: int, split: float, share: float | None, exclude: bool
+    seed: int,
+    count: int,
+    dim: int,
+    k: int,
+    split: float,
+    share: float | None,
+    exclude: bool,
+    strength: float | None,
+    lowest: float | None,
 ) -> None:
-    """Over two parts, with and without a choice of ids: the same ids and scores as numpy."""
-    rows = unit_rows(seed, count, dim)
-    ids = np.sort(np.random.default_rng(seed).permutation(3 * count + 1)[:count]) + 1
-    query = unit_rows(seed + 1, 1, dim)[0]
+    """Over two parts, with and without a choice of ids, a bias and a lowest score: as numpy."""
+    random = np.random.default_rng(seed)
+    rows, query = unit_rows(seed, count, dim), unit_rows(seed + 1, 1, dim)[0]
+    ids = np.sort(random.permutation(3 * count + 1)[:count]) + 1
+    values = (random.standard_normal(count) * (strength or 0)).astype(np.float32)
     cut = int(split * count)
-    parts = [vectors.Part(ids[:cut], rows[:cut]), vectors.Part(ids[cut:], rows[cut:])]
-    allowed = None if share is None else ids[: int(share * count)]
-    mask = np.ones(count, bool) if allowed is None else np.isin(ids, allowed)
-    if allowed is not None and exclude:
-        mask = ~mask
-        found, scores = vectors.search(parts, query, k, excluded=allowed)
-    else:
-        found, scores = vectors.search(parts, query, k, allowed)
-    expected = np.sort(rows[mask] @ query)[::-1][:k]
-    assert np.allclose(scores, expected, atol=1e-5)
-    assert np.allclose(rows[np.searchsorted(ids, found)] @ query, scores, atol=1e-5)
-    assert len(set(found.tolist())) == len(found)
+    parts = [Rows(ids[:cut], rows[:cut]), Rows(ids[cut:], rows[cut:])]
+    biases = [Bias("b", values[:cut]), Bias("b", values[cut:])]
+    chosen = None if share is None else np.sort(random.permutation(ids)[: int(share * count)])
+    mask = np.ones(count, bool) if chosen is None else np.isin(ids, chosen) ^ exclude
+    selection = Selection(None if exclude else chosen, chosen if exclude else None, lowest)
+    found, scores = flat.search(
+        parts, query, k, [selection] * 2, None if strength is None else biases
+    )
+    exact = rows @ query
+    if lowest is not None:
+        mask &= exact >= lowest
+    ordered = exact - values
+    expected = np.sort(ordered[mask])[::-1][:k]
+    places = np.searchsorted(ids, found)
+    assert mask[places].all() and len(set(found.tolist())) == len(found)
+    if lowest is None:  # else rounding may decide about the last
+        assert np.allclose(scores - values[places], expected, atol=1e-5)
+    assert np.allclose(exact[places], scores, atol=1e-5)
 
 
 @settings(deadline=None, max_examples=60)
@@ -63,10 +119,10 @@ def test_equal_rows_get_equal_scores_and_come_in_order_of_id(
     rows = unit_rows(seed, 20 + copies, dim)
     equal = random.permutation(len(rows))[:copies]
     rows[equal] = rows[equal[0]]
-    ids = random.permutation(len(rows)) + 1
+    ids = np.arange(len(rows)) + 1
     cut = int(split * len(rows))
     parts = [Jittery(ids[:cut], rows[:cut]), Jittery(ids[cut:], rows[cut:])]
-    found, scores = vectors.search(parts, rows[equal[0]], k)
+    found, scores = flat.search(parts, rows[equal[0]], k)
     first = min(k, copies)
     if dim > 1:  # in one dimension all rows are equal, or opposite
         assert found[:first].tolist() == sorted(ids[equal].tolist())[:first]
@@ -74,7 +130,7 @@ def test_equal_rows_get_equal_scores_and_come_in_order_of_id(
     assert (np.diff(scores) <= 0).all() and ((np.diff(found) > 0) | (np.diff(scores) < 0)).all()
 
 
-class Jittery(vectors.Part):
+class Jittery(Rows):
     """Rounds every other row down: what BLAS does on some processors, on any processor."""
 
     def scores(self, query: np.ndarray) -> np.ndarray:
@@ -83,46 +139,233 @@ class Jittery(vectors.Part):
         return scores
 
 
-@settings(deadline=None, max_examples=200)
-@given(data=st.data())
-def test_a_changed_file_is_ignored_or_still_safe(data: st.DataObject) -> None:
-    """Any byte of the headers changed, or any cut: None, or an index of the promised shape."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "vectors.faiss"
-        vectors.save(vectors.Part(np.arange(1, 11), unit_rows(0, 10, 6)), path)
-        content = bytearray(path.read_bytes())
-        header = [*range(90), *range(len(content) - 88, len(content) - 80)]
-        content[data.draw(st.sampled_from(header))] = data.draw(st.integers(0, 255))
-        if data.draw(st.booleans()):
-            content = content[: data.draw(st.integers(0, len(content)))]
-        path.write_bytes(content)
-        index = vectors.load(path, 6)
-        assert index is None or index.rows.shape == (10, 6)
-        if index is not None:
-            ids, _ = vectors.search([index], unit_rows(1, 1, 6)[0], 3)
-            assert len(ids) == 3
-
-
-def test_faiss_reads_the_same_index_and_finds_the_same(tmp_path: Path) -> None:
-    rows, queries = unit_rows(0, 9000, 20), unit_rows(1, 30, 20)
-    ids = np.arange(9000) * 2 + 1
-    path = tmp_path / "vectors.faiss"
-    vectors.save(vectors.Part(ids, rows), path)
-    index = load_faiss().read_index(str(path))
-    part = vectors.load(path, 20)
-    assert part is not None and not part.rows.flags.aligned
-    scores, expected = index.search(queries, 10)
-    for query, some, score in zip(queries, expected, scores, strict=True):
-        found, how = vectors.search([part], query, 10)
-        assert found.tolist() == some.tolist() and np.allclose(how, score, atol=1e-6)
-    assert vectors.nearest_ids([part], queries) == set(expected[:, 0].tolist())
-
-
 def test_rows_that_hold_nan_are_never_found() -> None:
     rows = unit_rows(0, 5, 8)
     query = rows[3].copy()
     rows[[1, 3]] = np.nan
-    found, scores = vectors.search([vectors.Part(np.arange(5), rows)], query, 5)
+    found, scores = flat.search([Rows(np.arange(5), rows)], query, 5)
     assert sorted(found.tolist()) == [0, 2, 4] and np.isfinite(scores).all()
+
+
+# Approximate kinds -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple]:
+    """Vectors of each kind over 12,000 rows, written once."""
+    known: dict[str, tuple] = {}
+
+    def of(kind: str) -> tuple:
+        if kind not in known:
+            known[kind] = write(tmp_path_factory.mktemp("vectors") / kind, kind, 12_000)
+        return known[kind]
+
+    return of
+
+
+@pytest.mark.parametrize("kind", APPROXIMATE)
+@pytest.mark.parametrize("biased", [True, False])
+def test_an_approximate_kind_finds_what_the_biased_exact_order_would(
+    made: Callable, kind: str, biased: bool
+) -> None:
+    stored, ids, rows = made(kind)
+    assert isinstance(stored.rows, ApproximateRows) and stored.about.recall >= 0.98
+    values = lean(rows)
+    bias = [Bias("lean", values)] if biased else None
+    hits = 0
+    for query in clustered(99, 100):
+        found, scores = flat.search([stored.rows], query, 10, None, bias)
+        exact = rows @ query
+        assert np.allclose(scores, exact[np.searchsorted(ids, found)], atol=2e-3)  # float16 rows
+        ordered = exact - values if biased else exact
+        best = np.sort(ordered)[-10]
+        hits += int((ordered[np.searchsorted(ids, found)] >= best - 2e-3).sum())
+    assert hits >= 970
+
+
+@pytest.mark.parametrize("kind", APPROXIMATE)
+@pytest.mark.parametrize("share", [0.5, EXACT_SHARE * 1.2, EXACT_SHARE / 2, 0.0])
+def test_a_filter_loses_nothing(made: Callable, kind: str, share: float) -> None:
+    stored, ids, rows = made(kind)
+    allowed = np.sort(np.random.default_rng(1).permutation(ids)[: int(share * len(ids))])
+    mask = np.isin(ids, allowed)
+    hits = 0
+    for query in clustered(99, 50):
+        found, _ = flat.search([stored.rows], query, 10, [Selection(allowed)])
+        assert np.isin(found, allowed).all()
+        best = np.sort((rows @ query)[mask])[-10:]
+        hits += int((rows[np.searchsorted(ids, found)] @ query >= best[:1] - 2e-3).sum())
+    assert hits >= 0.97 * 50 * min(10, len(allowed))
+
+
+@pytest.mark.parametrize("kind", APPROXIMATE)
+def test_what_is_excluded_is_never_found(made: Callable, kind: str) -> None:
+    stored, _, rows = made(kind)
+    first, _ = flat.search([stored.rows], rows[7], 20)
+    excluded = Selection(excluded=first[::2])
+    second, _ = flat.search([stored.rows], rows[7], 20, [excluded])
+    assert len(second) == 20 and not set(second.tolist()) & set(first[::2].tolist())
+    assert set(first[1::2].tolist()) <= set(second.tolist())
+
+
+def test_another_bias_or_very_many_hits_are_answered_exactly(made: Callable) -> None:
+    stored, ids, rows = made("ivf")
+    other = Bias("other", np.abs(rows[:, 1]))
+    query = clustered(99, 1)[0]
+    found, _ = flat.search([stored.rows], query, 10, None, [other])
+    assert found.tolist() == ids[np.argsort(-(rows @ query - other.values))[:10]].tolist()
+    found, _ = flat.search([stored.rows], query, 5000)
+    assert len(found) == 5000
+    missed = set(ids[np.argsort(-(rows @ query))[:4900]].tolist()) - set(found.tolist())
+    assert not missed
+
+
+def test_auto_is_exact_while_that_is_fast_and_does_not_waver(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for took, before, kind in (
+        (14.0, None, "exact"),
+        (14.0, "exact", "exact"),
+        (14.0, "hnsw", "hnsw"),
+        (16.0, None, "ivf"),
+        (16.0, "exact", "ivf"),
+        (5.0, "ivf", "exact"),
+    ):
+        monkeypatch.setattr(building, "exact_milliseconds", lambda *_, took=took: took)
+        assert wanted_kind("auto", 100_000, 8, before) == kind
+    assert wanted_kind("hnsw", 100_000, 8, None) == "hnsw"
+    assert wanted_kind("hnsw", 100, 8, None) == "exact"
+
+
+def test_the_setting_is_the_least_that_is_enough(tmp_path: Path) -> None:
+    stored, _, _ = write(tmp_path / "v", "ivf", 12_000)
+    queries = clustered(5, 100)
+    bias = Bias("lean", stored.bias("lean", lambda _: np.empty(0)))
+    found = tune.tune(stored.rows, bias, queries, (1, 2, 4, 8, 16, 32, 64))
+    assert found.queries == 50 and found.recall >= 0.97
+    if found.breadth > 1:
+        less = tune.tune(stored.rows, bias, queries, (found.breadth // 2,))
+        assert less.recall <= found.recall
+
+
+# The folder on disk ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_folder_is_refused_or_still_safe(tmp_path: Path, kind: str) -> None:
+    """Files cut, longer, zeroed, of other numbers, missing, or links: never a crash."""
+    folder = tmp_path / "v"
+    write(folder, kind, 11_000)
+    queries = clustered(9, 5)
+    random = np.random.default_rng(0)
+    for file in sorted(folder.iterdir()):
+        whole = file.read_bytes()
+        at = int(random.integers(len(whole)))
+        for damage in (
+            b"",
+            whole[: len(whole) // 2],
+            whole + b"more",
+            bytes(len(whole)),
+            b"\xff" * len(whole),
+            whole[:at] + b"\xa5\xff\x7f" + whole[at + 3 :],
+            whole[:128] + random.bytes(len(whole) - 128) if len(whole) > 128 else b"{}",
+            None,
+        ):
+            file.unlink(missing_ok=True)
+            if damage is not None:
+                file.write_bytes(damage)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", IndexWarning)
+                try:
+                    stored = open_stored(folder, DIM, 11_000 * DIM * 4)
+                except (OSError, ValueError):
+                    continue
+                finally:
+                    pass
+                for query in queries:
+                    found, scores = flat.search([stored.rows], query, 10)
+                    assert len(found) <= 10 and not np.isnan(scores).any()
+        file.unlink(missing_ok=True)
+        file.symlink_to("/dev/zero")
+        with pytest.raises((OSError, ValueError)) if file.suffix == ".json" else warnings_off():
+            stored = open_stored(folder, DIM, 11_000 * DIM * 4)
+        file.unlink()
+        file.write_bytes(whole)
+
+
+class warnings_off:
+    """Whatever is refused here is refused with an error or a warning."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        return kind is None or issubclass(kind, OSError | ValueError)
+
+
+@pytest.mark.parametrize("kind", APPROXIMATE)
+def test_an_engine_that_cannot_be_used_is_said_and_every_row_is_compared(
+    tmp_path: Path, kind: str
+) -> None:
+    stored, ids, rows = write(tmp_path / "v", kind, 11_000)
+    file = next(p for p in (tmp_path / "v").iterdir() if p.name in ("lists.bin", "edges.npy"))
+    file.write_bytes(b"nonsense")
+    stored = open_stored(tmp_path / "v", DIM, 11_000 * DIM * 4)
+    query = clustered(9, 1)[0]
+    with pytest.warns(IndexWarning, match="every photo is compared instead"):
+        found, _ = flat.search([stored.rows], query, 10)
+    right = rows.astype(np.float16).astype(np.float32) @ query
+    assert found.tolist() == ids[np.argsort(-right, kind="stable")[:10]].tolist()
+    assert not stored.is_usable()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("kind", "tree"), ("count", -1), ("count", 10**12), ("breadth", 0), ("breadth", 10**9),
+     ("recall", 7), ("bias", 3), ("format", 2), ("more", 1), ("changes", True)],
+)  # fmt: skip
+def test_a_folder_that_says_nonsense_is_refused(tmp_path: Path, key: str, value: object) -> None:
+    write(tmp_path / "v", "ivf", 11_000)
+    file = tmp_path / "v" / "about.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+    with pytest.raises((OSError, ValueError)):
+        open_stored(tmp_path / "v", DIM, 11_000 * DIM * 4)
+
+
+def test_a_folder_of_more_rows_than_the_catalogue_can_hold_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "v", "exact", 1000)
+    assert open_stored(tmp_path / "v", DIM, 1000 * DIM).about.count == 1000
+    with pytest.raises(ValueError, match="more vectors"):
+        open_stored(tmp_path / "v", DIM, 1000 * DIM - 1)
+    with pytest.raises(ValueError, match="holds"):
+        open_stored(tmp_path / "v", DIM // 2, 1000 * DIM)
+
+
+def test_ids_that_do_not_ascend_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "v", "exact", 100)
+    ids = np.load(tmp_path / "v" / "ids.npy")
+    for wrong in (ids[::-1], np.zeros_like(ids), ids - 100):
+        np.save(tmp_path / "v" / "ids.npy", np.ascontiguousarray(wrong))
+        with pytest.raises(ValueError, match="ascend"):
+            open_stored(tmp_path / "v", DIM, 100 * DIM)
+
+
+def test_vectors_that_cannot_be_written_leave_nothing(tmp_path: Path) -> None:
+    rows = clustered(0, 10)
+    with pytest.raises(ValueError, match="rows came"):
+        build(tmp_path / "v", [(np.arange(1, 11), rows)], 11, DIM, 0)
+    assert not list(tmp_path.iterdir())
+    shutil.rmtree(tmp_path)
+    with pytest.raises(OSError, match="No such file"):
+        build(tmp_path / "v", [(np.arange(1, 11), rows)], 10, DIM, 0)
+
+
+def test_nearest_ids_and_mean_over_stored_rows(tmp_path: Path) -> None:
+    stored, ids, rows = write(tmp_path / "v", "ivf", 11_000)
+    queries = clustered(3, 20)
+    expected = {
+        int(ids[i]) for i in (rows.astype(np.float16).astype(np.float32) @ queries.T).argmax(0)
+    }
+    assert flat.nearest_ids([stored.rows], queries) == expected
+    mean = flat.mean_row([stored.rows], DIM, 11_000)
+    assert np.allclose(mean, rows.mean(0), atol=1e-3)

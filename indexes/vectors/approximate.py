@@ -68,8 +68,8 @@ class ApproximateRows(Rows):
         )
         if positions is None:
             return super().nearest(query, k, selection, bias)
-        positions = positions[(positions >= 0) & (positions < len(self))]
-        scores = self.at(positions) @ query
+        positions = np.unique(positions[(positions >= 0) & (positions < len(self))])
+        scores = self.scores_at(positions, query)
         if selection.lowest is not None:
             enough = scores >= selection.lowest
             positions, scores = positions[enough], scores[enough]

@@ -65,8 +65,8 @@ class GpuRows(Rows):
         positions: Ints = found[0][found[0] >= 0]
         if len(excluded):
             positions = positions[~np.isin(self.ids[positions], excluded)]
-        scores = self.at(positions) @ query
-        keep = np.isfinite(scores)
+        scores = self.scores_at(positions, query)
+        keep = scores > -np.inf
         if selection.lowest is not None:
             keep &= scores >= selection.lowest
         positions, scores = positions[keep], scores[keep]

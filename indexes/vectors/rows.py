@@ -13,8 +13,8 @@ import numpy as np
 from indexes.arrays import Array, Bools, Floats, Ints
 
 _BLOCK_ROWS = 4096
-# Up to this share of the rows, reading single rows is faster than multiplying all of them.
-_FEW = 0.1
+# Up to this share of many rows, reading single rows is faster than multiplying all of them.
+_FEW, _MANY = 0.1, 20_000
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,15 @@ class Rows:
     def scores(self, query: Floats) -> Floats:
         """The inner products with a query, float32 [n]; -inf for a row that holds NaN."""
         found = np.empty(len(self), np.float32)
-        for where, block in self.blocks():
-            np.matmul(block, query, out=found[where])
+        with np.errstate(all="ignore"):  # a file may hold any number
+            for where, block in self.blocks():
+                np.matmul(block, query, out=found[where])
         return _without_nan(found)
+
+    def scores_at(self, positions: Ints, query: Floats) -> Floats:
+        """The inner products of the rows at these positions with a query, float32 [m]."""
+        with np.errstate(all="ignore"):
+            return _without_nan(self.at(positions) @ query)
 
     def nearest(
         self, query: Floats, k: int, selection: Selection = EVERYTHING, bias: Bias | None = None
@@ -92,10 +98,11 @@ class Rows:
         Best is the highest inner product less the bias. Returns positions, int64 [m], in any order,
         and inner products, float32 [m].
         """
-        if selection.allowed is not None and len(selection.allowed) <= _FEW * len(self):
-            positions = self.positions(selection.allowed)
+        allowed, many = selection.allowed, len(self) > _MANY
+        if many and allowed is not None and len(allowed) <= _FEW * len(self):
+            positions = self.positions(allowed)
             positions = positions[positions >= 0]
-            scores = _without_nan(self.at(positions) @ query)
+            scores = self.scores_at(positions, query)
             keep = np.ones(len(positions), np.bool_)
         else:
             positions, scores = None, self.scores(query)
