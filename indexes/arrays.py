@@ -1,4 +1,4 @@
-"""Names for the array types that signatures use; docstrings give the shapes."""
+"""Names for the array types that signatures use (docstrings give the shapes), and one helper."""
 
 from typing import Any
 
@@ -10,3 +10,11 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+
+
+def ascending(values: Ints) -> Ints:
+    """Each value once, in ascending order. `np.unique` would import masked arrays."""
+    ordered = np.sort(values)
+    first = np.ones(len(ordered), np.bool_)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return ordered[first]

@@ -237,10 +237,7 @@ class Index:
         min_score: only photos with at least this cosine.
         """
         with self._snapshot() as snapshot:
-            photos = self.catalogue.photos
-            allowed = None if filters == Filter() else np.sort(photos.matching(filters))
-            missing = np.empty(0, np.int64) if allowed is not None else photos.missing()
-            ids, scores = snapshot.search(query, k, allowed, missing, bias, min_score)
+            ids, scores = snapshot.search(query, k, snapshot.allowed(filters), bias, min_score)
         return [(int(i), float(s)) for i, s in zip(ids, scores, strict=True)]
 
     def cosines(self, query: Floats, ids: Sequence[int]) -> Floats:
@@ -259,12 +256,12 @@ class Index:
     def filter_ids(self, ids: Sequence[int], filters: Filter) -> list[int]:
         """Those of the photos that are on disk and pass the filters, in the same order."""
         with self._snapshot() as snapshot:
-            known = snapshot.known(ids)
-            if filters == Filter():
-                missing = set(self.catalogue.photos.missing().tolist())
-                return [i for i in known if i not in missing]
-            allowed = set(self.catalogue.photos.matching(filters).tolist())
-        return [i for i in known if i in allowed]
+            known, allowed = snapshot.known(ids), snapshot.allowed(filters)
+            if allowed is None:
+                keep = ~np.isin(known, snapshot.missing)
+            else:
+                keep = np.isin(known, allowed, assume_unique=True)
+        return [i for i, is_kept in zip(known, keep.tolist(), strict=True) if is_kept]
 
     def nearest_ids(self, queries: Floats) -> set[int]:
         """The ids of the photos that are the nearest to one of `queries`, float32 [m, dim]."""
@@ -287,17 +284,14 @@ class Index:
         The mean is that of the whole index: a filter may leave too few photos to estimate it.
         """
         with self._snapshot() as snapshot:
-            searched = (
-                self.photo_count()
-                if filters == Filter()
-                else len(self.catalogue.photos.matching(filters))
-            )
+            allowed = snapshot.allowed(filters)
+            searched = self.photo_count() if allowed is None else len(allowed)
             return GalleryStatistics(len(snapshot), self.mean_cosine(query), searched)
 
     def photo_count(self) -> int:
         """How many photos can be found."""
         with self._snapshot() as snapshot:
-            return len(snapshot) - len(self.catalogue.photos.missing())
+            return len(snapshot) - len(snapshot.missing)
 
     # Keeping vectors and catalogue in step -----------------------------------------------------
 

@@ -119,7 +119,7 @@ class Photos:
 
     @guarded
     def matching(self, filters: Filter) -> Ints:
-        """The ids of the photos on disk that pass the filters, int64 [n]."""
+        """The ids of the photos on disk that pass the filters, int64 [n], one for each file."""
         conditions, values = ["f.present", "f.photo_id IS NOT NULL"], list[Any]()
         if filters.folders:
             folders = [below(*folder) for folder in filters.folders]
@@ -137,7 +137,7 @@ class Photos:
             conditions.append(f"{taken} < ?")
             values.append(filters.before)
         rows = self.database.conn.execute(
-            "SELECT DISTINCT f.photo_id FROM files f JOIN photos p ON p.id = f.photo_id WHERE "
+            "SELECT f.photo_id FROM files f JOIN photos p ON p.id = f.photo_id WHERE "
             + " AND ".join(conditions),
             values,
         ).fetchall()

@@ -10,14 +10,16 @@ from functools import cached_property
 
 import numpy as np
 
-from indexes.arrays import Floats, Ints
+from indexes.arrays import Floats, Ints, ascending
 from indexes.biases import Biases
 from indexes.catalogue import Catalogue
+from indexes.photos import Filter
 from indexes.vector_files import VectorFiles
 from indexes.vectors import flat, gpu
 from indexes.vectors.build import compute_bias
 from indexes.vectors.rows import Bias, Rows, Selection
 
+_FILTERS = 8  # whose photos are kept in memory
 _MEAN_SAMPLE = 2000  # photos whose mean stands for that of all
 
 
@@ -35,6 +37,7 @@ class Snapshot:
         self._catalogue, self._dim = catalogue, dim
         self._searches = 0
         self._biases: dict[str, Biases] = {}
+        self._allowed: dict[Filter, Ints] = {}
         self.stored = files.open(catalogue, dim) or files.write_exact(catalogue, dim)
         self.changes = 0
         self.changed, self.newer = self._differences()
@@ -74,6 +77,24 @@ class Snapshot:
             return 0
         return int((self.stored.rows.positions(self.changed) >= 0).sum())
 
+    @cached_property
+    def missing(self) -> Ints:
+        """The ids of the photos that are missing from disk, int64 [n]."""
+        return self._catalogue.photos.missing()
+
+    def allowed(self, filters: Filter) -> Ints | None:
+        """The ids of the photos that pass the filters, int64 [n], ascending; None without any.
+
+        Those of the last few filters are kept: people refine a query, and look at one folder.
+        """
+        if filters == Filter():
+            return None
+        if filters not in self._allowed:
+            if len(self._allowed) >= _FILTERS:
+                self._allowed.pop(next(iter(self._allowed)))
+            self._allowed[filters] = ascending(self._catalogue.photos.matching(filters))
+        return self._allowed[filters]
+
     def known(self, ids: Sequence[int]) -> list[int]:
         """Those of the ids that belong to photos, in the same order."""
         wanted = np.array(ids, np.int64)
@@ -88,15 +109,15 @@ class Snapshot:
         query: Floats,
         k: int,
         allowed: Ints | None,
-        missing: Ints,
         bias: Biases | None,
         lowest: float | None,
     ) -> tuple[Ints, Floats]:
         """The `k` best photos for `query`, float32 [dim]: ids and cosines, best first.
 
-        allowed: the only ids that may be found, ascending, None for all; missing: ids that may not.
+        allowed: the only ids that may be found, ascending; None for all that are on disk.
         """
         self._move_to_gpus(bias)
+        missing = self.missing if allowed is None else np.empty(0, np.int64)
         excluded = np.concatenate([missing, self.changed]) if len(self.changed) else missing
         selections = [Selection(allowed, excluded, lowest), Selection(allowed, missing, lowest)]
         parts = self.parts

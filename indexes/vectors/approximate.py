@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from indexes.arrays import Array, Floats, Ints
+from indexes.arrays import Array, Floats, Ints, ascending
 from indexes.vectors.rows import EVERYTHING, Bias, Rows, Selection
 
 # FAISS's code for 8-bit rows is many times faster if their length is a multiple of 16.
@@ -68,7 +68,7 @@ class ApproximateRows(Rows):
         )
         if positions is None:
             return super().nearest(query, k, selection, bias)
-        positions = np.unique(positions[(positions >= 0) & (positions < len(self))])
+        positions = ascending(positions[(positions >= 0) & (positions < len(self))])
         scores = self.scores_at(positions, query)
         if selection.lowest is not None:
             enough = scores >= selection.lowest
