@@ -99,11 +99,10 @@ class Catalogue:
             self._meta.create_table()
             self.roots.create_table()
             self.photos.create_table()
-            self.embeddings.create_image_table()
             self.files.create_table()
             self.captions.create_table()
             self.full_text.create_table()
-            self.embeddings.create_caption_tables()
+            self.embeddings.create_tables()
             self._meta.put("model", model.name)
             self._meta.put("fingerprint", model.fingerprint)
             self._meta.put("dim", str(model.dim))
@@ -112,15 +111,18 @@ class Catalogue:
 
     @guarded
     def _migrate(self) -> None:
-        """Add the tables that format 1 (no captions) or 2 (no embeddings of them) lacks.
+        """Bring an older format up to date, in one transaction: a kill leaves the old or the new.
 
-        The next run of `retrieval index` fills them.
+        Format 1 lacks captions, format 2 their embeddings, which the next run of `retrieval index`
+        adds. Up to format 3 embeddings were stored in another way.
         """
         with self.transaction():
-            if self.database.format < 2:
+            found = self.database.format
+            if found < 2:
                 self.captions.create_table()
                 self.full_text.create_table()
-            self.embeddings.create_caption_tables()
+            if found < 4:
+                self.embeddings.migrate_to_4(self.model().dim)
             self.database.stamp()
 
     @guarded

@@ -47,7 +47,9 @@ class Snapshot:
         if stored is not None:
             stored = _up_to(stored, newest)
         last = int(stored.ids[-1]) if stored is not None and len(stored) else 0
-        newer = vectors.Part(*self._catalogue.embeddings.all_searchable(self._dim, after=last))
+        newer = vectors.Part(
+            *self._catalogue.embeddings.all_searchable(self._dim, last, verified=stored is None)
+        )
         if stored is not None:
             return [stored, newer]
         with suppress(OSError, RuntimeError):  # without the cache, the next search is only slower
@@ -129,7 +131,7 @@ def write_vectors(folder: Path, catalogue: Catalogue, dim: int) -> None:
     """Write all vectors to the cache file; raises StorageError."""
     path = _vectors_file(folder, catalogue)
     try:
-        vectors.save(vectors.Part(*catalogue.embeddings.all_searchable(dim)), path)
+        vectors.save(vectors.Part(*catalogue.embeddings.all_searchable(dim, verified=True)), path)
     except (OSError, RuntimeError) as error:
         raise StorageError(
             f"The vectors could not be written to {path} ({error}). The photos are safe in the "
