@@ -45,13 +45,13 @@ class Catalogue:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self._meta = Meta(database)
+        self.meta = Meta(database)
         self.roots = Roots(database)
         self.photos = Photos(database)
         self.files = Files(database)
         self.captions = Captions(database)
         self.full_text = FullText(database, self.captions)
-        self.embeddings = Embeddings(database, self._meta)
+        self.embeddings = Embeddings(database, self.meta)
 
     @classmethod
     def create(cls, folder: Path, model: IndexModel) -> Self:
@@ -62,13 +62,14 @@ class Catalogue:
         return catalogue
 
     @classmethod
-    def open(cls, folder: Path, writable: bool = False) -> Self:
+    def open(cls, folder: Path, writable: bool = False, for_repair: bool = False) -> Self:
         """Open the catalogue in `folder`; raises IndexMissingError or IndexDamagedError.
 
         writable: the caller holds the lock; an older format is upgraded. Opened read-only, an older
-        format has no captions, or no embeddings of them.
+        format has no captions, or no embeddings of them. for_repair: writable, and neither
+        upgraded nor refused for what a repair mends.
         """
-        catalogue = cls(Database.open(folder, writable))
+        catalogue = cls(Database.open(folder, writable or for_repair))
         try:
             catalogue._check_columns()
             if writable:
@@ -96,17 +97,17 @@ class Catalogue:
     @guarded
     def _create_tables(self, model: IndexModel) -> None:
         with self.transaction():
-            self._meta.create_table()
+            self.meta.create_table()
             self.roots.create_table()
             self.photos.create_table()
             self.files.create_table()
             self.captions.create_table()
             self.full_text.create_table()
             self.embeddings.create_tables()
-            self._meta.put("model", model.name)
-            self._meta.put("fingerprint", model.fingerprint)
-            self._meta.put("dim", str(model.dim))
-            self._meta.put("fusion", model.fusion)
+            self.meta.put("model", model.name)
+            self.meta.put("fingerprint", model.fingerprint)
+            self.meta.put("dim", str(model.dim))
+            self.meta.put("fusion", model.fusion)
             self.database.stamp()
 
     @guarded
@@ -151,8 +152,8 @@ class Catalogue:
     @guarded
     def model(self) -> IndexModel:
         """The model, weights, dimension and fusion behind the embeddings."""
-        name, fingerprint = self._meta.get("model"), self._meta.get("fingerprint")
-        dim, fusion = self._meta.get("dim"), self._meta.get("fusion")
+        name, fingerprint = self.meta.get("model"), self.meta.get("fingerprint")
+        dim, fusion = self.meta.get("dim"), self.meta.get("fusion")
         if not (dim.isascii() and dim.isdigit() and len(dim) <= 5 and 0 < int(dim) <= MAX_DIM):
             raise RowError(f"meta: the dimension {dim[:20]!r} is not a number from 1 to {MAX_DIM}")
         return IndexModel(name, fingerprint, int(dim), fusion)
@@ -161,17 +162,17 @@ class Catalogue:
     def set_fusion(self, name: str) -> None:
         """Record which weights fused the photos with their captions."""
         with self.transaction():
-            self._meta.put("fusion", name)
+            self.meta.put("fusion", name)
 
     @guarded
     def setting(self, key: str, default: str) -> str:
         """A setting that is stored in the index, such as what to exclude."""
-        return self._meta.get(f"setting:{key}", default)
+        return self.meta.get(f"setting:{key}", default)
 
     @guarded
     def set_setting(self, key: str, value: str) -> None:
         with self.transaction():
-            self._meta.put(f"setting:{key}", value)
+            self.meta.put(f"setting:{key}", value)
 
     @guarded
     def generation(self) -> str:
@@ -179,7 +180,7 @@ class Catalogue:
 
         It stays the same when photos are added: files named after it are still right then.
         """
-        return self._meta.generation()
+        return self.meta.generation()
 
     @guarded
     def version(self) -> int:
@@ -249,7 +250,7 @@ class Catalogue:
             self.database.conn.execute(f"DELETE FROM {table} WHERE photo_id IN {chosen}")
         count = self.database.conn.execute(f"DELETE FROM photos WHERE {condition}").rowcount
         if count:
-            self._meta.renew_generation()
+            self.meta.renew_generation()
         return int(count)
 
     @guarded

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from indexes.arrays import Floats
+from indexes.arrays import Array, Floats
 from indexes.rows import RowError
 
 FIRST_WITH_CHECKSUMS = 4
@@ -43,16 +43,36 @@ def verify(rows: Iterable[tuple[str, int, Any, Any]]) -> None:
             raise RowError(f"{table}: the vector of photo {photo_id} does not match its checksum")
 
 
+def dtype_of(catalogue_format: int) -> np.dtype[Any]:
+    """The type of the numbers in a stored vector."""
+    return np.dtype("<f2" if catalogue_format >= FIRST_WITH_CHECKSUMS else "<f4")
+
+
 def embeddings_of(vectors: Sequence[Any], dim: int, catalogue_format: int) -> Floats:
     """Stored vectors as float32 [n, dim] of length one; raises RowError if they are damaged."""
-    dtype = np.dtype("<f2" if catalogue_format >= FIRST_WITH_CHECKSUMS else "<f4")
+    dtype = dtype_of(catalogue_format)
     if any(not isinstance(v, bytes) or len(v) != dtype.itemsize * dim for v in vectors):
         raise RowError("an embedding has the wrong size")
     rows = np.frombuffer(b"".join(vectors), dtype).reshape(-1, dim).astype(np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):  # of damaged rows
-        lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-    if not (np.abs(lengths - 1) <= _MOST_OFF).all():  # that of NaN is not, either
+    lengths = _lengths(rows)
+    if not _are_one(lengths).all():
         raise RowError("an embedding is not of length one")
-    if dtype.itemsize == 2:
+    if catalogue_format >= FIRST_WITH_CHECKSUMS:
         rows /= lengths[:, None]
     return rows
+
+
+def are_of_length_one(rows: Floats) -> Array:
+    """Which rows, float32 [n, dim], are of length one but for rounding: bool [n]."""
+    return _are_one(_lengths(rows))
+
+
+def _lengths(rows: Floats) -> Floats:
+    with np.errstate(over="ignore", invalid="ignore"):  # of damaged rows
+        lengths: Floats = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    return lengths
+
+
+def _are_one(lengths: Floats) -> Array:
+    near: Array = np.abs(lengths - 1) <= _MOST_OFF  # NaN is not
+    return near

@@ -117,7 +117,7 @@ class Embeddings:
             "SELECT count(*) FROM photos WHERE id > ?", [after]
         ).fetchone()
         ids, rows, count = np.empty(most, np.int64), np.empty((most, dim), np.float32), 0
-        for some, matrix in self._batches(self._searchable(), dim, after, verified):
+        for some, matrix in self.searchable_batches(dim, after, verified):
             if count + len(some) > most:
                 raise RowError("embeddings: there are more of them than photos")
             ids[count : count + len(some)] = some
@@ -125,14 +125,18 @@ class Embeddings:
             count += len(some)
         return ids[:count], rows[:count]
 
-    def _batches(
-        self, table: str, dim: int, after: int, verified: bool
+    def searchable_batches(
+        self, dim: int, after: int = 0, verified: bool = False
     ) -> Iterator[tuple[Ints, Floats]]:
-        """The rows of an SQL table in batches: all blobs at once may not fit in memory."""
+        """As `all_searchable`, in batches: what is kept of them is up to the caller.
+
+        SQLite's errors pass through.
+        """
         catalogue_format = self.database.format
         columns = "photo_id, vector" + (", checksum, origin" if verified else "")
         cursor = self.database.conn.execute(
-            f"SELECT {columns} FROM {table} WHERE photo_id > ? ORDER BY photo_id", [after]
+            f"SELECT {columns} FROM {self._searchable()} WHERE photo_id > ? ORDER BY photo_id",
+            [after],
         )
         while rows := cursor.fetchmany(_BATCH_SIZE):
             ids = id_array(rows, "embeddings.photo_id")
