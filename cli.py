@@ -8,6 +8,7 @@ them, so `--help` and `search` start fast.
 import typer
 
 from benchmarks.commands import app as benchmark
+from retrieval.commands.check import check
 from retrieval.commands.demo import demo
 from retrieval.commands.index import index
 from retrieval.commands.main import Commands, run
@@ -24,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (index, search, similar, info, remove, fuse, demo, train, train_fusion):
+for command in (index, search, similar, info, check, remove, fuse, demo, train, train_fusion):
     app.command()(command)
 app.add_typer(benchmark, name="benchmark")
 

@@ -46,13 +46,13 @@ class Catalogue:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self._meta = Meta(database)
+        self.meta = Meta(database)
         self.roots = Roots(database)
         self.photos = Photos(database)
         self.files = Files(database)
         self.captions = Captions(database)
         self.full_text = FullText(database, self.captions)
-        self.changes = Changes(database, self._meta)
+        self.changes = Changes(database, self.meta)
         self.embeddings = Embeddings(database, self.changes)
 
     @classmethod
@@ -64,13 +64,14 @@ class Catalogue:
         return catalogue
 
     @classmethod
-    def open(cls, folder: Path, writable: bool = False) -> Self:
+    def open(cls, folder: Path, writable: bool = False, for_repair: bool = False) -> Self:
         """Open the catalogue in `folder`; raises IndexMissingError or IndexDamagedError.
 
         writable: the caller holds the lock; an older format is upgraded. Opened read-only, an older
-        format has no captions, or no embeddings of them.
+        format has no captions, or no embeddings of them. for_repair: writable, and neither
+        upgraded nor refused for what a repair mends.
         """
-        catalogue = cls(Database.open(folder, writable))
+        catalogue = cls(Database.open(folder, writable or for_repair))
         try:
             catalogue._check_columns()
             if writable:
@@ -98,35 +99,35 @@ class Catalogue:
     @guarded
     def _create_tables(self, model: IndexModel) -> None:
         with self.transaction():
-            self._meta.create_table()
+            self.meta.create_table()
             self.roots.create_table()
             self.photos.create_table()
-            self.embeddings.create_image_table()
             self.files.create_table()
             self.captions.create_table()
             self.full_text.create_table()
-            self.embeddings.create_caption_tables()
+            self.embeddings.create_tables()
             self.changes.create_table()
-            self._meta.put("model", model.name)
-            self._meta.put("fingerprint", model.fingerprint)
-            self._meta.put("dim", str(model.dim))
-            self._meta.put("fusion", model.fusion)
+            self.meta.put("model", model.name)
+            self.meta.put("fingerprint", model.fingerprint)
+            self.meta.put("dim", str(model.dim))
+            self.meta.put("fusion", model.fusion)
             self.database.stamp()
 
     @guarded
     def _migrate(self) -> None:
-        """Add the tables that format 1 (no captions), 2 (no embeddings of them) or 3 (no changes)
-        lacks.
+        """Bring an older format up to date, in one transaction: a kill leaves the old or the new.
 
-        The next run of `retrieval index` fills them.
+        Format 1 lacks captions, format 2 their embeddings, which the next run of `retrieval index`
+        adds. Up to format 3 embeddings were stored in another way.
         """
         with self.transaction():
-            if self.database.format < 2:
+            found = self.database.format
+            if found < 2:
                 self.captions.create_table()
                 self.full_text.create_table()
-            if self.database.format < 3:
-                self.embeddings.create_caption_tables()
-            self.changes.create_table()
+            if found < 4:
+                self.changes.create_table()
+                self.embeddings.migrate_to_4(self.model().dim)
             self.database.stamp()
 
     @guarded
@@ -155,8 +156,8 @@ class Catalogue:
     @guarded
     def model(self) -> IndexModel:
         """The model, weights, dimension and fusion behind the embeddings."""
-        name, fingerprint = self._meta.get("model"), self._meta.get("fingerprint")
-        dim, fusion = self._meta.get("dim"), self._meta.get("fusion")
+        name, fingerprint = self.meta.get("model"), self.meta.get("fingerprint")
+        dim, fusion = self.meta.get("dim"), self.meta.get("fusion")
         if not (dim.isascii() and dim.isdigit() and len(dim) <= 5 and 0 < int(dim) <= MAX_DIM):
             raise RowError(f"meta: the dimension {dim[:20]!r} is not a number from 1 to {MAX_DIM}")
         return IndexModel(name, fingerprint, int(dim), fusion)
@@ -165,22 +166,22 @@ class Catalogue:
     def set_fusion(self, name: str) -> None:
         """Record which weights fused the photos with their captions."""
         with self.transaction():
-            self._meta.put("fusion", name)
+            self.meta.put("fusion", name)
 
     @guarded
     def setting(self, key: str, default: str) -> str:
         """A setting that is stored in the index, such as what to exclude."""
-        return self._meta.get(f"setting:{key}", default)
+        return self.meta.get(f"setting:{key}", default)
 
     @guarded
     def set_setting(self, key: str, value: str) -> None:
         with self.transaction():
-            self._meta.put(f"setting:{key}", value)
+            self.meta.put(f"setting:{key}", value)
 
     @guarded
     def generation(self) -> str:
-        """A token that no other catalogue has, nor this one after a rebuild."""
-        return self._meta.generation()
+        """A token that no other catalogue has, nor this one after a rebuild or repair."""
+        return self.meta.generation()
 
     @guarded
     def version(self) -> int:
@@ -245,8 +246,8 @@ class Catalogue:
             return self._forget_photos("NOT present")
 
     def _forget_photos(self, condition: str) -> int:
-        ids = self.database.conn.execute(f"SELECT id FROM photos WHERE {condition}").fetchall()
         chosen = f"(SELECT id FROM photos WHERE {condition})"
+        ids = self.database.conn.execute(chosen[1:-1]).fetchall()
         for table in ("said", "fused", "embeddings", "files"):
             self.database.conn.execute(f"DELETE FROM {table} WHERE photo_id IN {chosen}")
         count = self.database.conn.execute(f"DELETE FROM photos WHERE {condition}").rowcount

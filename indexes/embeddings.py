@@ -14,47 +14,89 @@ import numpy as np
 from indexes.arrays import Floats, Ints
 from indexes.changes import Changes
 from indexes.database import Database, explained, guarded
+from indexes.embedding_format import (
+    FIRST_WITH_CHECKSUMS,
+    TABLES,
+    embeddings_of,
+    stored,
+    verify,
+)
 from indexes.rows import BYTES, ID, WEIGHT, Columns, RowError, id_array
 
 _BATCH_SIZE = 10_000  # rows read at a time
-_LARGEST = 2.0  # of the numbers in a stored embedding, which is of length one
 _DIGEST = Columns("said", {"photo_id": ID, "digest": BYTES})
 _WEIGHT = Columns("fused", {"photo_id": ID, "share": WEIGHT})
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """The tables `embeddings` (of images) and, since format 3, `said` (of captions) and `fused`."""
+    """The tables `embeddings` (of images) and, since format 3, `said` (of captions) and `fused`.
+
+    `indexes.embedding_format` says how an embedding is stored, and how it was before format 4.
+    """
 
     database: Database
     changes: Changes
 
-    def create_image_table(self) -> None:
-        self.database.db.table("embeddings").create(
-            {"photo_id": int, "vector": bytes},
-            pk="photo_id",
-            foreign_keys=[("photo_id", "photos", "id")],
+    def create_tables(self) -> None:
+        for table in TABLES:
+            self._create_table(table, table)
+
+    def _create_table(self, table: str, name: str) -> None:
+        """Create `table` under another name, which it has until its rows are complete."""
+        more = {"said": "digest BLOB NOT NULL, ", "fused": "share REAL NOT NULL, "}.get(table, "")
+        self.database.conn.execute(
+            f"CREATE TABLE {name} (photo_id INTEGER PRIMARY KEY REFERENCES photos (id), "
+            f"{more}vector BLOB NOT NULL, checksum INTEGER NOT NULL)"
         )
 
-    def create_caption_tables(self) -> None:
-        for table, more in (("said", "digest BLOB NOT NULL"), ("fused", "share REAL NOT NULL")):
-            self.database.db.execute(
-                f"CREATE TABLE {table} (photo_id INTEGER PRIMARY KEY REFERENCES photos (id), "
-                f"{more}, vector BLOB NOT NULL)"
+    def migrate_to_4(self, dim: int) -> None:
+        """Store float32 embeddings as float16 with checksums, and create the tables that lack.
+
+        Raises RowError if one is damaged. Runs inside the caller's transaction, in memory that does
+        not grow with the number of photos. What searches have cached is computed again.
+        """
+        for table in TABLES:
+            if not self.database.has_table(table):  # added in format 3
+                self._create_table(table, table)
+                continue
+            self._create_table(table, f"{table}_4")
+            self._copy_to_4(table, dim)
+            self.database.conn.execute(f"DROP TABLE {table}")
+            self.database.conn.execute(f"ALTER TABLE {table}_4 RENAME TO {table}")
+        self.changes.meta.renew_generation()
+
+    def _copy_to_4(self, table: str, dim: int) -> None:
+        """Copy the rows batch by batch; each is deleted, so that its pages are used again."""
+        more = {"said": "digest", "fused": "share"}.get(table, "NULL")
+        columns = "photo_id, vector, checksum" + (f", {more}" if more != "NULL" else "")
+        marks = ", ".join("?" * len(columns.split(",")))
+        while rows := self.database.conn.execute(
+            f"SELECT photo_id, vector, {more} FROM {table} ORDER BY photo_id LIMIT {_BATCH_SIZE}"
+        ).fetchall():
+            ids = id_array(rows, f"{table}.photo_id").tolist()
+            vectors = embeddings_of([v for _, v, _ in rows], dim, FIRST_WITH_CHECKSUMS - 1)
+            self.database.conn.executemany(
+                f"INSERT INTO {table}_4 ({columns}) VALUES ({marks})",
+                (
+                    (*row, *([] if more == "NULL" else [value]))
+                    for row, (*_, value) in zip(stored(table, ids, vectors), rows, strict=True)
+                ),
             )
+            self.database.conn.execute(f"DELETE FROM {table} WHERE photo_id <= ?", [ids[-1]])
 
     # Images and what is searched ---------------------------------------------------------------
 
     @guarded
     def image(self, photo_id: int, dim: int) -> Floats:
         """The image embedding of one photo, float32 [dim]."""
-        result: Floats = self._ordered("embeddings", [photo_id], dim)[0]
+        result: Floats = self._ordered(self._table("embeddings"), [photo_id], dim)[0]
         return result
 
     @guarded
     def images(self, ids: Sequence[int], dim: int) -> Floats:
         """The image embeddings of these photos, float32 [n, dim], in the order of `ids`."""
-        return self._ordered("embeddings", ids, dim)
+        return self._ordered(self._table("embeddings"), ids, dim)
 
     @guarded
     def searchable(self, ids: Sequence[int], dim: int) -> Floats:
@@ -62,30 +104,51 @@ class Embeddings:
         return self._ordered(self._searchable(), ids, dim)
 
     @guarded
-    def all_searchable(self, dim: int, after: int = 0) -> tuple[Ints, Floats]:
+    def all_searchable(
+        self, dim: int, after: int = 0, verified: bool = False
+    ) -> tuple[Ints, Floats]:
         """All searchable embeddings of photos with an id above `after`, in order of id.
 
+        verified: compare each with its checksum, which takes a second for 300,000.
         Returns ids, int64 [n], and rows, float32 [n, dim].
         """
-        ids, parts = [np.empty(0, np.int64)], [np.empty((0, dim), np.float32)]
-        for some, rows in self._blocks(dim, after):
-            ids.append(some)
-            parts.append(rows)
-        return np.concatenate(ids), np.concatenate(parts)
+        # Room for all at once: joining parts at the end would take twice the memory.
+        (most,) = self.database.conn.execute(
+            "SELECT count(*) FROM photos WHERE id > ?", [after]
+        ).fetchone()
+        ids, rows, count = np.empty(most, np.int64), np.empty((most, dim), np.float32), 0
+        for some, matrix in self.searchable_batches(dim, after, verified):
+            if count + len(some) > most:
+                raise RowError("embeddings: there are more of them than photos")
+            ids[count : count + len(some)] = some
+            rows[count : count + len(some)] = matrix
+            count += len(some)
+        return ids[:count], rows[:count]
 
-    def blocks(self, dim: int) -> Iterator[tuple[Ints, Floats]]:
-        """The same for all photos, some rows at a time: all of them may not fit in memory."""
-        with explained(self.database.folder):
-            yield from self._blocks(dim, 0)
+    def searchable_batches(
+        self, dim: int, after: int = 0, verified: bool = False
+    ) -> Iterator[tuple[Ints, Floats]]:
+        """As `all_searchable`, in batches: what is kept of them is up to the caller.
 
-    def _blocks(self, dim: int, after: int) -> Iterator[tuple[Ints, Floats]]:
+        SQLite's errors pass through.
+        """
+        catalogue_format = self.database.format
+        columns = "photo_id, vector" + (", checksum, origin" if verified else "")
         cursor = self.database.conn.execute(
-            f"SELECT photo_id, vector FROM {self._searchable()} WHERE photo_id > ? "
-            "ORDER BY photo_id",
+            f"SELECT {columns} FROM {self._searchable()} WHERE photo_id > ? ORDER BY photo_id",
             [after],
         )
         while rows := cursor.fetchmany(_BATCH_SIZE):
-            yield id_array(rows, "embeddings.photo_id"), _matrix([v for _, v in rows], dim)
+            ids = id_array(rows, "embeddings.photo_id")
+            vectors = embeddings_of([row[1] for row in rows], dim, catalogue_format)
+            if verified and catalogue_format >= FIRST_WITH_CHECKSUMS:
+                verify((origin, i, vector, known) for i, vector, known, origin in rows)
+            yield ids, vectors
+
+    def verified_batches(self, dim: int) -> Iterator[tuple[Ints, Floats]]:
+        """All searchable embeddings in batches, each compared with its checksum."""
+        with explained(self.database.folder):
+            yield from self.searchable_batches(dim, verified=True)
 
     @guarded
     def count(self) -> int:
@@ -98,7 +161,7 @@ class Embeddings:
         rows = self.database.rows_of(
             "SELECT photo_id FROM embeddings WHERE photo_id IN ({marks})", ids.tolist()
         )
-        return np.sort(id_array(list(rows), "embeddings.photo_id"))
+        return np.sort(id_array(rows, "embeddings.photo_id"))
 
     @guarded
     def last_id(self) -> int:
@@ -108,28 +171,46 @@ class Embeddings:
         ).fetchall()
         return int(id_array(rows, "embeddings.photo_id")[0]) if rows else 0
 
+    def _table(self, name: str) -> str:
+        """A table as an SQL table of photo_id, vector, checksum and origin (its name)."""
+        checksum = "checksum" if self._has_checksums() else "NULL"
+        return f"(SELECT photo_id, vector, {checksum} AS checksum, '{name}' AS origin FROM {name})"
+
     def _searchable(self) -> str:
-        """The searchable embeddings as an SQL table of photo_id and vector."""
+        """The searchable embeddings as an SQL table with the columns of `_table`."""
         if not self.database.has_table("fused"):  # an older format, opened read-only
-            return "(SELECT photo_id, vector FROM embeddings)"
+            return self._table("embeddings")
+        checksum = "coalesce(f.checksum, e.checksum)" if self._has_checksums() else "NULL"
         return (
-            "(SELECT e.photo_id, coalesce(f.vector, e.vector) AS vector FROM embeddings e "
-            "LEFT JOIN fused f ON f.photo_id = e.photo_id)"
+            "(SELECT e.photo_id, coalesce(f.vector, e.vector) AS vector, "
+            f"{checksum} AS checksum, "
+            "CASE WHEN f.photo_id IS NULL THEN 'embeddings' ELSE 'fused' END AS origin "
+            "FROM embeddings e LEFT JOIN fused f ON f.photo_id = e.photo_id)"
         )
 
+    def _has_checksums(self) -> bool:
+        return self.database.format >= FIRST_WITH_CHECKSUMS
+
     def _ordered(self, table: str, ids: Sequence[int], dim: int) -> Floats:
-        query = f"SELECT photo_id, vector FROM {table} WHERE photo_id IN ({{marks}})"
-        found = dict(self.database.rows_of(query, ids))
+        """The rows of these photos, verified, in the order of `ids`."""
+        rows = self.database.rows_of(
+            f"SELECT photo_id, vector, checksum, origin FROM {table} WHERE photo_id IN ({{marks}})",
+            ids,
+        )
+        found = {photo_id: vector for photo_id, vector, *_ in rows}
         missing = next((i for i in ids if i not in found), None)
         if missing is not None:
             raise RowError(f"embeddings: that of photo {missing} is missing")
-        return _matrix([found[i] for i in ids], dim)
+        matrix = embeddings_of([found[i] for i in ids], dim, self.database.format)
+        if self._has_checksums():
+            verify((origin, i, vector, known) for i, vector, known, origin in rows)
+        return matrix
 
     def put_images(self, ids: Sequence[int], rows: Floats) -> None:
         """Store the image embeddings, float32 [n, dim], of new photos."""
         self.database.conn.executemany(
-            "INSERT INTO embeddings (photo_id, vector) VALUES (?, ?)",
-            zip(ids, map(_blob, rows), strict=True),
+            "INSERT INTO embeddings (photo_id, vector, checksum) VALUES (?, ?, ?)",
+            stored("embeddings", ids, rows),
         )
 
     # Captions ----------------------------------------------------------------------------------
@@ -138,17 +219,13 @@ class Embeddings:
     def captions(self, dim: int, most: int) -> Floats:
         """The caption embeddings of up to `most` photos, evenly spaced: float32 [n, dim].
 
-        The choice stays the same until the generation changes, as it does with any caption.
+        The choice stays the same until a caption changes.
         """
         if not self.database.has_table("said"):
             return np.empty((0, dim), np.float32)
         every = self.database.conn.execute("SELECT photo_id FROM said ORDER BY photo_id")
         ids = id_array(every.fetchall(), "said.photo_id").tolist()
-        vectors = self.database.rows_of(
-            "SELECT vector FROM said WHERE photo_id IN ({marks}) ORDER BY photo_id",
-            ids[:: max(1, -(-len(ids) // most))],
-        )
-        return _matrix([vector for (vector,) in vectors], dim)
+        return self._ordered(self._table("said"), ids[:: max(1, -(-len(ids) // most))], dim)
 
     @guarded
     def caption_digests(self) -> dict[int, bytes]:
@@ -161,8 +238,9 @@ class Embeddings:
         """Store caption embeddings, float32 [n, dim], with digests of their texts."""
         with self.database.transaction():
             self.database.conn.executemany(
-                "INSERT OR REPLACE INTO said (photo_id, digest, vector) VALUES (?, ?, ?)",
-                zip(ids, digests, map(_blob, rows), strict=True),
+                "INSERT OR REPLACE INTO said (digest, photo_id, vector, checksum) "
+                "VALUES (?, ?, ?, ?)",
+                _with_first(digests, stored("said", ids, rows)),
             )
             self._delete_fused(ids)
 
@@ -188,21 +266,22 @@ class Embeddings:
         ids at the end.
         """
         rows = self.database.conn.execute(
-            "SELECT s.photo_id, e.vector, s.vector FROM said s JOIN embeddings e "
+            "SELECT s.photo_id FROM said s JOIN embeddings e "
             "ON e.photo_id = s.photo_id WHERE s.photo_id > ? AND NOT (? AND EXISTS "
             "(SELECT 1 FROM fused f WHERE f.photo_id = s.photo_id)) ORDER BY s.photo_id LIMIT ?",
             [after, unfused_only, _BATCH_SIZE],
         ).fetchall()
         ids = id_array(rows, "said.photo_id").tolist()
-        return ids, _matrix([i for _, i, _ in rows], dim), _matrix([c for *_, c in rows], dim)
+        return ids, self.images(ids, dim), self._ordered(self._table("said"), ids, dim)
 
     @guarded
     def put_fused(self, ids: Sequence[int], rows: Floats, photo_weights: Floats) -> None:
         """Store fused embeddings, float32 [n, dim], with the image's weight in each, [n]."""
         with self.database.transaction():
             self.database.conn.executemany(
-                "INSERT OR REPLACE INTO fused (photo_id, share, vector) VALUES (?, ?, ?)",
-                zip(ids, photo_weights.tolist(), map(_blob, rows), strict=True),
+                "INSERT OR REPLACE INTO fused (share, photo_id, vector, checksum) "
+                "VALUES (?, ?, ?, ?)",
+                _with_first(photo_weights.tolist(), stored("fused", ids, rows)),
             )
             self.changes.record(ids)
 
@@ -216,12 +295,8 @@ class Embeddings:
         return {photo_id: weight for photo_id, weight in map(_WEIGHT.checked, rows)}
 
     def _delete_fused(self, ids: Sequence[int]) -> None:
-        fused = [
-            i
-            for (i,) in self.database.rows_of(
-                "SELECT photo_id FROM fused WHERE photo_id IN ({marks})", ids
-            )
-        ]
+        rows = self.database.rows_of("SELECT photo_id FROM fused WHERE photo_id IN ({marks})", ids)
+        fused = id_array(rows, "fused.photo_id").tolist()
         if fused:
             self.database.conn.executemany(
                 "DELETE FROM fused WHERE photo_id = ?", [(i,) for i in fused]
@@ -229,15 +304,7 @@ class Embeddings:
             self.changes.record(fused)
 
 
-def _blob(row: Floats) -> bytes:
-    return row.astype("<f4").tobytes()
-
-
-def _matrix(vectors: Sequence[Any], dim: int) -> Floats:
-    """Stored vectors as float32 [n, dim]; raises RowError if they are damaged."""
-    if any(not isinstance(v, bytes) or len(v) != 4 * dim for v in vectors):
-        raise RowError("an embedding has the wrong size")
-    rows = np.frombuffer(b"".join(vectors), "<f4").reshape(-1, dim).astype(np.float32)
-    if not (np.abs(rows) <= _LARGEST).all():  # NaN is not, either
-        raise RowError("an embedding is not of length one")
-    return rows
+def _with_first(first: Iterable[Any], rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """Rows with one more column before the others."""
+    for value, row in zip(first, rows, strict=True):
+        yield value, *row

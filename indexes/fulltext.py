@@ -73,15 +73,21 @@ class FullText:
                 self._update_range(ids)
                 last = ids.stop - 1
 
+    def outdated(self) -> list[int]:
+        """The photos whose text differs from their captions and names. Nothing is written."""
+        different: list[int] = []
+        last = _FIRST
+        while (ids := self._next_ids(last)) is not None:
+            right, stored = self._texts(ids), self._stored(ids)
+            different += sorted(
+                i for i in right.keys() | stored.keys() if right.get(i) != stored.get(i)
+            )
+            last = ids.stop - 1
+        return different
+
     def _is_whole(self) -> bool:
-        """Whether the table is there and passes FTS5's own check."""
-        if not self.database.has_table("words"):  # created by an SQLite without FTS5
-            return False
-        try:
-            self.database.conn.execute("INSERT INTO words (words) VALUES ('integrity-check')")
-        except sqlite3.DatabaseError:
-            return False
-        return True
+        """Whether the table is there (an SQLite without FTS5 creates none) and not damaged."""
+        return self.database.has_table("words") and passes_own_check(self.database.conn)
 
     def _next_ids(self, last: int) -> range | None:
         """The ids above `last`, of at most two batches of photos; None if there are none.
@@ -107,18 +113,19 @@ class FullText:
 
     def _update_range(self, ids: range) -> None:
         conn = self.database.conn
-        right = self._texts(ids)
-        stored = {
-            i: (captions, names)
-            for i, captions, names in conn.execute(
-                "SELECT rowid, captions, names FROM words WHERE rowid BETWEEN ? AND ?",
-                [ids.start, ids.stop - 1],
-            ).fetchall()
-        }
+        right, stored = self._texts(ids), self._stored(ids)
         old = [i for i, texts in stored.items() if right.get(i) != texts]
         new = [(i, *texts) for i, texts in right.items() if stored.get(i) != texts]
         conn.executemany("DELETE FROM words WHERE rowid = ?", [(i,) for i in old])
         insert(conn, new)
+
+    def _stored(self, ids: range) -> dict[int, tuple[str, str]]:
+        """What the table has of these photos."""
+        rows = self.database.conn.execute(
+            "SELECT rowid, captions, names FROM words WHERE rowid BETWEEN ? AND ?",
+            [ids.start, ids.stop - 1],
+        ).fetchall()
+        return {i: (captions, names) for i, captions, names in rows}
 
     def _texts(self, ids: range) -> dict[int, tuple[str, str]]:
         """(captions, names) of the photos on disk with these ids."""
@@ -148,6 +155,15 @@ def drop_table(conn: sqlite3.Connection) -> None:
         conn.execute("PRAGMA writable_schema=RESET")
     for table in ("data", "idx", "content", "docsize", "config"):
         conn.execute(f"DROP TABLE IF EXISTS words_{table}")
+
+
+def passes_own_check(conn: sqlite3.Connection) -> bool:
+    """Whether FTS5 finds the table whole; the connection must be able to write now."""
+    try:
+        conn.execute("INSERT INTO words (words) VALUES ('integrity-check')")
+    except sqlite3.DatabaseError:
+        return False
+    return True
 
 
 def has_fts5(conn: sqlite3.Connection) -> bool:

@@ -19,6 +19,7 @@ from indexes.biases import Biases
 from indexes.catalogue import Catalogue, IndexModel
 from indexes.database import FILENAME, place_catalogue
 from indexes.errors import StorageError
+from indexes.paths import is_folder
 from indexes.photos import Filter
 from indexes.regular_files import delete_tree
 from indexes.snapshot import Snapshot
@@ -131,13 +132,13 @@ class Index:
         found = []
         for root_id, relative, absolute in self.catalogue.roots.all():
             moved = (self.folder.resolve() / relative).resolve()
-            path = moved if relative and moved.is_dir() else Path(absolute).resolve()
+            path = moved if relative and is_folder(moved) else Path(absolute).resolve()
             found.append(Root(root_id, path))
         return found
 
     def is_unavailable(self, root: Root) -> bool:
         """Whether a folder is missing, or is as empty as the mount point of a missing disk."""
-        if not root.path.is_dir():
+        if not is_folder(root.path):
             return True
         index = self.folder.resolve()
         return not any(path.resolve() != index for path in root.path.iterdir())

@@ -59,9 +59,26 @@ def _write_holder(folder: Path) -> None:
 
 
 def _holder(folder: Path) -> str:
+    found = _read_holder(folder)
+    return f" (process {found[0]}, since {found[1]})" if found else ""
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process that is still there wrote that it holds the lock; the lock is not taken."""
+    import psutil
+
+    found = _read_holder(folder)
+    try:
+        return found is not None and psutil.pid_exists(found[0])
+    except (OverflowError, ValueError):
+        return False
+
+
+def _read_holder(folder: Path) -> tuple[int, str] | None:
+    """The process that holds the lock, and since when; None if nothing sensible is written."""
     try:
         holder = json.loads(read_regular(folder / HOLDER, _MOST_HOLDER_BYTES))
-        since = str(holder["since"])[:19]
-        return f" (process {int(holder['pid'])}, since {since})" if since.isprintable() else ""
+        pid, since = int(holder["pid"]), str(holder["since"])[:19]
+        return (pid, since) if since.isprintable() else None
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return ""
+        return None

@@ -38,10 +38,17 @@ class Meta:
     def generation(self) -> str:
         """A token that no other catalogue has."""
         token = self.get("generation")
-        if not (token.isascii() and token.isalnum() and len(token) <= _MOST_TOKEN):
+        if not is_token(token):
             raise RowError("meta: the generation makes no sense")
         return token
 
     def renew_generation(self) -> None:
         """Give the catalogue a new token."""
         self.put("generation", secrets.token_hex(8))
+
+
+def is_token(value: object) -> bool:
+    """Whether a value may be a generation."""
+    return (
+        isinstance(value, str) and value.isascii() and value.isalnum() and len(value) <= _MOST_TOKEN
+    )

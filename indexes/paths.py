@@ -4,6 +4,7 @@ A path is TEXT, or BLOB where the bytes of the name are not UTF-8 (surrogates in
 """
 
 import os
+from pathlib import Path
 from typing import Any
 
 from indexes.rows import RowError
@@ -21,9 +22,25 @@ def to_sql(path: str) -> str | bytes:
 def from_sql(path: str | bytes) -> str:
     """The inverse of `to_sql`; raises RowError if the path leaves its folder."""
     name = os.fsdecode(path)
-    if name.startswith("/") or ".." in name.split("/") or "\0" in name:
+    if not stays_inside(name):
         raise RowError(f"files.path: {name[:80]!r} leaves the indexed folder")
     return name
+
+
+def stays_inside(path: str | bytes) -> bool:
+    """Whether a stored path stays inside its folder."""
+    name = os.fsdecode(path)
+    return not (name.startswith("/") or ".." in name.split("/") or "\0" in name)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there. A stored path may be one that no folder can have."""
+    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises for some paths
+
+
+def is_file(path: Path) -> bool:
+    """As `is_folder`, of a file."""
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def below(root_id: int, path: str) -> tuple[str, list[Any]]:

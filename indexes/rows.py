@@ -35,8 +35,17 @@ class Kind:
         return Kind(f"{self.name} or empty", lambda value: value is None or self.fits(value))
 
 
+def _is_text(value: object) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        return value.isascii() or bool(value.encode())  # not if it has surrogates
+    except UnicodeEncodeError:
+        return False
+
+
 def _is_path(value: object) -> bool:
-    return (isinstance(value, str) and "\0" not in value) or (
+    return (_is_text(value) and "\0" not in str(value)) or (
         isinstance(value, bytes) and b"\0" not in value
     )
 
@@ -49,7 +58,7 @@ WEIGHT = Kind(
     "a weight from 0 to 1",
     lambda value: isinstance(value, int | float) and -1e-3 <= value <= 1 + 1e-3,
 )
-TEXT = Kind("text", lambda value: isinstance(value, str))
+TEXT = Kind("text", _is_text)
 BYTES = Kind("bytes", lambda value: isinstance(value, bytes))
 PATH = Kind("a path", _is_path)
 

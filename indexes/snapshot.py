@@ -46,7 +46,7 @@ class Snapshot:
     def _differences(self) -> tuple[Ints, Rows]:
         embeddings, nothing = self._catalogue.embeddings, np.empty(0, np.int64)
         if self.stored is None:
-            return nothing, Rows(*embeddings.all_searchable(self._dim))
+            return nothing, Rows(*embeddings.all_searchable(self._dim, verified=True))
         ids = self.stored.rows.ids
         newest = embeddings.last_id()
         last = int(ids[-1]) if len(ids) else 0

@@ -24,12 +24,14 @@ def explain_unreadable(error: sqlite3.Error, folder: Path, catalogue: Path) -> R
                 "whole: another process may have been replacing it. Run the same command again."
             )
         return IndexDamagedError(
-            f"The index {folder} is damaged ({damage}). Your photos are not touched: delete that "
-            "folder and run `retrieval index` again."
+            f"The index {folder} is damaged ({damage}). Your photos are not touched: "
+            "`retrieval check --repair` keeps what can be read. If that fails, delete that folder "
+            "and run `retrieval index` again."
         )
     return IndexDamagedError(
-        f"The index {folder} is damaged ({error}). Your photos are not touched. Make the index "
-        "again with `retrieval index --rebuild`; if that says the same, make another one with "
+        f"The index {folder} is damaged ({error}). Your photos are not touched. "
+        "`retrieval check --repair` mends what can be mended. If that does not help, make the "
+        "index again with `retrieval index --rebuild`, or another one with "
         "`retrieval index FOLDER --index NEW`."
     )
 

@@ -85,7 +85,9 @@ class VectorFiles:
         serial = 1 + max((s for _, s, _ in self._folders(generation)), default=0)
         path = self._folder / f"vectors-{generation}-{number}-{serial}"
         self._open = None
-        self._open = build(path, catalogue.embeddings.blocks(dim), count, dim, number, plan, kind)
+        self._open = build(
+            path, catalogue.embeddings.verified_batches(dim), count, dim, number, plan, kind
+        )
         return self._open
 
     def delete_old(self) -> None:

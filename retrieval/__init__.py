@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from indexes.check.report import CheckReport, Problem
     from indexes.errors import (
         FullTextError,
         IndexBusyError,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from retrieval.api import (
         FuseReport,
         Photos,
+        check,
         delete_index,
         find_index,
         fuse,
@@ -61,9 +63,10 @@ __version__ = "0.2.0"
 # Where each public name comes from. They are imported when they are first used, so
 # `retrieval --help` does not wait for numpy and Pillow.
 _PUBLIC = {
+    "indexes.check.report": "CheckReport Problem",
     "indexes.errors": "FullTextError IndexBusyError IndexChangedError IndexDamagedError "
     "IndexMissingError IndexReplacedError IndexWarning RetrievalError StorageError",
-    "retrieval.api": "FuseReport Photos delete_index find_index fuse index open remove",
+    "retrieval.api": "FuseReport Photos check delete_index find_index fuse index open remove",
     "retrieval.demo": "copy_demo_photos run_demo",
     "retrieval.encoders.engine": "Compute",
     "retrieval.encoders.registry": "load_encoder",
@@ -82,6 +85,7 @@ _PUBLIC = {
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 
 __all__ = [
+    "CheckReport",
     "Compute",
     "DataSetError",
     "Explanation",
@@ -100,6 +104,7 @@ __all__ = [
     "Options",
     "PhotoError",
     "Photos",
+    "Problem",
     "Progress",
     "Query",
     "QueryError",
@@ -114,6 +119,7 @@ __all__ = [
     "TrainedFusion",
     "TrainedModel",
     "UntrustedIndexError",
+    "check",
     "copy_demo_photos",
     "delete_index",
     "filter_by_relevance",

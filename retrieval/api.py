@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from indexes.arrays import Floats
 from indexes.errors import IndexMissingError
@@ -26,6 +27,9 @@ from retrieval.search import pipeline
 from retrieval.search.encode_query import encode_query
 from retrieval.search.hits import Hit
 from retrieval.search.options import SearchOptions
+
+if TYPE_CHECKING:
+    from indexes.check.report import CheckReport
 
 
 def index(
@@ -243,6 +247,27 @@ def fuse(where: AnyPath | None = None, trust: bool = False) -> FuseReport:
         count = fuse_photos(opened, fusion)
         opened.refresh(lambda: vector_plan(opened, None))
     return FuseReport(folder, fusion.name, count)
+
+
+def check(
+    where: AnyPath | None = None,
+    repair: bool = False,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> "CheckReport":
+    """Check everything in an index against everything else; photos are not read.
+
+    repair: mend what can be mended; what is dropped, the next `index` encodes again. progress:
+    called with what is checked, how many are done, and of how many. where: as for `find_index`.
+    Raises IndexMissingError, IndexBusyError, and IndexDamagedError if the index cannot be opened at
+    all.
+    """
+    from indexes.check.run import check_index, repair_index
+
+    folder = find_index(where)
+    if not repair:
+        return check_index(folder, progress)
+    with lock(folder):
+        return repair_index(folder, progress)
 
 
 def remove(paths: AnyPath | Sequence[AnyPath], where: AnyPath | None = None) -> int:

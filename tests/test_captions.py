@@ -15,6 +15,7 @@ from retrieval.captions.metadata import xmp_texts
 from retrieval.captions.sidecars import clean, read_captions
 from retrieval.ranking import lexical
 from tests.conftest import Run
+from tests.old_formats import as_format
 
 
 @pytest.fixture
@@ -222,18 +223,10 @@ def test_nothing_that_is_typed_is_taken_as_search_syntax(few_indexed: Path, text
 # Formats ---------------------------------------------------------------------------------------
 
 
-def as_format_1(folder: Path) -> None:
-    with sqlite3.connect(folder / ".retrieval" / "catalogue.db") as db:
-        for table in ("fused", "said", "captions", "words"):
-            db.execute(f"DROP TABLE {table}")
-        db.execute("PRAGMA user_version=1")
-    db.close()
-
-
 def test_an_index_of_format_1_is_searched_as_it_is_and_migrated_by_the_next_run(
     few_indexed: Path,
 ) -> None:
-    as_format_1(few_indexed)
+    as_format(1, few_indexed)
     (few_indexed / "china.txt").write_text("a temple")
     with retrieval.open(few_indexed) as photos:
         assert len(photos.search("a temple")) == 4
@@ -247,7 +240,7 @@ def test_an_index_of_format_1_is_searched_as_it_is_and_migrated_by_the_next_run(
 
 
 def test_a_format_1_index_can_be_removed_from(few_indexed: Path) -> None:
-    as_format_1(few_indexed)
+    as_format(1, few_indexed)
     assert retrieval.remove([few_indexed / "china.jpg"], few_indexed) == 1
 
 

@@ -16,11 +16,12 @@ import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
 import retrieval
+from retrieval import memory
 from retrieval.captions.formats import Problem, read_rows
 from retrieval.captions.metadata import embedded_texts, xmp_texts
 from retrieval.errors import PhotoError
 from retrieval.output.text import _csv_cell
-from retrieval.photos import decoder_processes, memory, size
+from retrieval.photos import decoder_processes, size
 from retrieval.photos.decode import _on_white, load_photo
 from retrieval.photos.decoder_processes import DecoderProcesses
 from retrieval.photos.files import UNREADABLE, open_inside, open_regular, reading

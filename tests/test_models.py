@@ -248,6 +248,8 @@ def test_a_damaged_checkpoint_gets_a_sentence(random_clip: str, tmp_path: Path, 
 BAD_CONFIGS: dict[str, tuple[Callable[[dict], object], str]] = {
     "endless layers": (lambda c: c["text_cfg"].update(layers=10**9), "layers is 1000000000"),
     "wider than its weights": (lambda c: c["text_cfg"].update(width=8192), "parameters"),
+    "longer embeddings than its weights": (lambda c: c.update(embed_dim=65_536), "parameters"),
+    "embeddings of a million": (lambda c: c.update(embed_dim=10**6), "embed_dim is 1000000"),
     "an endless number": (lambda c: c.update(embed_dim=float("inf")), "embed_dim is inf"),
     "a photo of a million": (lambda c: c["vision_cfg"].update(image_size=10**6), "image_size"),
     "too many patches": (lambda c: c["vision_cfg"].update(patch_size=1), "patches are too many"),

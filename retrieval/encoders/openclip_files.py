@@ -15,10 +15,17 @@ from typing import Any
 from indexes.lazy_imports import load_torch
 from retrieval.encoders.base import checked_size
 from retrieval.errors import ModelError
+from retrieval.memory import available_memory
 
 _MAX_CONFIG_BYTES = 1 << 20
 _MAX_NUMBER = 1 << 24  # of any whole number in a configuration
-_MAX_LIMITS = {"layers": 512, "width": 1 << 14, "image_size": 1 << 12, "context_length": 1 << 14}
+_MAX_LIMITS = {
+    "layers": 512,
+    "width": 1 << 14,
+    "image_size": 1 << 12,
+    "context_length": 1 << 14,
+    "embed_dim": 1 << 16,
+}
 _MAX_TOKENS = 1 << 14  # patches of a photo
 _SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 
@@ -71,7 +78,9 @@ def check_folder(folder: Path) -> None:
     model = config.get("model_cfg") if isinstance(config, dict) else None
     if not isinstance(model, dict):
         raise _error(file, "it has no model_cfg")
-    needed = sum(_parameters(part) for part in model.values() if isinstance(part, dict))
+    towers = [part for part in model.values() if isinstance(part, dict)]
+    dim = _number(model, "embed_dim")  # both towers end in a projection to it
+    needed = sum(_parameters(tower) + dim * _number(tower, "width") for tower in towers)
     if needed > available:
         raise _error(
             file, f"it asks for {needed:,} parameters, the checkpoint has {available:,} bytes"
@@ -115,9 +124,7 @@ def _check_numbers(value: Any, name: str) -> None:
 
 
 def _check_memory(file: Path) -> None:
-    import psutil
-
-    free = psutil.virtual_memory().available
+    free = available_memory()
     size = checked_size(file, 1 << 60)
     if size > free:
         raise ValueError(

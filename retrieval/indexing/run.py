@@ -18,6 +18,7 @@ from indexes.errors import RetrievalError
 from indexes.index import Index, Root
 from indexes.locate import is_index
 from indexes.lock import lock
+from indexes.paths import is_file, is_folder
 from indexes.staged_rebuild import delete_litter, staged_rebuild
 from indexes.vector_files import choice_of, set_choice
 from indexes.vectors.build import FEWEST_APPROXIMATE
@@ -54,8 +55,8 @@ def index_folders(
     """
     started = time.perf_counter()
     for path in folders:
-        if not path.is_dir():
-            what = "is a file, not a folder" if path.exists() else "does not exist"
+        if not is_folder(path):
+            what = "is a file, not a folder" if is_file(path) else "does not exist"
             raise RetrievalError(f"{path} {what}. Name the folder that your photos are in.")
     with lock(folder):
         delete_litter(folder)
@@ -105,7 +106,7 @@ def _rebuild(
         every_folder = [*(root.path for root in old.roots()), *folders]
         captions = options.captions
         if captions is None:
-            captions = [file for file in old.caption_files() if file.is_file()]
+            captions = [file for file in old.caption_files() if is_file(file)]
         options = replace(
             options,
             exclude=old.excluded() if options.exclude is None else options.exclude,
@@ -295,7 +296,7 @@ def _scopes(index: Index, folders: Sequence[Path]) -> tuple[list[tuple[Root, str
             )
         ], []
     roots = index.roots()
-    here = [root for root in roots if root.path.is_dir()]
+    here = [root for root in roots if is_folder(root.path)]
     return [(root, "") for root in here], [
         f"The folder {root.path} is not there now; its photos stay in the index."
         for root in roots
@@ -327,11 +328,11 @@ def _caption_lists(index: Index, options: Options) -> tuple[list[Path], list[str
     """
     if options.captions is not None:
         for file in options.captions:
-            if not file.is_file():
+            if not is_file(file):
                 raise RetrievalError(f"There is no file {file}. Name a list of captions.")
         index.set_caption_files([file.absolute() for file in options.captions])
     lists = index.caption_files()
-    here = [file for file in lists if file.is_file()]
+    here = [file for file in lists if is_file(file)]
     return here, [
         f"The caption file {file} is not there now; pass --captions '' to stop using it."
         for file in lists

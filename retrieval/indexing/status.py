@@ -8,6 +8,7 @@ from pathlib import Path
 
 from indexes.catalogue import IndexModel
 from indexes.index import Index
+from indexes.paths import is_folder
 from indexes.vectors.store import About
 from retrieval.photos.walk import LeftOut, has_rawpy, is_below, walk
 
@@ -46,7 +47,7 @@ def status(index: Index, look: bool = True) -> Status:
     exclude = index.excluded()
     for root in roots if look else ():
         known = {p: f for p, f in index.catalogue.files.below(root.id).items() if f.present}
-        if not root.path.is_dir():
+        if not is_folder(root.path):
             gone += len(known)
             continue
         left_out = LeftOut()

@@ -7,8 +7,8 @@ import os
 from typing import BinaryIO
 
 from retrieval.errors import PhotoError
+from retrieval.memory import available_memory
 from retrieval.photos.files import TOO_LARGE
-from retrieval.photos.memory import available_memory
 
 # Decoded, converted and turned copies at the same time. Measured: 8 for transparent PNG, 15 for
 # grey of 16 bits, 4 more if it is turned; decoders of other formats keep copies of their own.

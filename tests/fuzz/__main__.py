@@ -1,8 +1,8 @@
 """`python -m tests.fuzz --seconds N --seed S`: fuzz every format that is read.
 
 Damaged copies of whole files are read in a child process. What raises an unknown exception,
-crashes, takes over 10 seconds or over 2 GB is saved, and the exit code is then 1. The same seed
-gives the same cases; `--replay` reads a saved one again.
+crashes, takes over 10 seconds of the processor or over 2 GB is saved, and the exit code is then 1.
+The same seed gives the same cases; `--replay` reads a saved one again.
 """
 
 import argparse

@@ -285,6 +285,7 @@ TARGETS: dict[str, Callable[[Path, Path, Chance | None], None]] = {
     "captions": _captions,
     "set": _set,
     "index": _index,
+    "check": _index,
     "model": _folder_of("model"),
     "checkpoint": _folder_of("checkpoint"),
     "weights": _folder_of("weights"),

@@ -28,6 +28,7 @@ class Reader:
             "captions": self.index_folder,
             "set": read_set,
             "index": self.search_index,
+            "check": self.repair_index,
             "model": load_model,
             "checkpoint": load_checkpoint,
             "weights": load_weights,
@@ -49,6 +50,20 @@ class Reader:
         attempt(lambda: retrieval.index(folder, trust=True))
         attempt(lambda: retrieval.fuse(folder, trust=True))
         attempt(lambda: search(folder))
+
+    def repair_index(self, folder: Path) -> None:
+        """A repair that says that all is whole now has to be right."""
+        attempt(lambda: retrieval.check(folder))
+        if not retrieval.check(folder, repair=True).is_whole:
+            return
+        assert retrieval.check(folder).is_whole
+        try:
+            retrieval.index(folder, trust=True)
+            search(folder)
+        except retrieval.IndexDamagedError as error:
+            raise AssertionError("damaged after a repair") from error
+        report = retrieval.check(folder)
+        assert report.is_whole, report.problems
 
 
 def search(folder: Path) -> None:

@@ -153,10 +153,14 @@ def mutate_database(file: Path, chance: random.Random) -> None:
 
 def _mutate_table(database: sqlite3.Connection, table: str, chance: random.Random) -> None:
     columns = [row[1] for row in database.execute(f'PRAGMA table_info("{table}")')]
+    if not columns:  # its definition was damaged before
+        return
     column = chance.choice(columns)
     value = chance.choice((*ODD_VALUES[:-3], b"", b"\xff\0", chance.randbytes(99)))
-    which = "" if chance.random() < 0.3 else " ORDER BY random() LIMIT 1"
-    rows = f'SELECT rowid FROM "{table}"{which}'
+    rows = f'SELECT rowid FROM "{table}"'
+    if chance.random() >= 0.3:
+        ids = [rowid for (rowid,) in database.execute(rows)]
+        rows = str(chance.choice(ids)) if ids else "NULL"
     match chance.randrange(8):
         case 0:
             database.execute(f'DELETE FROM "{table}" WHERE rowid IN ({rows})')

@@ -15,8 +15,10 @@ import psutil
 
 ROOT = Path(__file__).parents[2]
 MAX_SECONDS = 10.0
+"""Of the processor: how long a case takes by the clock depends on what else the machine does."""
 MAX_BYTES = 2 << 30
 _START_SECONDS = 50.0
+_WAITING = 6  # times MAX_SECONDS by the clock: a process that waits forever uses no processor
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Child:
         most_bytes: int = MAX_BYTES,
     ) -> None:
         """command: what to start; home: a folder for its data and caches; log: receives what it
-        writes to stderr; seconds, most_bytes: the limits of a case."""
+        writes to stderr; seconds (of the processor), most_bytes: the limits of a case."""
         self._command, self._home, self._log = command, home, log
         self._seconds, self._most_bytes = seconds, most_bytes
         self._process: subprocess.Popen[bytes] | None = None
@@ -56,11 +58,13 @@ class Child:
         assert process.stdin is not None and process.stdout is not None
         process.stdin.write(json.dumps([target, str(folder)]).encode() + b"\n")
         process.stdin.flush()
-        started = time.monotonic()
+        started, (_, used) = time.monotonic(), _usage(process.pid)
         while not select.select([process.stdout], [], [], 0.05)[0]:
-            if _memory(process.pid) > self._most_bytes:
+            memory, seconds = _usage(process.pid)
+            if memory > self._most_bytes:
                 return self._end("memory")
-            if time.monotonic() - started > limit:
+            passed = time.monotonic() - started
+            if min(passed, seconds - used) > limit or passed > _WAITING * limit:
                 return self._end("hang")
         answer = process.stdout.readline()
         if not answer:
@@ -104,14 +108,18 @@ class Child:
         return Fault(kind, f"exit code {code}\n{detail}")
 
 
-def _memory(pid: int) -> int:
-    """Bytes that a process and those it started have resident; shared pages count once."""
-    total = 0
+def _usage(pid: int) -> tuple[int, float]:
+    """What a process and those it started use: resident bytes and seconds of the processor.
+
+    Shared pages count once; processes that have ended count with whoever waited for them.
+    """
+    total, seconds = 0, 0.0
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(pid)
-        total = process.memory_info().rss
+        total, seconds = process.memory_info().rss, sum(process.cpu_times()[:4])
         for child in process.children(recursive=True):
             with contextlib.suppress(psutil.Error):
                 info = child.memory_info()
                 total += info.rss - getattr(info, "shared", 0)
-    return total
+                seconds += sum(child.cpu_times()[:4])
+    return total, seconds
