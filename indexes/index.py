@@ -24,7 +24,7 @@ from indexes.photos import Filter
 from indexes.regular_files import delete_tree
 from indexes.snapshot import Snapshot
 from indexes.snapshots import Snapshots
-from indexes.vector_files import caches
+from indexes.vector_files import VectorFiles, caches
 from indexes.vectors import flat
 from indexes.vectors.build import Plan
 from indexes.vectors.store import About
@@ -305,20 +305,22 @@ class Index:
         """
         self._snapshots.drop()
         files = self._snapshots.files
-        with self._snapshot() as snapshot:
-            stored = snapshot.stored
-            outdated = stored is None or files.is_outdated(
-                stored, len(snapshot.newer), snapshot.changes
-            )
-            if stored is not None and plan is not None and not outdated:
-                outdated = files.is_other_kind(self.catalogue, stored)
-        if outdated:
-            del snapshot, stored
+        if self._is_outdated(files, other_kinds=plan is not None):
             self._snapshots.drop()  # frees its memory first
             made = Plan() if plan is None else plan()
             files.rewrite(self.catalogue, self.model.dim, made)
             self._snapshots.drop()
         files.delete_old()
+
+    def _is_outdated(self, files: VectorFiles, other_kinds: bool) -> bool:
+        """Whether the vectors should be written again; other_kinds: also as another kind."""
+        if files.open(self.catalogue, self.model.dim) is None:
+            return True
+        with self._snapshot() as snapshot:
+            stored = snapshot.stored
+            if stored is None or files.is_outdated(stored, len(snapshot.newer), snapshot.changes):
+                return True
+        return other_kinds and files.is_other_kind(self.catalogue, stored)
 
     def sample(self, most: int) -> Floats:
         """The vectors of up to `most` photos, evenly spaced: float32 [n, dim]."""

@@ -1,5 +1,6 @@
 """Turn an index into one of an older format, as the versions of that time wrote it."""
 
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -38,8 +39,12 @@ def as_format(number: int, folder: Path) -> None:
         if number < 2:
             for table in ("captions", "words"):
                 db.execute(f"DROP TABLE {table}")
+        db.execute("DROP TABLE changes")
+        db.execute("DELETE FROM meta WHERE key IN ('last_change', 'changes_trimmed')")
         db.execute(f"PRAGMA user_version={number}")
         db.commit()
+    for vectors in (folder / ".retrieval").glob("vectors-*"):
+        shutil.rmtree(vectors)
 
 
 def as_float32(vector: bytes) -> bytes:

@@ -56,7 +56,7 @@ def is_as_before(folder: Path) -> bool:
 
 def test_a_whole_index_is_found_whole_and_not_changed(run: Run, folder: Path) -> None:
     index = folder / ".retrieval"
-    before = {path.name: path.read_bytes() for path in index.iterdir()}
+    before = {path: path.read_bytes() for path in index.rglob("*") if path.is_file()}
     result = run("check", cwd=folder)
     assert result.code == 0 and "Nothing is wrong." in result.out
     for part in (
@@ -69,7 +69,7 @@ def test_a_whole_index_is_found_whole_and_not_changed(run: Run, folder: Path) ->
         assert part in result.out
     assert run("check", "--json", cwd=folder).json["whole"] is True
     assert run("check", "--repair", cwd=folder).out.count("repaired") == 0
-    assert {p.name: p.read_bytes() for p in index.iterdir() if p.name in before} == before
+    assert {path: path.read_bytes() for path in before} == before
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])

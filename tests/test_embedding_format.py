@@ -1,5 +1,6 @@
 """How embeddings are stored: float16 with checksums, and how older formats become that."""
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -29,8 +30,8 @@ def change(folder: Path, *statements: str) -> None:
         for statement in statements:
             db.execute(statement)
         db.commit()
-    for file in (folder / ".retrieval").glob("vectors-*"):
-        file.unlink()
+    for vectors in (folder / ".retrieval").glob("vectors-*"):
+        shutil.rmtree(vectors)
 
 
 def searched(folder: Path) -> np.ndarray:

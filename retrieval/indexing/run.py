@@ -252,7 +252,7 @@ def _write_vectors(
 
     def plan() -> "Plan":
         # No model is loaded for a few photos: they are searched exactly, with or without biases.
-        few = index.photo_count() < FEWEST_APPROXIMATE
+        few = index.catalogue.embeddings.last_id() < FEWEST_APPROXIMATE
         loaded = encoder.loaded
         get_encoder = encoder if not few else None if loaded is None else (lambda: loaded)
         return vector_plan(
