@@ -1,0 +1,350 @@
+"""Tables of captions: CSV and its relatives as programs and people write them, a row at a time.
+
+The delimiter and the columns are found by the names in the first line, else by which cells name
+photos. A quote counts where CSV has it closed again; elsewhere it is a letter of the caption. So a
+stray quote costs nothing, and a caption with commas that nobody quoted is taken whole. The csv
+module reads to the end of the file in the first case, and drops the rest in the second.
+"""
+
+import ast
+import json
+import re
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from retrieval.captions.rows import (
+    Note,
+    Problem,
+    Row,
+    checked_row,
+    columns,
+    quoted,
+    unknown_format,
+)
+from retrieval.captions.text_lines import LONGEST_LINE, TextLines
+from retrieval.photos.walk import PHOTO_SUFFIXES, RAW_SUFFIXES
+
+_DELIMITERS = ",;\t|"
+_SAMPLE = 30  # lines that are looked at where no names tell the columns
+_MOST_LINES, _MOST_TEXT = 50, 100_000  # lines of one row, and characters in them
+_PHOTO = rf"\.(?:{'|'.join(sorted(PHOTO_SUFFIXES | RAW_SUFFIXES))})"
+_ENDS_AS_PHOTO = re.compile(rf".{_PHOTO}[\"'\s]*\Z", re.IGNORECASE)
+_BADLY_JOINED = re.compile(r"\s*\d+\s{2,}(.+)", re.DOTALL)  # in the kaggle copy of Flickr30k
+MORE_CELLS = (
+    "the row has more cells than there are columns; delimiters without quotes around them were "
+    "taken as part of the caption"
+)
+_AFTER_QUOTES = (
+    "the row has more cells than there are columns; what follows the quotes was left out"
+)
+_NO_DELIMITER = "a delimiter before the caption is missing; the number before it was left out"
+_OPEN_QUOTE = "a quote is not closed; it was taken as a letter of the caption"
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where things are in a row: the columns, and how many there are; with_header: whether the
+    first line names them."""
+
+    delimiter: str
+    width: int
+    image: int
+    captions: tuple[int, ...]
+    split: int | None
+    with_header: bool
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """The cells of a row: as text, and as they are written between the delimiters.
+
+    is_open: whether a cell begins with a quote that nothing closes.
+    """
+
+    values: list[str]
+    raw: list[str]
+    is_open: bool = False
+
+    def is_quoted(self, column: int) -> bool:
+        return self.raw[column].strip().startswith('"') and self.values[column] != self.raw[column]
+
+
+def read_table(lines: TextLines) -> Iterator[Row | Problem | Note]:
+    """The rows of a table, and what is wrong with others.
+
+    Raises DataSetError if it is no table of captions.
+    """
+    layout, start = _find_layout(lines)
+    records = _records(lines, layout, start)
+    if layout.with_header:
+        next(records, None)
+    for number, cells in records:
+        where = f"{lines.file}, line {number}"
+        if cells is None:
+            yield Problem(where, f"the line is longer than {LONGEST_LINE:,} characters")
+            continue
+        found = _entry(cells, layout, where)
+        if isinstance(found, Problem):
+            yield found
+            continue
+        if found.captions == [""]:
+            yield Note(where, "a caption is empty")
+            continue
+        yield from checked_row(where, found.image, found.captions, found.split)
+        if found.note:
+            yield Note(where, found.note)
+
+
+def names_photo(cell: str) -> bool:
+    """Whether a text ends like a photo's name."""
+    return _ENDS_AS_PHOTO.search(cell) is not None
+
+
+# Columns -----------------------------------------------------------------------------------------
+
+
+def _find_layout(lines: TextLines) -> tuple[_Layout, int]:
+    """The layout, and the number of the first line that has it: of the header, if there is one."""
+    listed = ((number, line) for number, line in lines if line is None or line.strip())
+    sample = [(n, line) for n, line in islice(listed, _SAMPLE) if line is not None]
+    delimiters = _DELIMITERS
+    declared = re.fullmatch(r'"?sep=(.)"?', sample[0][1].strip(" \r")) if sample else None
+    if declared:  # for Excel
+        delimiters, sample = declared[1], sample[1:]
+    elif sample and sample[0][1].strip(" ") == "sep=\t":
+        delimiters, sample = "\t", sample[1:]
+    if not sample:
+        raise unknown_format(lines.file, "it is empty")
+    start, header = sample[0]
+    rows = [line for _, line in sample]
+    for delimiter in delimiters:
+        if layout := _by_names(header, delimiter):
+            return layout, start
+    for delimiter in delimiters:
+        if layout := _by_content(rows, delimiter):
+            return layout, start
+    raise unknown_format(
+        lines.file,
+        f"its first line names no columns image and caption; it is {quoted(header)}",
+    )
+
+
+def _by_names(header: str, delimiter: str) -> _Layout | None:
+    """The columns by their names in the first line."""
+    names = [name.strip() for name in _split(header, delimiter).values]
+    image, captions = columns(tuple(names))
+    if image is None or not captions:
+        return None
+    lower = [name.lower() for name in names]
+    return _Layout(
+        delimiter,
+        len(names),
+        names.index(image),
+        tuple(i for i, name in enumerate(names) if name in captions),
+        lower.index("split") if "split" in lower else None,
+        True,
+    )
+
+
+def _by_content(rows: Sequence[str], delimiter: str) -> _Layout | None:
+    """The columns by their cells: one names photos, and the caption is the only other.
+
+    The first line is a header if its cell in the column of photos names none. Without a header the
+    caption may be one of several columns, the longest.
+    """
+    cells = [row for row in (_split(row, delimiter).values for row in rows) if len(row) > 1]
+    if not cells:
+        return None
+    body = cells[1:] or cells
+    widths = [len(row) for row in cells]
+    shares = [sum(names_photo(row[i]) for row in body) / len(body) for i in range(min(widths))]
+    image = next((i for i, share in enumerate(shares) if share > 0.8), None)
+    if image is None:
+        return None
+    with_header = not names_photo(cells[0][image])
+    width = widths[0] if with_header else min(widths)
+    lengths = [sum(len(row[i]) for row in cells) for i in range(min(widths))]
+    captions = tuple(sorted((i for i in range(min(widths)) if i != image), key=lengths.__getitem__))
+    if with_header:
+        names = [name.strip() for name in cells[0]]
+        known = columns((*names[:image], *names[image + 1 :]))[1]
+        if not known and width > 2:
+            return None
+        captions = tuple(names.index(name) for name in known) or captions
+    return _Layout(
+        delimiter, width, image, captions if with_header else captions[-1:], None, with_header
+    )
+
+
+# Rows --------------------------------------------------------------------------------------------
+
+
+def _records(lines: TextLines, layout: _Layout, start: int) -> Iterator[tuple[int, _Cells | None]]:
+    """The rows with the number of their first line; None for one that is too long.
+
+    A row goes on in the next lines if a quote is open that one of them closes.
+    """
+    pending: deque[tuple[int, str | None]] = deque()
+    source = iter(lines)
+    while True:
+        number, line = pending.popleft() if pending else next(source, (0, None))
+        if not number:
+            return
+        if line is None:
+            yield number, None
+            continue
+        if number < start or not line.strip():
+            continue
+        cells = _split(line, layout.delimiter)
+        if cells.is_open:
+            more: list[tuple[int, str | None]] = []
+            text = line
+            while len(more) < _MOST_LINES and len(text) < _MOST_TEXT:
+                following = pending.popleft() if pending else next(source, (0, None))
+                if not following[0]:
+                    break
+                more.append(following)
+                if following[1] is None or _begins_row(following[1], layout):
+                    break
+                text = f"{text}\n{following[1]}"
+                if '"' in following[1]:
+                    joined = _split(text, layout.delimiter)
+                    if not joined.is_open:
+                        cells, more = joined, []
+                        break
+            pending.extendleft(reversed(more))
+        yield number, cells
+
+
+def _begins_row(line: str, layout: _Layout) -> bool:
+    cells = line.split(layout.delimiter, layout.image + 1)
+    return layout.image < len(cells) - 1 and names_photo(cells[layout.image])
+
+
+def _split(line: str, delimiter: str) -> _Cells:
+    """The cells of a line, or of several that quotes join."""
+    if '"' not in line:
+        cells = line.split(delimiter)
+        return _Cells(cells, cells)
+    dialects = _QUOTED.get(delimiter) or _quoted_cells(delimiter)
+    values, raw, start, is_open = [], [], 0, False
+    while True:
+        match = dialects[0].match(line, start) or dialects[1].match(line, start)
+        if match:
+            end = match.end()
+            escaped = '""' if match.re is dialects[0] else '\\"'
+            values.append(match[1].replace(escaped, '"'))
+        else:
+            is_open = is_open or _UNCLOSED.match(line, start) is not None
+            end = line.find(delimiter, start)
+            end = len(line) if end < 0 else end
+            values.append(line[start:end])
+        raw.append(line[start:end])
+        if end >= len(line):
+            return _Cells(values, raw, is_open)
+        start = end + 1
+
+
+def _quoted_cells(delimiter: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """A quoted cell up to the next delimiter, with quotes in it doubled, or after backslashes."""
+    end = rf'" *(?={re.escape(delimiter)}|\Z)'
+    inner = (r'[^"]|""', r'[^"\\]|\\.')
+    doubled, backslashes = (re.compile(f' *"((?:{one})*+){end}', re.DOTALL) for one in inner)
+    return doubled, backslashes
+
+
+_QUOTED = {delimiter: _quoted_cells(delimiter) for delimiter in _DELIMITERS}
+_UNCLOSED = re.compile(r' *"(?:[^"]|"")*+\Z')
+_LIST = re.compile(
+    r"""\[\s*(?:'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+")"""
+    r"""(?:\s*,\s*(?:'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+"))*+\s*\]""",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What a row says; note: what is to be said about it."""
+
+    image: str
+    captions: list[Any]
+    split: str | None
+    note: str | None
+
+
+def _entry(cells: _Cells, layout: _Layout, where: str) -> _Entry | Problem:
+    values, width, captions = cells.values, layout.width, layout.captions
+    note = _OPEN_QUOTE if cells.is_open else None
+    misfit = Problem(where, f"the row has {len(values)} cells, the header has {width}")
+    if len(values) > width and any(value.strip() for value in values[width:]):
+        joined = _join(cells, layout) if len(captions) == 1 else None
+        if joined is None:
+            return misfit
+        values, more = joined
+        note = note or more
+    elif len(values) == width - 1 and captions == (width - 1,):
+        found = _BADLY_JOINED.fullmatch(values[-1])
+        if found:
+            values, note = [*values[:-1], "", found[1]], _NO_DELIMITER
+    if layout.image >= len(values) or captions[0] >= len(values):
+        return misfit
+    split = values[layout.split].strip() if layout.split is not None else None
+    texts = [text for i in captions if i < len(values) for text in _in_cell(values[i].strip())]
+    if len(captions) > 1:  # of which some are often empty
+        texts = [text for text in texts if text] or [""]
+    return _Entry(values[layout.image], texts, split or None, note)
+
+
+def _join(cells: _Cells, layout: _Layout) -> tuple[list[str], str] | None:
+    """A row with too many cells: those that its name or its caption was split into are joined.
+
+    With what is to be said about it. None if it cannot be told which they are.
+    """
+    values, delimiter, caption = cells.values, layout.delimiter, layout.captions[0]
+    if layout.width == 2 and layout.image == 0:  # a name may have commas, too: NAME.jpg,CAPTION
+        end = next((i for i, value in enumerate(values[:-1]) if names_photo(value)), 0)
+        name = delimiter.join(cells.raw[: end + 1]) if end else values[0]
+        text, note = _caption(cells, end + 1, len(values), delimiter)
+        return [name, text], note
+    last = caption + 1 + len(values) - layout.width
+    text, note = _caption(cells, caption, last, delimiter)
+    joined = [*values[:caption], text, *values[last:]]
+    # A caption in the middle may as well have lost its right neighbour, unless that is a photo.
+    if caption == layout.width - 1 or (
+        layout.image > caption and names_photo(joined[layout.image])
+    ):
+        return joined, note
+    return None
+
+
+def _caption(cells: _Cells, start: int, end: int, delimiter: str) -> tuple[str, str]:
+    """The cells from `start` to `end` as one, with what is to be said about it.
+
+    A cell that is quoted because the delimiter is in it is whole. Other quotes are the caption's.
+    """
+    if cells.is_quoted(start) and (delimiter in cells.values[start] or cells.is_quoted(end - 1)):
+        return cells.values[start], _AFTER_QUOTES
+    return delimiter.join(cells.raw[start:end]), MORE_CELLS
+
+
+def _in_cell(text: str) -> list[Any]:
+    """The captions in a cell: one, or those of a list as JSON or Python writes it."""
+    if text.startswith("["):
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            value = ast.literal_eval(text) if _is_list(text) else None
+        if isinstance(value, list) and value:
+            return value
+    return [text]
+
+
+def _is_list(text: str) -> bool:
+    """Whether a text is a list of texts as Python writes it; numpy's, without commas, is not."""
+    try:
+        return _LIST.fullmatch(text) is not None and bool(ast.literal_eval(text))
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return False
