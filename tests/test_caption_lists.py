@@ -256,12 +256,16 @@ def test_a_name_goes_up_to_its_ending_and_the_rest_is_the_caption(folder: Path) 
     }
 
 
-@pytest.mark.parametrize("header", ["image,caption", "image,caption,split", "image,n,caption"])
+@pytest.mark.parametrize(
+    "header", ["image,caption", "image,caption,split", "image,n,caption", "caption,image"]
+)
 def test_a_quote_that_never_closes_costs_no_other_row(folder: Path, header: str) -> None:
     middle = ["cat.jpg", "coffee.jpg", "rocket.jpg", "astronaut.jpg"]
     texts = ['"Meow says a cat', 'A 5" cup', '"A rocket', 'about 7"']
     before, after = (",0" if ",n," in header else ""), (",val" if "split" in header else "")
     rows = [f"{n}{before},{t}{after}" for n, t in zip(middle, texts, strict=True)]
+    if header == "caption,image":
+        rows = [f"{t},{n}" for n, t in zip(middle, texts, strict=True)]
     found, said = as_set(table(folder, *rows, header=header))
     assert found == {n: [t] for n, t in zip(middle, texts, strict=True)}
     assert "line 2 and 1 more: a quote is not closed" in said[0]
@@ -313,7 +317,7 @@ def test_rows_that_cannot_be_placed_are_told_with_their_lines(folder: Path) -> N
         "",
         header="image,n,caption,split",
     )
-    with pytest.raises(retrieval.DataSetError, match=r"line 3: the row has 1 cells.*and 3 bad"):
+    with pytest.raises(retrieval.DataSetError, match=r"line 3: the row has 1 cell.*and 3 bad"):
         read_captioned(file)
     found = as_index(folder, PHOTOS, file)
     assert by_path(found) == {"cat.jpg": ["A cat"]}

@@ -7,6 +7,7 @@ data set. A list is read as a stream: only captions of photos that are here are 
 be used is counted and said. Text files of single photos: see `sidecars`.
 """
 
+import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -80,7 +81,7 @@ class _List:
     ) -> None:
         self.file, self.root, self.folder, self.names, self.notes = file, root, folder, names, notes
         self.problems, self.remarks, self.missing = Findings(), Findings(), Findings()
-        self.rows = 0
+        self.rows, self._above = 0, str(file.parent)
 
     def captions(self, origin: str) -> Iterator[Caption]:
         """All captions for photos that are here; what could not be used is said in the notes."""
@@ -126,22 +127,24 @@ class _List:
 
     def _match(self, name: str) -> Match | None:
         """The photo that a name means; None if it means a file that this run does not look at."""
-        parts, folder = parts_of(name), self.folder
-        if folder == "..":
-            if parts[:1] == [self.root.name]:
-                name, folder = "/".join(parts[1:]), ""
-            else:
-                folder = ""
-        match = self.names.find(name, folder)
+        match = self.names.find(*self._as_seen_from(name))
         if match.exact:
             return match
-        there = self.file.parent / "/".join(parts)
-        if not is_file(there):
+        path = "/".join((self._above, *parts_of(name)))
+        if not os.path.isfile(path):  # noqa: PTH113 - it is asked for a million names
             return match
+        there = Path(path)
         if match.path is not None and _is_same(there, self.root / match.path):
             return match  # on a disk that does not tell upper from lower case
         inside = there.resolve().is_relative_to(self.root)
         return None if inside or self.folder is not None else match
+
+    def _as_seen_from(self, name: str) -> tuple[str, str | None]:
+        """A name and the folder that it starts from; a list above the root starts in the root."""
+        if self.folder != "..":
+            return name, self.folder
+        parts = parts_of(name)
+        return ("/".join(parts[1:]) if parts[:1] == [self.root.name] else name), ""
 
     def _say(self) -> None:
         if self.problems.count:

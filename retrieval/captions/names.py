@@ -26,6 +26,7 @@ PHOTO_FOLDERS = (
     "Photos",
     "JPEGImages",
 )
+_DRIVE = re.compile(r"^[A-Za-z]:(?=[\\/])")
 _SUFFIXES = PHOTO_SUFFIXES | RAW_SUFFIXES
 
 
@@ -37,7 +38,7 @@ def composed(text: str) -> str:
 def parts_of(name: str) -> list[str]:
     """The folders and the file of a name, in composed form, without a drive and without dots."""
     parts: list[str] = []
-    for part in re.sub(r"^[A-Za-z]:(?=[\\/])", "", composed(name)).replace("\\", "/").split("/"):
+    for part in _DRIVE.sub("", composed(name)).replace("\\", "/").split("/"):
         if part == "..":
             parts = parts[:-1]
         elif part not in ("", "."):
@@ -74,10 +75,12 @@ class PhotoNames:
         which no photos are expected.
         """
         start = f"{folder}/" if folder else ""
+        if f"{start}{name}" in self._paths:
+            return Match(f"{start}{name}", exact=True)
         parts = parts_of(name)
-        for path in (f"{start}{name}", f"{start}{'/'.join(parts)}"):
-            if path in self._paths:
-                return Match(path, exact=True)
+        path = f"{start}{'/'.join(parts)}"
+        if path in self._paths:
+            return Match(path, exact=True)
         fits = self._fits(parts, start, folder is not None) if parts else []
         best = [fit for fit in fits if fit.order == fits[0].order]
         if not best:

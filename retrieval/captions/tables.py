@@ -1,20 +1,19 @@
 """Tables of captions: CSV and its relatives as programs and people write them, a row at a time.
 
 The delimiter and the columns are found by the names in the first line, else by which cells name
-photos. A quote counts where CSV has it closed again; elsewhere it is a letter of the caption. So a
-stray quote costs nothing, and a caption with commas that nobody quoted is taken whole. The csv
-module reads to the end of the file in the first case, and drops the rest in the second.
+photos. A caption with commas that nobody quoted is taken whole. How lines become cells: see
+`csv_records`.
 """
 
 import ast
 import json
 import re
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from retrieval.captions.csv_records import DELIMITERS, Cells, read_records, split_cells
 from retrieval.captions.rows import (
     Note,
     Problem,
@@ -27,9 +26,7 @@ from retrieval.captions.rows import (
 from retrieval.captions.text_lines import LONGEST_LINE, TextLines
 from retrieval.photos.walk import PHOTO_SUFFIXES, RAW_SUFFIXES
 
-_DELIMITERS = ",;\t|"
 _SAMPLE = 30  # lines that are looked at where no names tell the columns
-_MOST_LINES, _MOST_TEXT = 50, 100_000  # lines of one row, and characters in them
 _PHOTO = rf"\.(?:{'|'.join(sorted(PHOTO_SUFFIXES | RAW_SUFFIXES))})"
 _ENDS_AS_PHOTO = re.compile(rf".{_PHOTO}[\"'\s]*\Z", re.IGNORECASE)
 _BADLY_JOINED = re.compile(r"\s*\d+\s{2,}(.+)", re.DOTALL)  # in the kaggle copy of Flickr30k
@@ -53,23 +50,14 @@ class _Layout:
     width: int
     image: int
     captions: tuple[int, ...]
-    split: int | None
-    with_header: bool
+    split: int | None = None
+    with_header: bool = True
 
-
-@dataclass(frozen=True)
-class _Cells:
-    """The cells of a row: as text, and as they are written between the delimiters.
-
-    is_open: whether a cell begins with a quote that nothing closes.
-    """
-
-    values: list[str]
-    raw: list[str]
-    is_open: bool = False
-
-    def is_quoted(self, column: int) -> bool:
-        return self.raw[column].strip().startswith('"') and self.values[column] != self.raw[column]
+    def begins_row(self, line: str) -> bool:
+        """Whether a line begins a row for certain: a photo's name is where rows have it."""
+        cells = line.split(self.delimiter, self.image + 1)
+        is_last = self.image == self.width - 1
+        return self.image < len(cells) - (not is_last) and names_photo(cells[self.image])
 
 
 def read_table(lines: TextLines) -> Iterator[Row | Problem | Note]:
@@ -78,10 +66,9 @@ def read_table(lines: TextLines) -> Iterator[Row | Problem | Note]:
     Raises DataSetError if it is no table of captions.
     """
     layout, start = _find_layout(lines)
-    records = _records(lines, layout, start)
-    if layout.with_header:
-        next(records, None)
-    for number, cells in records:
+    for number, cells in read_records(lines, layout.delimiter, layout.begins_row):
+        if number < start:
+            continue
         where = f"{lines.file}, line {number}"
         if cells is None:
             yield Problem(where, f"the line is longer than {LONGEST_LINE:,} characters")
@@ -107,10 +94,10 @@ def names_photo(cell: str) -> bool:
 
 
 def _find_layout(lines: TextLines) -> tuple[_Layout, int]:
-    """The layout, and the number of the first line that has it: of the header, if there is one."""
+    """The layout, and the number of the first line below the header, if there is one."""
     listed = ((number, line) for number, line in lines if line is None or line.strip())
     sample = [(n, line) for n, line in islice(listed, _SAMPLE) if line is not None]
-    delimiters = _DELIMITERS
+    delimiters = DELIMITERS
     declared = re.fullmatch(r'"?sep=(.)"?', sample[0][1].strip(" \r")) if sample else None
     if declared:  # for Excel
         delimiters, sample = declared[1], sample[1:]
@@ -122,10 +109,10 @@ def _find_layout(lines: TextLines) -> tuple[_Layout, int]:
     rows = [line for _, line in sample]
     for delimiter in delimiters:
         if layout := _by_names(header, delimiter):
-            return layout, start
+            return layout, start + layout.with_header
     for delimiter in delimiters:
         if layout := _by_content(rows, delimiter):
-            return layout, start
+            return layout, start + layout.with_header
     raise unknown_format(
         lines.file,
         f"its first line names no columns image and caption; it is {quoted(header)}",
@@ -134,7 +121,7 @@ def _find_layout(lines: TextLines) -> tuple[_Layout, int]:
 
 def _by_names(header: str, delimiter: str) -> _Layout | None:
     """The columns by their names in the first line."""
-    names = [name.strip() for name in _split(header, delimiter).values]
+    names = [name.strip() for name in split_cells(header, delimiter).values]
     image, captions = columns(tuple(names))
     if image is None or not captions:
         return None
@@ -155,7 +142,7 @@ def _by_content(rows: Sequence[str], delimiter: str) -> _Layout | None:
     The first line is a header if its cell in the column of photos names none. Without a header the
     caption may be one of several columns, the longest.
     """
-    cells = [row for row in (_split(row, delimiter).values for row in rows) if len(row) > 1]
+    cells = [row for row in (split_cells(row, delimiter).values for row in rows) if len(row) > 1]
     if not cells:
         return None
     body = cells[1:] or cells
@@ -179,85 +166,9 @@ def _by_content(rows: Sequence[str], delimiter: str) -> _Layout | None:
     )
 
 
-# Rows --------------------------------------------------------------------------------------------
+# Rows ------------------------------------------------------------------------------------------
 
 
-def _records(lines: TextLines, layout: _Layout, start: int) -> Iterator[tuple[int, _Cells | None]]:
-    """The rows with the number of their first line; None for one that is too long.
-
-    A row goes on in the next lines if a quote is open that one of them closes.
-    """
-    pending: deque[tuple[int, str | None]] = deque()
-    source = iter(lines)
-    while True:
-        number, line = pending.popleft() if pending else next(source, (0, None))
-        if not number:
-            return
-        if line is None:
-            yield number, None
-            continue
-        if number < start or not line.strip():
-            continue
-        cells = _split(line, layout.delimiter)
-        if cells.is_open:
-            more: list[tuple[int, str | None]] = []
-            text = line
-            while len(more) < _MOST_LINES and len(text) < _MOST_TEXT:
-                following = pending.popleft() if pending else next(source, (0, None))
-                if not following[0]:
-                    break
-                more.append(following)
-                if following[1] is None or _begins_row(following[1], layout):
-                    break
-                text = f"{text}\n{following[1]}"
-                if '"' in following[1]:
-                    joined = _split(text, layout.delimiter)
-                    if not joined.is_open:
-                        cells, more = joined, []
-                        break
-            pending.extendleft(reversed(more))
-        yield number, cells
-
-
-def _begins_row(line: str, layout: _Layout) -> bool:
-    cells = line.split(layout.delimiter, layout.image + 1)
-    return layout.image < len(cells) - 1 and names_photo(cells[layout.image])
-
-
-def _split(line: str, delimiter: str) -> _Cells:
-    """The cells of a line, or of several that quotes join."""
-    if '"' not in line:
-        cells = line.split(delimiter)
-        return _Cells(cells, cells)
-    dialects = _QUOTED.get(delimiter) or _quoted_cells(delimiter)
-    values, raw, start, is_open = [], [], 0, False
-    while True:
-        match = dialects[0].match(line, start) or dialects[1].match(line, start)
-        if match:
-            end = match.end()
-            escaped = '""' if match.re is dialects[0] else '\\"'
-            values.append(match[1].replace(escaped, '"'))
-        else:
-            is_open = is_open or _UNCLOSED.match(line, start) is not None
-            end = line.find(delimiter, start)
-            end = len(line) if end < 0 else end
-            values.append(line[start:end])
-        raw.append(line[start:end])
-        if end >= len(line):
-            return _Cells(values, raw, is_open)
-        start = end + 1
-
-
-def _quoted_cells(delimiter: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """A quoted cell up to the next delimiter, with quotes in it doubled, or after backslashes."""
-    end = rf'" *(?={re.escape(delimiter)}|\Z)'
-    inner = (r'[^"]|""', r'[^"\\]|\\.')
-    doubled, backslashes = (re.compile(f' *"((?:{one})*+){end}', re.DOTALL) for one in inner)
-    return doubled, backslashes
-
-
-_QUOTED = {delimiter: _quoted_cells(delimiter) for delimiter in _DELIMITERS}
-_UNCLOSED = re.compile(r' *"(?:[^"]|"")*+\Z')
 _LIST = re.compile(
     r"""\[\s*(?:'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+")"""
     r"""(?:\s*,\s*(?:'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+"))*+\s*\]""",
@@ -275,14 +186,13 @@ class _Entry:
     note: str | None
 
 
-def _entry(cells: _Cells, layout: _Layout, where: str) -> _Entry | Problem:
+def _entry(cells: Cells, layout: _Layout, where: str) -> _Entry | Problem:
     values, width, captions = cells.values, layout.width, layout.captions
     note = _OPEN_QUOTE if cells.is_open else None
-    misfit = Problem(where, f"the row has {len(values)} cells, the header has {width}")
     if len(values) > width and any(value.strip() for value in values[width:]):
         joined = _join(cells, layout) if len(captions) == 1 else None
         if joined is None:
-            return misfit
+            return _misfit(where, len(values), width)
         values, more = joined
         note = note or more
     elif len(values) == width - 1 and captions == (width - 1,):
@@ -290,7 +200,7 @@ def _entry(cells: _Cells, layout: _Layout, where: str) -> _Entry | Problem:
         if found:
             values, note = [*values[:-1], "", found[1]], _NO_DELIMITER
     if layout.image >= len(values) or captions[0] >= len(values):
-        return misfit
+        return _misfit(where, len(values), width)
     split = values[layout.split].strip() if layout.split is not None else None
     texts = [text for i in captions if i < len(values) for text in _in_cell(values[i].strip())]
     if len(captions) > 1:  # of which some are often empty
@@ -298,7 +208,11 @@ def _entry(cells: _Cells, layout: _Layout, where: str) -> _Entry | Problem:
     return _Entry(values[layout.image], texts, split or None, note)
 
 
-def _join(cells: _Cells, layout: _Layout) -> tuple[list[str], str] | None:
+def _misfit(where: str, cells: int, width: int) -> Problem:
+    return Problem(where, f"the row has {cells:,} cell(s), the header has {width:,}")
+
+
+def _join(cells: Cells, layout: _Layout) -> tuple[list[str], str] | None:
     """A row with too many cells: those that its name or its caption was split into are joined.
 
     With what is to be said about it. None if it cannot be told which they are.
@@ -320,7 +234,7 @@ def _join(cells: _Cells, layout: _Layout) -> tuple[list[str], str] | None:
     return None
 
 
-def _caption(cells: _Cells, start: int, end: int, delimiter: str) -> tuple[str, str]:
+def _caption(cells: Cells, start: int, end: int, delimiter: str) -> tuple[str, str]:
     """The cells from `start` to `end` as one, with what is to be said about it.
 
     A cell that is quoted because the delimiter is in it is whole. Other quotes are the caption's.
