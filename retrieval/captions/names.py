@@ -6,11 +6,11 @@ opened. A name that fits several photos alike is told, never guessed.
 """
 
 import re
-import unicodedata
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from retrieval.photos.files import composed
 from retrieval.photos.walk import PHOTO_SUFFIXES, RAW_SUFFIXES
 
 # Where data sets have their photos, the most likely first.
@@ -28,11 +28,6 @@ PHOTO_FOLDERS = (
 )
 _DRIVE = re.compile(r"^[A-Za-z]:(?=[\\/])")
 _SUFFIXES = PHOTO_SUFFIXES | RAW_SUFFIXES
-
-
-def composed(text: str) -> str:
-    """A name in Unicode's composed form (NFC). Macs store and other systems type different ones."""
-    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def parts_of(name: str) -> list[str]:
