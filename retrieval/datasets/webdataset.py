@@ -209,6 +209,7 @@ def _rank(photo: _File) -> tuple[int, int]:
 
 def _choose_captions(texts: list[_File]) -> tuple[str, ...]:
     """The captions of a sample: from texts before JSON, and from those named by the key alone."""
-    plain = [text for text in texts if not text.label] or texts
+    numbered = sorted(texts, key=lambda text: (len(text.label), text.label))  # 2 before 10
+    plain = [text for text in texts if not text.label] or numbered
     chosen = [text for text in plain if text.ending != "json"] or plain
     return tuple(dict.fromkeys(caption for text in chosen for caption in text.captions))
