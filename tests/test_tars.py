@@ -123,6 +123,10 @@ def test_a_caption_that_cannot_be_used_is_dropped_and_said(tmp_path: Path) -> No
         "a caption is empty.",
         "a caption is not a text.",
     ]
+    file = pack(tmp_path / "c.tar", {"x.jpg": PHOTO, "x.txt": "one", "x.json": "{"})
+    found, said = read(file)
+    assert list(found.values()) == [(PHOTO, ["one"])]
+    assert "'x': a file of captions cannot be used: not JSON" in said[0]
     file = pack(tmp_path / "b.tar", {"x.jpg": PHOTO, "x.json": '{"caption": ""}'})
     with pytest.raises(retrieval.DataSetError, match=r"'x': the photo has no caption"):
         read_captioned(file)

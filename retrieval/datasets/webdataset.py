@@ -86,7 +86,8 @@ def read_members(file: Path) -> Iterator[Member | Problem | Note]:
             tarfile.open(fileobj=source, mode="r:", tarinfo=_Header, errors="replace") as archive,
         ):
             while (member := archive.next()) is not None:
-                archive.members.clear()  # type: ignore[attr-defined]  # which would hold all headers in memory
+                # It would hold all headers in memory.
+                archive.members.clear()  # type: ignore[attr-defined]
                 if not member.isdir():
                     _add_member(samples, member, source)
             _check_end(archive, source)
@@ -126,13 +127,17 @@ def _add_member(
             raise ValueError("not a regular file")
         if member.size > (_MAX_PHOTO_BYTES if is_photo else _MAX_TEXT_BYTES):
             raise ValueError(f"too large ({member.size:,} bytes)")
-        if is_photo:
-            sample.photos.append(found)
-            return
+    except ValueError as error:
+        sample.errors.append(f"{quoted(member.name)}: {error}")
+        return
+    if is_photo:
+        sample.photos.append(found)
+        return
+    try:
         source.seek(member.offset_data)
         captions = _captions(source.read(member.size), ending)
     except ValueError as error:
-        sample.errors.append(f"{quoted(member.name)}: {error}")
+        sample.dropped.append(f"a file of captions cannot be used: {error}")
         return
     if captions is not None:
         good, dropped = captions
