@@ -185,6 +185,38 @@ def test_json_in_any_encoding(folder: Path, encoding: str) -> None:
         assert as_set(folder / name)[0] == expected, name
 
 
+def test_json_in_the_shapes_of_programs(folder: Path) -> None:
+    expected = {n: [f"seen on {n}"] for n in PHOTOS}
+    rows = [(n, c[0]) for n, c in expected.items()]
+    values = {
+        "a list of columns": {"image": [n for n, _ in rows], "caption": [c for _, c in rows]},
+        "pandas": {
+            "file_name": {str(i): n for i, (n, _) in enumerate(rows)},
+            "text": {str(i): c for i, (_, c) in enumerate(rows)},
+        },
+        "CLIP_benchmark": {
+            "image_paths": [n for n, _ in rows],
+            "annotations": [c for _, c in rows],
+        },
+        "pairs": rows,
+        "names": {n: [{"caption": c}] for n, c in rows},
+        "named objects": {n: {"text": c, "width": 7} for n, c in rows},
+        "images as objects": [{"image": {"path": n, "bytes": None}, "caption": c} for n, c in rows],
+        "the only other key": [{"file_name": n, "additional_feature": c} for n, c in rows],
+        "an object in a list": {"annotations": [{"image": n, "caption": c} for n, c in rows]},
+    }
+    for name, value in values.items():
+        (folder / "list.json").write_text(json.dumps(value))
+        assert as_set(folder / "list.json")[0] == expected, name
+
+
+def test_labels_and_numbers_are_no_captions(folder: Path) -> None:
+    for table in ("image,label\ncat.jpg,3\n", "file_name,image_url\ncat.jpg,http://x/y.jpg\n"):
+        (folder / "list.csv").write_text(table)
+        with pytest.raises(retrieval.DataSetError, match="names no columns image and caption"):
+            read_captioned(folder / "list.csv")
+
+
 def test_a_file_joined_of_two_encodings_is_read_line_by_line(folder: Path) -> None:
     text = "image,caption\ncat.jpg,café “1”\n".encode() + "coffee.jpg,café “2”\n".encode("cp1252")
     (folder / "captions.csv").write_bytes(text)
@@ -205,6 +237,13 @@ def test_photos_and_captions_in_other_columns(folder: Path) -> None:
         'sep=\t\nimage\tcaption\n"{}"\t{}\n': 2,
         "id,image,caption_number,caption\n7,{},0,{}\n": 1,
         "image_id,sentence_1,sentence_2\n{},{},\n": 1,
+        "My photos;\n\nimage;caption\n{};{}\n": 3,
+        "{}#0,{}\n": 0,
+        "{}: {}\n": 0,
+        "{} {}\n": 0,
+        "photo_id,photo_url,photo_description\n{},http://x/y.jpg,{}\n": 1,
+        "url\tTEXT\nhttps://example.org/a/{}\t{}\n": 1,
+        "file_name,additional_feature\n{},{}\n": 1,
     }
     for table, header in tables.items():
         *lines, row = table.splitlines(keepends=True)
@@ -427,8 +466,8 @@ def test_a_million_rows_are_not_held(folder: Path) -> None:
     file = folder / "captions.csv"
     with file.open("w") as out:
         out.write("image,caption\n")
-        for i in range(100_000):
-            out.write(f"{i % 50_000}.jpg,caption number {i} of a photo that is not here\n")
+        for i in range(30_000):
+            out.write(f"{i % 15_000}.jpg,caption number {i} of a photo that is not here\n")
             out.write(f"cat.jpg,caption number {i} of a cat\n")
     tracemalloc.start()
     found = as_index(folder, PHOTOS)

@@ -18,6 +18,7 @@ from retrieval.captions.rows import (
     columns,
     entry,
     quoted,
+    texts,
     unknown_format,
 )
 from retrieval.captions.text_lines import LONGEST_LINE, TextLines, decode_text
@@ -66,7 +67,7 @@ def read_json(lines: TextLines) -> Found:
     if isinstance(images, list):
         return _each(file, "images[{}]", images, _karpathy)
     if all(columns(tuple(value))):
-        return _object(f"{file}, line 1", value)
+        return _of_columns(file, value)
     lists = {key: part for key, part in value.items() if _is_list_of_objects(part)}
     if len(lists) == 1:
         key, part = lists.popitem()
@@ -100,11 +101,38 @@ def _is_list_of_objects(value: Any) -> bool:
     return all(columns(tuple(value[0])))
 
 
+def _of_columns(file: Path, value: dict[str, Any]) -> Found:
+    """One object; or {"image": [NAME, …], "caption": [CAPTION, …]}, as tables become JSON.
+
+    pandas writes objects with the number of the row instead of lists.
+    """
+    image, captions = columns(tuple(value))
+    assert image is not None
+    names = value[image]
+    if not isinstance(names, list | dict):
+        yield from _object(f"{file}, line 1", value)
+        return
+    rows = list(names) if isinstance(names, dict) else range(len(names))
+    for row in rows:
+        found = [_cell(value[column], row) for column in captions]
+        listed = [c for cell in found for c in (cell if isinstance(cell, list) else [cell])]
+        split = _cell(value.get("split"), row)
+        yield from checked_row(f"{file}, row {row}", names[row], texts(listed), split)
+
+
+def _cell(column: Any, row: Any) -> Any:
+    if isinstance(column, list):
+        return column[row] if row < len(column) else None
+    return column.get(row) if isinstance(column, dict) else column
+
+
 def _by_name(file: Path, value: dict[str, Any]) -> Found:
     """{NAME: CAPTION}, {NAME: [CAPTION, …]} or {NAME: {"caption": CAPTION}}"""
     for name, captions in value.items():
         if isinstance(captions, dict):
-            captions = entry(captions)[1]
+            captions = entry({"image": name, **captions})[1]
+        elif isinstance(captions, list):
+            captions = texts(captions)
         yield from checked_row(f"{file}, {quoted(name)}", name, captions, None)
 
 
@@ -150,5 +178,5 @@ def _coco(file: Path, images: list[Any], annotations: list[Any]) -> Found:
         number = image.get("id") if isinstance(image, dict) else None
         if isinstance(number, int | str) and number in captions:
             where = f"{file}, images[{i}]"
-            name = image.get("file_name")
+            name = image.get("file_name") or entry(image)[0]
             yield from checked_row(where, name, captions.pop(number), split[0] if split else None)

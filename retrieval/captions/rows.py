@@ -24,13 +24,20 @@ _MOST_KINDS = 100  # of sentences on one file, whatever is in it
 _IMAGE_NAMES = (
     "image image_path image_file image_filename image_name file_name filename filepath file_path "
     "file img img_path img_file img_name imagepath imagefile imagename photo photo_path photo_name "
-    "picture path image_id img_id photo_id images key name"
+    "picture path image_id img_id photo_id images image_paths file_names filenames key name"
 ).split()
 _CAPTION_NAMES = (
     "captions caption sentences sentence comments comment raw text texts description descriptions "
-    "title titles alt_text alt prompt"
+    "title titles alt_text alt prompt annotation annotations"
 ).split()
-_NO_CAPTION = frozenset("id ids number num no index idx count length len score lang".split())
+_WORDS = (
+    "caption captions description sentence comment text".split()
+)  # in image_caption, caption_en
+_OTHER_FACTS = frozenset(
+    "id ids number num no index idx count length len score lang split label labels class classes "
+    "category categories target url link license width height size date time hash md5".split()
+)
+_PATH_KEYS = ("path", "file_name", "filename")  # of an image that is an object itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +145,8 @@ def listed_name(image: object) -> str:
 
     It may be any path: nothing is opened by it. `names` looks for it among the photos.
     """
+    if isinstance(image, dict):
+        image = next((image[key] for key in _PATH_KEYS if image.get(key)), None)
     if isinstance(image, int) and not isinstance(image, bool):
         return str(image)
     if not isinstance(image, str) or not image.strip():
@@ -145,7 +154,7 @@ def listed_name(image: object) -> str:
     if "\0" in image:
         raise BadEntryError(f"the image's name {quoted(image)} is no name of a file")
     _check_text(image, "the image's name")
-    return image.strip()
+    return image.strip("\ufeff \t\r\n\xa0")  # marks of files that were joined, too
 
 
 def inner_path(path: str) -> str:
@@ -200,7 +209,8 @@ def _check_text(text: str, what: str) -> None:
 def columns(names: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
     """Of these names, the one that photos' names go by, and those that captions go by.
 
-    Captions have one kind of name, such as caption_1 and caption_2. None and () if there is none.
+    Captions have one kind of name, such as caption_1 and caption_2; any name will do for the only
+    column besides the image's. None and () if there is none.
     """
     plain: dict[str, str] = {}
     for name in names:
@@ -211,11 +221,13 @@ def columns(names: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
     for known in _CAPTION_NAMES:
         if found := tuple(n for p, n in others.items() if re.fullmatch(rf"{known}_?\d*", p)):
             return image, found
-    for word in ("caption", "captions"):  # such as image_caption and caption_en
-        parts = {name: set(p.split("_")) for p, name in others.items()}
-        if found := tuple(n for n, p in parts.items() if word in p and not p & _NO_CAPTION):
+    parts = {name: set(p.split("_")) for p, name in others.items()}
+    told = {name: words for name, words in parts.items() if not words & _OTHER_FACTS}
+    for word in _WORDS:
+        if found := tuple(name for name, words in told.items() if word in words):
             return image, found
-    return image, ()
+    alone = tuple(told) if len(told) == 1 and "" not in others else ()
+    return image, alone if image is not None else ()
 
 
 def entry(value: dict[str, Any]) -> tuple[object, object]:
@@ -225,5 +237,9 @@ def entry(value: dict[str, Any]) -> tuple[object, object]:
     listed: list[object] = []
     for captions in found:
         listed += captions if isinstance(captions, list) else [captions]
-    raw = [c.get("raw", c.get("caption")) if isinstance(c, dict) else c for c in listed]
-    return (None if image is None else value[image]), (raw if found else None)
+    return (None if image is None else value[image]), (texts(listed) if found else None)
+
+
+def texts(captions: list[Any]) -> list[Any]:
+    """Captions, of which some may be objects with a text."""
+    return [c.get("raw", c.get("caption", c)) if isinstance(c, dict) else c for c in captions]

@@ -28,7 +28,8 @@ from retrieval.photos.walk import PHOTO_SUFFIXES, RAW_SUFFIXES
 
 _SAMPLE = 30  # lines that are looked at where no names tell the columns
 _PHOTO = rf"\.(?:{'|'.join(sorted(PHOTO_SUFFIXES | RAW_SUFFIXES))})"
-_ENDS_AS_PHOTO = re.compile(rf".{_PHOTO}[\"'\s]*\Z", re.IGNORECASE)
+_ENDS_AS_PHOTO = re.compile(rf".{_PHOTO}(#\d+)?[\"'\s]*\Z", re.IGNORECASE)
+_NUMBER = re.compile(rf"({_PHOTO})#\d+\Z", re.IGNORECASE)  # of a caption, as Flickr has it
 _BADLY_JOINED = re.compile(r"\s*\d+\s{2,}(.+)", re.DOTALL)  # in the kaggle copy of Flickr30k
 MORE_CELLS = (
     "the row has more cells than there are columns; delimiters without quotes around them were "
@@ -101,18 +102,20 @@ def _find_layout(lines: TextLines) -> tuple[_Layout, int]:
     declared = re.fullmatch(r'"?sep=(.)"?', sample[0][1].strip(" \r")) if sample else None
     if declared:  # for Excel
         delimiters, sample = declared[1], sample[1:]
-    elif sample and sample[0][1].strip(" ") == "sep=\t":
-        delimiters, sample = "\t", sample[1:]
     if not sample:
         raise unknown_format(lines.file, "it is empty")
     start, header = sample[0]
     rows = [line for _, line in sample]
-    for delimiter in delimiters:
-        if layout := _by_names(header, delimiter):
-            return layout, start + layout.with_header
+    for number, line in sample[:3]:  # there may be a title above the header
+        for delimiter in delimiters:
+            if layout := _by_names(line, delimiter):
+                return layout, number + 1
     for delimiter in delimiters:
         if layout := _by_content(rows, delimiter):
             return layout, start + layout.with_header
+    for delimiter in ": ":
+        if all(d and names_photo(name) for name, d, _ in (r.partition(delimiter) for r in rows)):
+            return _Layout(delimiter, 2, 0, (1,), with_header=False), start
     raise unknown_format(
         lines.file,
         f"its first line names no columns image and caption; it is {quoted(header)}",
@@ -157,10 +160,10 @@ def _by_content(rows: Sequence[str], delimiter: str) -> _Layout | None:
     captions = tuple(sorted((i for i in range(min(widths)) if i != image), key=lengths.__getitem__))
     if with_header:
         names = [name.strip() for name in cells[0]]
-        known = columns((*names[:image], *names[image + 1 :]))[1]
-        if not known and width > 2:
+        known = columns(("image", *names[:image], *names[image + 1 :]))[1]
+        if not known:
             return None
-        captions = tuple(names.index(name) for name in known) or captions
+        captions = tuple(names.index(name) for name in known)
     return _Layout(
         delimiter, width, image, captions if with_header else captions[-1:], None, with_header
     )
@@ -205,7 +208,8 @@ def _entry(cells: Cells, layout: _Layout, where: str) -> _Entry | Problem:
     texts = [text for i in captions if i < len(values) for text in _in_cell(values[i].strip())]
     if len(captions) > 1:  # of which some are often empty
         texts = [text for text in texts if text] or [""]
-    return _Entry(values[layout.image], texts, split or None, note)
+    name = _NUMBER.sub(r"\1", values[layout.image].strip())
+    return _Entry(name, texts, split or None, note if layout.delimiter in DELIMITERS else None)
 
 
 def _misfit(where: str, cells: int, width: int) -> Problem:
