@@ -194,6 +194,13 @@ class Index:
     def set_excluded(self, patterns: Sequence[str]) -> None:
         self.catalogue.set_setting("exclude", "\n".join(patterns))
 
+    def included(self) -> list[str]:
+        """The shell patterns of hidden files and folders of the system to bring in."""
+        return [p for p in self.catalogue.setting("include", "").split("\n") if p]
+
+    def set_included(self, patterns: Sequence[str]) -> None:
+        self.catalogue.set_setting("include", "\n".join(patterns))
+
     def caption_files(self) -> list[Path]:
         """The files of captions that the user named."""
         try:

@@ -20,12 +20,14 @@ from retrieval.indexing.options import Options, Progress, Report
 from retrieval.indexing.run import index_folders
 from retrieval.indexing.status import Status, status
 from retrieval.indexing.trust import check_trust, trust_command
+from retrieval.photos.files import as_on_disk
 from retrieval.query import AnyPath, Query, Term, as_list, parse_date
 from retrieval.ranking.relevance import Level
 from retrieval.ranking.reranking import Rerank
 from retrieval.search import pipeline
 from retrieval.search.encode_query import encode_query
 from retrieval.search.hits import Hit
+from retrieval.search.locate import find_from_here
 from retrieval.search.options import SearchOptions
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ def index(
     index. progress: called after every batch. log: called with sentences for the user. trust: as
     for `open`. Raises RetrievalError; what was committed until then stays.
     """
-    paths = [Path(folder).expanduser() for folder in folders]
+    paths = [as_on_disk(Path(folder).expanduser()) for folder in folders]
     if index is not None:
         # Without folders the index has to exist; with them it may be a new one.
         named = Path(index).expanduser()
@@ -284,18 +286,19 @@ def remove(paths: AnyPath | Sequence[AnyPath], where: AnyPath | None = None) -> 
         chosen = []
         for path in (Path(name).expanduser() for name in as_list(paths)):
             located = opened.locate(path)
-            if located is None or (
-                located[1] and not opened.catalogue.files.any_below(located[0].id, located[1])
-            ):
+            places = find_from_here(opened, path)
+            if located is not None and not located[1]:
+                places = [(located[0].id, "")]  # a whole folder, even if it has no photos
+            if not places:
                 raise QueryError(
                     f"{path} is not in the index {folder}. `retrieval info` lists its folders."
                 )
-            chosen.append(located)
+            chosen += places
         with opened.catalogue.transaction():
-            count = sum(opened.catalogue.forget_files(root.id, under) for root, under in chosen)
-            for root, under in chosen:
+            count = sum(opened.catalogue.forget_files(*place) for place in chosen)
+            for root_id, under in chosen:
                 if not under and len(opened.roots()) > 1:
-                    opened.catalogue.forget_root(root.id)
+                    opened.catalogue.forget_root(root_id)
             opened.catalogue.update_presence()
         opened.refresh(lambda: vector_plan(opened, None))
         return count

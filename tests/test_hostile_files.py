@@ -248,11 +248,13 @@ def test_xmp_takes_a_moment_or_is_given_up(packet: str) -> None:
 
 
 def test_a_csv_with_a_very_long_field_ends_no_run(few: Path) -> None:
-    (few / "captions.csv").write_text(f'image,caption,"{"x" * 200_000}"\nchina.jpg,a,b\n')
+    (few / "captions.csv").write_text(
+        f'image,caption,"{"x" * 200_000}"\nchina.jpg,a,b\nchelsea.png,{"y" * 200_000},\n'
+    )
     (few / "coffee.txt").write_text("a cup")
     report = retrieval.index(few, model="mini")
-    assert captions(few) == {"coffee.png": ["a cup"]}
-    assert any("captions.csv" in note and "field" in note for note in report.notes)
+    assert captions(few) == {"china.jpg": ["a"], "coffee.png": ["a cup"]}
+    assert any("a caption is longer than 10,000 characters" in note for note in report.notes)
 
 
 def test_one_long_name_costs_no_other_caption(few: Path) -> None:

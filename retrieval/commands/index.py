@@ -39,6 +39,14 @@ def index(
             "later runs; pass '' to clear.",
         ),
     ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GLOB",
+            help="Bring in hidden files, and folders of systems such as @eaDir, of this name or "
+            "path (repeatable); remembered for later runs; pass '' to clear.",
+        ),
+    ] = None,
     captions: Annotated[
         list[str] | None,
         typer.Option(
@@ -99,6 +107,7 @@ def index(
 
     options = retrieval.Options(
         exclude=[pattern for pattern in exclude if pattern] if exclude else None,
+        include=[pattern for pattern in include if pattern] if include else None,
         workers=workers,
         max_megapixels=max_megapixels,
         prune=prune,

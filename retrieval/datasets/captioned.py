@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from indexes.locate import FOLDER_NAME, index_at
-from retrieval.captions.formats import Problem, Row, read_rows
+from retrieval.captions.formats import read_rows
 from retrieval.captions.locate import find_photos
+from retrieval.captions.names import Gathered, parts_of
+from retrieval.captions.rows import Findings, Note, Problem, Row, quoted
 from retrieval.datasets import webdataset
 from retrieval.datasets.indexed import read_index
 from retrieval.datasets.locate import find_caption_file, find_shards, holds_captions, in_folder
@@ -85,7 +87,7 @@ def read_captioned(
     WebDataset tar or a folder of such tars; or an indexed folder with captions. split: the name of
     a split, several joined by +, or 'all'. images: the folder of the photos, if it is in no usual
     place next to the captions. skip_bad: leave out bad entries and report their number to `log`,
-    instead of raising.
+    instead of raising. log: also gets sentences on what was read in another way than it is written.
     Raises DataSetError, with the file, the line and the remedy.
     """
     index = index_at(where)
@@ -117,31 +119,61 @@ class _Source:
 
     name: str
     splits: set[str]
-    entries: Callable[[set[str] | None], Iterator[CaptionedPhoto | Problem]]
+    entries: Callable[[set[str] | None], Iterator[CaptionedPhoto | Problem | Note]]
+
+
+@dataclass
+class _Listed:
+    """A photo as a caption file names it, with all its captions there. where: the first."""
+
+    where: str
+    name: str
+    captions: list[str]
+    split: str | None
 
 
 def _read_text(where: Path, images: Path | None) -> _Source:
     file = find_caption_file(where)
-    rows = list(read_rows(file))
-    good = [row for row in rows if isinstance(row, Row)]
+    listed: dict[str, _Listed] = {}
+    findings: list[Problem | Note] = []
+    for row in read_rows(file):
+        if not isinstance(row, Row):
+            findings.append(row)
+            continue
+        photo = listed.setdefault(row.image, _Listed(row.where, row.image, [], row.split))
+        if photo.split == row.split:
+            photo.captions.extend(row.captions)
+        else:
+            what = f"the photo {quoted(row.image)} is in the split {quoted(photo.split)} before"
+            findings.append(Problem(row.where, what))
 
-    def entries(splits: set[str] | None) -> Iterator[CaptionedPhoto | Problem]:
-        selected = [row for row in good if splits is None or row.split in splits]
-        folder, by_file_name = find_photos(file, selected, images)
-        for row in rows:
-            if isinstance(row, Problem):
-                yield row
-            elif splits is None or row.split in splits:
-                path = row.image.rpartition("/")[2] if by_file_name else row.image
-                error = in_folder(folder, path)
-                yield (
-                    Problem(row.where, error)
-                    if error
-                    else CaptionedPhoto(row.image, row.captions, row.split, folder, path)
-                )
+    def entries(splits: set[str] | None) -> Iterator[CaptionedPhoto | Problem | Note]:
+        yield from findings
+        selected = [p for p in listed.values() if splits is None or p.split in splits]
+        photos = find_photos(file, [p.name for p in selected], images)
+        gathered: Gathered[_Listed] = Gathered()
+        for photo in selected:
+            match = photos.find(photo.name)
+            if match.path is None:
+                count = f"are {match.count} photos" if match.count else "is no photo"
+                what = f"there {count} {quoted(photo.name)} in {photos.folder}"
+                yield Problem(photo.where, what)
+            elif error := in_folder(photos.folder, match.path):
+                yield Problem(photo.where, error)
+            else:
+                gathered.of(match, photo.name).append(photo)
+        found, unclear = gathered.decide()
+        for path, several in unclear:
+            what = f"the photo {quoted(path)} is named in several ways"
+            yield from (Problem(photo.where, what) for photo in several)
+        places = {id(photo): i for i, photo in enumerate(selected)}
+        for path, same in sorted(found.items(), key=lambda item: places[id(item[1][0])]):
+            captions = tuple(caption for photo in same for caption in photo.captions)
+            name = "/".join(parts_of(same[0].name))
+            yield CaptionedPhoto(name, captions, same[0].split, photos.folder, path)
 
     name = file.stem if file is where else where.resolve().name
-    return _Source(name, {row.split for row in good if row.split}, entries)
+    return _Source(name, {photo.split for photo in listed.values() if photo.split}, entries)
 
 
 def _read_indexed(where: Path, index: Path, images: Path | None) -> _Source:
@@ -157,7 +189,7 @@ def _read_indexed(where: Path, index: Path, images: Path | None) -> _Source:
             "a caption file with `retrieval index --captions FILE`."
         )
 
-    def entries(_: set[str] | None) -> Iterator[CaptionedPhoto | Problem]:
+    def entries(_: set[str] | None) -> Iterator[CaptionedPhoto | Problem | Note]:
         for photo in photos:
             error = in_folder(photo.folder, photo.path)
             yield Problem(f"{index}", error) if error else photo
@@ -173,9 +205,9 @@ def _read_tars(
         raise DataSetError(f"{where} holds its photos itself. Leave out --images.")
     members = [(shard, split, m) for shard, split in shards for m in webdataset.read_members(shard)]
 
-    def entries(splits: set[str] | None) -> Iterator[CaptionedPhoto | Problem]:
+    def entries(splits: set[str] | None) -> Iterator[CaptionedPhoto | Problem | Note]:
         for shard, split, member in members:
-            if isinstance(member, Problem):
+            if isinstance(member, Problem | Note):
                 yield member
             elif splits is None or split in splits:
                 name = (
@@ -197,22 +229,23 @@ def _collect(
     """The photos of a split, no name twice. Raises DataSetError for bad entries or no photos."""
     selected = _parse_splits(split, source.name, source.splits)
     photos: dict[str, CaptionedPhoto] = {}
-    problems: list[Problem] = []
+    problems, notes = Findings(), Findings()
     for entry in source.entries(selected):
-        if isinstance(entry, Problem):
-            problems.append(entry)
-        else:
+        if isinstance(entry, CaptionedPhoto):
             photos[entry.name] = entry
-    if problems and not skip_bad:
+        else:
+            (problems if isinstance(entry, Problem) else notes).add(entry)
+    if problems.count and not skip_bad:
         raise DataSetError(_describe(problems, len(photos)))
-    if problems:
-        first = problems[0]
-        log(f"Left out {_count(len(problems))}, the first {first.where}: {first.what}.")
+    if problems.count:
+        log(f"Left out {_count(problems.count)}, the first {problems.first}.")
+    for sentence in notes.sentences():
+        log(sentence)
     if not photos:
         raise DataSetError(
             f"{source.name} has no captioned photo"
             + (f" in the split '{split}'" if selected else "")
-            + (" but bad ones. Correct them." if problems else ". Name another data set.")
+            + (" but bad ones. Correct them." if problems.count else ". Name another data set.")
         )
     return CaptionedSet(source.name, split, tuple(photos.values()))
 
@@ -234,9 +267,9 @@ def _count(entries: int) -> str:
     return f"{entries:,} bad {'entry' if entries == 1 else 'entries'}"
 
 
-def _describe(problems: Sequence[Problem], good: int) -> str:
-    more = f" (and {_count(len(problems) - 1)} more)" if len(problems) > 1 else ""
+def _describe(problems: Findings, good: int) -> str:
+    more = f" (and {_count(problems.count - 1)} more)" if problems.count > 1 else ""
     return (
-        f"{problems[0].where}: {problems[0].what}{more}. Correct it, or add --skip-bad to continue "
-        f"with the other {good} photos."
+        f"{problems.first}{more}. Correct it, or add --skip-bad to continue with the other {good} "
+        "photos."
     )

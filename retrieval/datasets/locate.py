@@ -7,7 +7,7 @@ a caption file are is found by `retrieval.captions.locate`.
 import stat
 from pathlib import Path
 
-from retrieval.captions.formats import quoted, unknown_format
+from retrieval.captions.rows import quoted, unknown_format
 from retrieval.errors import DataSetError
 from retrieval.photos.files import real_path
 
@@ -22,8 +22,14 @@ _CAPTION_FILES = (
     "*.token",
     "captions.txt",
     "captions.csv",
+    "captions.tsv",
+    "captions.json",
+    "metadata.csv",
     "results.csv",
+    "*_karpathy.txt",  # as CLIP_benchmark has them
 )
+# What a folder may have besides: a caption file if nothing else is, or what is none for certain.
+_OTHER_FILES = ("*.csv", "*.tsv", "*.jsonl", "instances_*.json", "annotations/instances_*.json")
 _COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip")
 
 
@@ -52,7 +58,7 @@ def find_caption_file(where: Path) -> Path:
         return where
     if not where.is_dir():
         raise DataSetError(f"There is no data set {where}. Name a folder or a file that exists.")
-    for name in _CAPTION_FILES:
+    for name in (*_CAPTION_FILES, *_OTHER_FILES):
         found = sorted(where.glob(name))
         if len(found) > 1:
             listed = ", ".join(str(path.relative_to(where)) for path in found)

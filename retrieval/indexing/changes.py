@@ -3,12 +3,13 @@
 Names, sizes and times are compared; no file is opened, and nothing is written.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from indexes.files import File
 from indexes.index import Root
-from retrieval.photos.files import NO_PERMISSION, TOO_LARGE, UNREADABLE
+from retrieval.photos.files import NO_PERMISSION, TOO_LARGE, UNREADABLE, printable
 from retrieval.photos.walk import FoundFile, LeftOut, has_rawpy, is_below, walk
 
 
@@ -41,19 +42,24 @@ class FolderChanges:
 
 
 def find_changes(
-    root: Root, under: str, known: Mapping[str, File], exclude: Sequence[str], retry_large: bool
+    root: Root,
+    under: str,
+    known: Mapping[str, File],
+    exclude: Sequence[str],
+    include: Sequence[str],
+    retry_large: bool,
 ) -> FolderChanges:
     """Walk a folder and compare it with the catalogue.
 
-    known: the files that the catalogue has below `under`, by path; exclude: shell patterns;
-    retry_large: whether to read again what was too large, as after a change of the limit.
+    known: the files that the catalogue has below `under`, by path; exclude, include: shell
+    patterns; retry_large: whether to read again what was too large, as after a change of the limit.
     """
     missing = dict(known)
     left_out = LeftOut()
     to_read: list[ChangedFile] = []
     returned: list[File] = []
     unchanged = skipped = 0
-    for found in walk(root.path, under, exclude, has_rawpy(), left_out):
+    for found in walk(root.path, under, exclude, has_rawpy(), left_out, include):
         file = missing.pop(found.path, None)
         if file is None or _is_to_read(file, found, retry_large):
             to_read.append(ChangedFile(root, found, file))
@@ -108,4 +114,31 @@ def _notes(left_out: LeftOut) -> list[str]:
             f"{left_out.raw} camera raw file(s) were left out; `pip install "
             "'crossmodal-retrieval[raw]'` to index them too."
         )
+    special = [
+        f"{sum(names.values()):,} {what} ({_most_common(names)})"
+        for what, names in (
+            ("folder(s) of the system", left_out.system_folders),
+            ("hidden folder(s)", left_out.hidden_folders),
+        )
+        if names
+    ]
+    if left_out.hidden_photos:
+        special.append(f"{left_out.hidden_photos:,} hidden photo(s)")
+    if special:
+        notes.append(
+            f"{' and '.join(special)} were left out; `retrieval index --include NAME` indexes them."
+        )
+    if left_out.endings:
+        endings = Counter({f".{e}" if e else "without": n for e, n in left_out.endings.items()})
+        notes.append(
+            f"{sum(endings.values()):,} file(s) were left out because their names do not end like "
+            f"a photo's ({_most_common(endings, counted=True)})."
+        )
     return notes
+
+
+def _most_common(names: Counter[str], counted: bool = False) -> str:
+    """The most common names, those with the same number in their order."""
+    several = sorted(names.items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{n:,} {printable(name)}" if counted else printable(name) for name, n in several[:5]]
+    return ", ".join([*shown, *(["…"] if len(several) > 5 else [])])

@@ -55,13 +55,18 @@ class Progress:
 class Options:
     """How to index.
 
-    exclude: shell patterns of files to leave out, None for those of the last run; workers: decoding
-    threads, None for one a core; max_megapixels: larger photos are skipped, None to choose by free
-    memory; prune: forget photos that are missing from disk; rebuild: encode all photos again, as a
-    change of model needs; vectors: how they are searched, 'auto' or one of
-    `indexes.vectors.store.KINDS`, None as in the last run; compute: engine and device; batch_size:
-    photos that are encoded and committed together, None to choose by the device; captions: files
-    with captions of photos, None for those of the last run.
+    exclude: shell patterns of files to leave out.
+    include: shell patterns of hidden files and folders of the system to bring in.
+    workers: decoding threads, None for one a core.
+    max_megapixels: larger photos are skipped, None to choose by free memory.
+    prune: forget photos that are missing from disk.
+    rebuild: encode all photos again, as a change of model needs.
+    compute: engine and device.
+    batch_size: photos that are encoded and committed together, None to choose by the device.
+    captions: files with captions of photos.
+    vectors: how they are searched, 'auto' or one of `indexes.vectors.store.KINDS`.
+
+    exclude, include, captions and vectors are remembered: None takes those of the last run.
     """
 
     exclude: Sequence[str] | None = None
@@ -73,3 +78,4 @@ class Options:
     batch_size: int | None = None
     captions: Sequence[Path] | None = None
     vectors: Choice | None = None
+    include: Sequence[str] | None = None

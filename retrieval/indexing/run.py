@@ -28,6 +28,7 @@ from retrieval.errors import QueryError
 from retrieval.fusion.store import load_fusion
 from retrieval.indexing.encoder_loader import EncoderLoader
 from retrieval.indexing.options import Options, Progress, Report
+from retrieval.photos.files import as_on_disk
 from retrieval.photos.walk import is_below
 from retrieval.ranking.hub_bias import prepare_ranking
 
@@ -110,6 +111,7 @@ def _rebuild(
         options = replace(
             options,
             exclude=old.excluded() if options.exclude is None else options.exclude,
+            include=old.included() if options.include is None else options.include,
             captions=captions,
             vectors=options.vectors or choice_of(old.catalogue),
         )
@@ -145,8 +147,9 @@ def _run(
     from retrieval.indexing.fuse import fuse_index
 
     catalogue = index.catalogue
-    exclude, (lists, list_notes) = _excluded(index, options), _caption_lists(index, options)
-    changes, folder_notes = _find_changes(index, folders, exclude, options)
+    _remember_patterns(index, options)
+    lists, list_notes = _caption_lists(index, options)
+    changes, folder_notes = _find_changes(index, folders, options)
     missing: dict[int, set[str]] = {}  # by root: paths of files that are no longer there
     for change in changes:
         missing.setdefault(change.root.id, set()).update(change.missing)
@@ -184,7 +187,7 @@ def _run(
 
 
 def _find_changes(
-    index: Index, folders: Sequence[Path], exclude: Sequence[str], options: Options
+    index: Index, folders: Sequence[Path], options: Options
 ) -> tuple[list["FolderChanges"], list[str]]:
     """What changed in each folder that is there, and sentences about folders.
 
@@ -193,10 +196,12 @@ def _find_changes(
     from retrieval.indexing.changes import find_changes
 
     scopes, notes = _scopes(index, folders)
+    exclude, include = index.excluded(), index.included()
+    retry_large = options.max_megapixels is not None
     changes = []
     for root, under in scopes:
         known = index.catalogue.files.below(root.id, under)
-        change = find_changes(root, under, known, exclude, options.max_megapixels is not None)
+        change = find_changes(root, under, known, exclude, include, retry_large)
         # Asked after the walk: a disk may go away during it, and its photos are not missing.
         if not under and known and index.is_unavailable(root):
             notes.append(
@@ -304,18 +309,19 @@ def _scopes(index: Index, folders: Sequence[Path]) -> tuple[list[tuple[Root, str
     ]
 
 
-def _excluded(index: Index, options: Options) -> list[str]:
-    """The patterns of files to leave out; those of this run, if it has any, are remembered."""
+def _remember_patterns(index: Index, options: Options) -> None:
+    """Store the patterns of files to leave out and to bring in, if this run has any."""
     if options.exclude is not None:
-        index.set_excluded([_pattern(text) for text in options.exclude])
-    return index.excluded()
+        index.set_excluded([_pattern(text, "--exclude") for text in options.exclude])
+    if options.include is not None:
+        index.set_included([_pattern(text, "--include") for text in options.include])
 
 
-def _pattern(text: str) -> str:
-    """A pattern of `--exclude` as it is matched: against names and paths inside a folder."""
+def _pattern(text: str, option: str) -> str:
+    """A pattern as it is matched: against names and paths inside a folder."""
     if Path(text).is_absolute():
         raise QueryError(
-            f"--exclude {text} cannot match: patterns are of names and of paths inside the indexed "
+            f"{option} {text} cannot match: patterns are of names and of paths inside the indexed "
             "folder, such as 'private' or 'holidays/*.png'."
         )
     return text.removeprefix("./").rstrip("/")
@@ -327,10 +333,11 @@ def _caption_lists(index: Index, options: Options) -> tuple[list[Path], list[str
     Those of this run, if it has any, are remembered.
     """
     if options.captions is not None:
-        for file in options.captions:
+        named = [as_on_disk(file) for file in options.captions]
+        for file in named:
             if not is_file(file):
                 raise RetrievalError(f"There is no file {file}. Name a list of captions.")
-        index.set_caption_files([file.absolute() for file in options.captions])
+        index.set_caption_files([file.absolute() for file in named])
     lists = index.caption_files()
     here = [file for file in lists if is_file(file)]
     return here, [

@@ -33,6 +33,7 @@ class Status:
     skipped: int
     reasons: tuple[tuple[Path, str], ...]
     excluded: tuple[str, ...] = ()
+    included: tuple[str, ...] = ()
     new: int | None = None
     changed: int | None = None
     gone: int | None = None
@@ -44,14 +45,14 @@ def status(index: Index, look: bool = True) -> Status:
     roots = index.roots()
     folders = {root.id: root.path for root in roots}
     new = changed = gone = 0
-    exclude = index.excluded()
+    exclude, include = index.excluded(), index.included()
     for root in roots if look else ():
         known = {p: f for p, f in index.catalogue.files.below(root.id).items() if f.present}
         if not is_folder(root.path):
             gone += len(known)
             continue
         left_out = LeftOut()
-        for found in walk(root.path, "", exclude, has_rawpy(), left_out):
+        for found in walk(root.path, "", exclude, has_rawpy(), left_out, include):
             file = known.pop(found.path, None)
             if file is None:
                 new += 1
@@ -67,6 +68,7 @@ def status(index: Index, look: bool = True) -> Status:
             (folders[i] / p, r) for i, p, r in index.catalogue.files.skipped() if i in folders
         ),
         excluded=tuple(exclude),
+        included=tuple(include),
         new=new if look else None,
         changed=changed if look else None,
         gone=gone if look else None,

@@ -192,6 +192,7 @@ def status_text(status: Status, all_skipped: bool) -> str:
         f"Index    {status.folder} ({status.bytes / 1e6:.1f} MB)",
         *(f"Folder   {printable(root)}" for root in status.roots),
         *([f"Exclude  {', '.join(status.excluded)}"] if status.excluded else []),
+        *([f"Include  {', '.join(status.included)}"] if status.included else []),
         f"Model    {status.model.name} (weights {status.model.fingerprint}, "
         f"{status.model.dim} dimensions, fusion {status.model.fusion})",
         *([f"Vectors  {_vectors(status.vectors)}"] if status.vectors else []),

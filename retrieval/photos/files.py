@@ -7,6 +7,7 @@ with a short reason.
 import errno
 import os
 import stat
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,6 +118,35 @@ def open_regular(path: Path) -> BinaryIO:
 def mtime_ns(state: os.stat_result) -> int:
     """The time of a file's last change in nanoseconds, no later than the catalogue can store."""
     return max(min(state.st_mtime_ns, _LARGEST_TIME), -_LARGEST_TIME)
+
+
+def composed(name: str) -> str:
+    """A name in Unicode's composed form (NFC), to compare it: systems store and type either form.
+
+    Paths are kept as the file system gives them.
+    """
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def as_on_disk(path: Path) -> Path:
+    """A path in the Unicode form that its names have on disk; as it is if there is no such file.
+
+    A name that is there as it was typed stays so.
+    """
+    if str(path).isascii() or os.path.lexists(path):
+        return path
+    found = Path(path.anchor)
+    for part in path.parts[1:] if path.anchor else path.parts:
+        names = [part]
+        if not os.path.lexists(found / part):
+            try:
+                names = [n for n in os.listdir(found) if composed(n) == composed(part)]  # noqa: PTH208
+            except OSError:
+                names = []
+        if len(names) != 1:
+            return path
+        found /= names[0]
+    return found
 
 
 def printable(path: Path | str) -> str:

@@ -6,13 +6,15 @@ circles; the folder that a link points to can be indexed by its own path.
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
 
-from retrieval.photos.files import mtime_ns
+from indexes.locate import FOLDER_NAME
+from retrieval.photos.files import composed, mtime_ns
 
 PHOTO_SUFFIXES = frozenset(
     "jpg jpeg jpe jfif png webp gif tif tiff bmp dib heic heif hif avif".split()
@@ -21,10 +23,34 @@ RAW_SUFFIXES = frozenset(
     "3fr arw cr2 cr3 crw dcr dng erf iiq kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf "
     "srw x3f".split()
 )
-# Folders of operating systems and NAS boxes: copies, thumbnails and deleted files.
+# Folders of operating systems and NAS boxes, in lower case: copies, thumbnails and deleted files.
+# Those that begin with a dot are hidden anyway.
 _SYSTEM_FOLDERS = frozenset(
-    ("@eadir", "#recycle", "$recycle.bin", "system volume information", "__macosx", "lost+found")
+    (
+        "$recycle.bin",
+        "recycler",
+        "recycled",
+        "system volume information",
+        "__macosx",
+        "lost+found",
+        "network trash folder",
+        "temporary items",
+        "@eadir",
+        "#recycle",
+        "#snapshot",
+        "@tmp",
+        "@sharesnap",
+        "@recycle",
+        "@recently-snapshot",
+        "@transcode",
+        "~snapshot",
+    )
 )
+_TEXTS = frozenset(
+    "txt xmp json jsonl ndjson csv tsv caption".split()
+)  # looked through for captions
+_SYSTEM_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "picasa.ini"))
+_MOST_ENDINGS = 1000  # that are told apart
 
 
 @dataclass(frozen=True)
@@ -38,22 +64,38 @@ class FoundFile:
 
 @dataclass
 class LeftOut:
-    """What a walk left out. `walk` fills it while it is iterated."""
+    """What a walk left out. `walk` fills it while it is iterated.
 
-    unreadable: list[str] = field(default_factory=list)  # folders, as paths in the root
+    unreadable: folders, as paths in the root; links, hidden_photos, raw (camera raw files): how
+    many; system_folders, hidden_folders: how many by name; endings: how many other files by the
+    ending of their name, in lower case, without texts that may be captions.
+    """
+
+    unreadable: list[str] = field(default_factory=list)
     links: int = 0
-    raw: int = 0  # camera raw files
+    hidden_photos: int = 0
+    raw: int = 0
+    system_folders: Counter[str] = field(default_factory=Counter)
+    hidden_folders: Counter[str] = field(default_factory=Counter)
+    endings: Counter[str] = field(default_factory=Counter)
 
 
 def walk(
-    root: Path, under: str, exclude: Sequence[str], raw: bool, left_out: LeftOut
+    root: Path,
+    under: str,
+    exclude: Sequence[str],
+    raw: bool,
+    left_out: LeftOut,
+    include: Sequence[str] = (),
 ) -> Iterator[FoundFile]:
     """Every file below `root`/`under` whose name ends like a photo's, in order of path.
 
-    exclude: shell patterns, matched against the path in the root and against each name.
-    raw: whether to find camera raw files; if not, they are counted in `left_out`.
-    Hidden files and folders, folders of the system and links are left out.
+    exclude: shell patterns, matched against the path in the root and against each name, in either
+    Unicode form. raw: whether to find camera raw files; if not, they are counted in `left_out`.
+    Hidden files and folders and folders of the system are left out, but those that match `include`;
+    links and indexes always are.
     """
+    exclude, include = [composed(p) for p in exclude], [composed(p) for p in include]
     pending = [under]
     while pending:
         folder = pending.pop()
@@ -66,14 +108,15 @@ def walk(
         inner = []
         for entry in listed:
             path = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.name.startswith(".") or _excluded(path, entry.name, exclude):
+            if _matches(path, entry.name, exclude) or entry.name == FOLDER_NAME:
                 continue
             try:
-                if entry.is_symlink():
+                if _is_special(entry.name) and not _is_included(path, entry.name, include):
+                    _count_special(entry, left_out)
+                elif entry.is_symlink():
                     left_out.links += 1
                 elif entry.is_dir():
-                    if entry.name.lower() not in _SYSTEM_FOLDERS:
-                        inner.append(path)
+                    inner.append(path)
                 elif entry.is_file():
                     if is_raw(entry.name) and not raw:
                         left_out.raw += 1
@@ -81,13 +124,53 @@ def walk(
                         state = entry.stat()
                         if stat.S_ISREG(state.st_mode):
                             yield FoundFile(path, state.st_size, mtime_ns(state))
+                    else:
+                        _count_other(entry.name, left_out.endings)
             except OSError:
                 continue  # it vanished after the folder was listed
         pending.extend(reversed(inner))
 
 
-def _excluded(path: str, name: str, patterns: Sequence[str]) -> bool:
+def _is_special(name: str) -> bool:
+    """Whether a name is hidden, or that of a folder of the system."""
+    return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
+
+
+def _count_special(entry: os.DirEntry[str], left_out: LeftOut) -> None:
+    name = entry.name
+    if entry.is_symlink():
+        return
+    if entry.is_dir():
+        folders = left_out.hidden_folders if name.startswith(".") else left_out.system_folders
+        _count(name, folders)
+    # ._NAME is what macOS writes about NAME on disks of others: it is no photo.
+    elif _suffix(name) in PHOTO_SUFFIXES | RAW_SUFFIXES and not name.startswith("._"):
+        left_out.hidden_photos += 1
+
+
+def _count_other(name: str, endings: Counter[str]) -> None:
+    ending = _suffix(name) if "." in name else ""
+    if ending not in _TEXTS and name.lower() not in _SYSTEM_FILES:
+        _count(ending, endings)
+
+
+def _count(key: str, counter: Counter[str]) -> None:
+    if key in counter or len(counter) < _MOST_ENDINGS:
+        counter[key] += 1
+
+
+def _matches(path: str, name: str, patterns: Sequence[str]) -> bool:
+    """Whether a path, or a name in it, matches one of the patterns, which are composed."""
+    if not patterns:
+        return False
+    path, name = composed(path), composed(name)
     return any(fnmatchcase(path, p) or fnmatchcase(name, p) for p in patterns)
+
+
+def _is_included(path: str, name: str, include: Sequence[str]) -> bool:
+    """Whether a hidden or system entry is wanted, or a folder in it is."""
+    inner = f"{composed(path)}/"
+    return _matches(path, name, include) or any(p.startswith(inner) for p in include)
 
 
 def is_below(path: str, folder: str) -> bool:

@@ -19,10 +19,11 @@ from retrieval.encoders.registry import check_weights
 from retrieval.fusion.attention import PHOTO, TEXT, FusedQuery, Fusion
 from retrieval.fusion.store import load_fusion
 from retrieval.photos.decode import load_photo, photo_from_bytes
-from retrieval.photos.files import content_hash
+from retrieval.photos.files import as_on_disk, content_hash
 from retrieval.query import Term
 from retrieval.ranking import methods
 from retrieval.ranking.methods import Ranking
+from retrieval.search.locate import find_from_here, find_from_roots
 from retrieval.search.state import Search
 
 
@@ -94,28 +95,29 @@ def _as_unicode(text: str) -> str:
 def _example(value: str, size: int) -> Image.Image:
     if value == "-":
         return photo_from_bytes(sys.stdin.buffer.read(), size)
-    return load_photo(Path(value), size)
+    return load_photo(as_on_disk(Path(value)), size)
 
 
 def indexed_photo(index: Index, value: str) -> int | None:
     """The id of the photo that the index knows by this path or its content; None if unknown.
 
-    The path may be one on this machine, or one relative to an indexed folder.
+    The path may be one on this machine, or one relative to an indexed folder, in either Unicode
+    form.
     """
     if value == "-":
         return None
-    path = Path(value)
-    located = index.locate(path)
-    if located is not None:
-        root, inside = located
-        file = index.catalogue.files.get(root.id, inside)
+    path, files = Path(value), index.catalogue.files
+    roots = {root.id: root.path for root in index.roots()}
+    for root_id, inside in find_from_here(index, path):
+        file = files.get(root_id, inside)
         if file is not None and file.photo_id is not None:
             try:
-                state = path.stat()
+                state = (roots[root_id] / inside).stat()
             except OSError:
                 return file.photo_id
             if (state.st_size, state.st_mtime_ns) == (file.bytes, file.mtime_ns):
                 return file.photo_id
+    path = as_on_disk(path)
     if path.is_file():  # a file elsewhere, or one that changed, may be known by its content
         try:
             with path.open("rb") as source:
@@ -123,9 +125,8 @@ def indexed_photo(index: Index, value: str) -> int | None:
         except OSError:
             return None  # the error is reported when the photo is decoded
         return index.catalogue.photos.ids([digest]).get(digest)
-    if not path.is_absolute():
-        for root in index.roots():
-            file = index.catalogue.files.get(root.id, path.as_posix())
-            if file is not None and file.photo_id is not None:
-                return file.photo_id
+    for root_id, inside in find_from_roots(index, path):
+        file = files.get(root_id, inside)
+        if file is not None and file.photo_id is not None:
+            return file.photo_id
     return None

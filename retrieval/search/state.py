@@ -21,6 +21,7 @@ from retrieval.ranking.hub_bias import HubBias
 from retrieval.ranking.matching import Matching
 from retrieval.ranking.methods import Candidate, Ranking
 from retrieval.ranking.relevance import Calibration
+from retrieval.search.locate import Place, find_places
 from retrieval.search.options import SearchOptions
 
 _NOTHING = FusedQuery.of_row(np.empty(0, np.float32))
@@ -93,20 +94,16 @@ def _ranking(index: Index, query: Query, options: SearchOptions) -> Ranking:
 
 
 def _filter(index: Index, query: Query) -> Filter:
-    folders = tuple(_place(index, folder) for folder in query.within)
+    folders = tuple(place for folder in query.within for place in _places(index, folder))
     return Filter(folders, query.after, query.before)
 
 
-def _place(index: Index, folder: Path) -> tuple[int, str]:
-    """A folder of the index as (root id, path in it): from here, else from the indexed folder."""
-    located = index.locate(folder)
-    places = [] if located is None else [(located[0].id, located[1])]
-    if not folder.is_absolute():
-        places += [(root.id, folder.as_posix()) for root in index.roots()]
-    for place in places:
-        if index.catalogue.files.any_below(*place):
-            return place
-    raise QueryError(
-        f"{folder} is not a part of this index, or has no photos in it. `retrieval info` lists the "
-        "indexed folders."
-    )
+def _places(index: Index, folder: Path) -> list[Place]:
+    """A folder of the index: from here, else from the indexed folder."""
+    places = find_places(index, folder)
+    if not places:
+        raise QueryError(
+            f"{folder} is not a part of this index, or has no photos in it. `retrieval info` lists "
+            "the indexed folders."
+        )
+    return places
