@@ -1,13 +1,11 @@
-"""Captions of the photos in a folder, read from text files when the folder is indexed.
+"""Captions of the photos in a folder, read from files beside them when the folder is indexed.
 
-A photo `photo.jpg` may have `photo.txt`, `photo.xmp`, `photo.jpg.txt` and `photo.jpg.xmp` in its
-folder. Lists of captions (`captions.jsonl`, CSV) are looked for in its folder and those above, up
+Files that belong to one photo are read by `photo_sidecars`. Lists of captions (`captions.jsonl`, CSV) are looked for in its folder and those above, up
 to the indexed folder, and one above that if the indexed folder is the `images` of a data set; lists
 elsewhere are named by the user. No file is trusted: sizes are bounded, links are not followed out
 of the folder, and control characters are dropped. Captions inside photo files: see `metadata`.
 """
 
-import os
 from collections import defaultdict
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,21 +14,23 @@ from pathlib import Path
 from indexes.captions import Caption
 from retrieval.captions.formats import LONGEST_CAPTION, Problem, Row, read_rows
 from retrieval.captions.locate import find_photos, is_file
-from retrieval.captions.metadata import MAX_XMP, xmp_texts
-from retrieval.errors import PhotoError
-from retrieval.photos.files import open_inside, real_path
+from retrieval.captions.photo_sidecars import Sidecar, read_sidecars
+from retrieval.photos.files import real_path
 
 LISTS = ("captions.jsonl", "metadata.jsonl", "captions.csv", "captions.txt")
 _IMAGES = ("images", "Images")  # data sets have their captions in the folder above these
 _MAX_CAPTIONS = 50  # of one photo
-_MAX_SIDECAR = 1 << 16  # bytes
 
 
 @dataclass
 class ReadCaptions:
-    """The captions of photos, and sentences about files that could not be read."""
+    """The captions of photos, and sentences about files that could not be read.
+
+    sidecars: the files beside each photo that tell when or where it was taken, by path.
+    """
 
     captions: list[Caption] = field(default_factory=list)
+    sidecars: dict[str, list[Sidecar]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -48,8 +48,13 @@ def read_captions(root: Path, photos: Iterable[str], lists: Sequence[Path] = ())
     captions: defaultdict[str, list[Caption]] = defaultdict(list)
     unreadable: list[str] = []
     for folder, inside in by_folder.items():
-        for caption in _read_sidecars(root, folder, inside, unreadable):
-            captions[caption.path].append(caption)
+        for sidecar in read_sidecars(root, folder, inside, unreadable):
+            captions[sidecar.photo] += [
+                Caption(sidecar.photo, sidecar.origin, text)
+                for text in filter(None, map(clean, sidecar.texts))
+            ]
+            if sidecar.dates or sidecar.place:
+                result.sidecars.setdefault(sidecar.photo, []).append(sidecar)
     for file, origin in _find_lists(root, by_folder):
         for caption in _read_found_list(file, origin, root, paths, result.notes):
             captions[caption.path].append(caption)
@@ -61,7 +66,7 @@ def read_captions(root: Path, photos: Iterable[str], lists: Sequence[Path] = ())
         result.captions += list(reversed(unique.values()))[:_MAX_CAPTIONS]
     if unreadable:
         result.notes.append(
-            f"{len(unreadable)} text file(s) could not be read as captions, the first "
+            f"{len(unreadable)} file(s) beside photos could not be read as captions, the first "
             f"{unreadable[0]}."
         )
     return result
@@ -71,45 +76,6 @@ def clean(text: str) -> str:
     """A caption as one line of printable characters, cut at the longest length."""
     words = "".join(c if c.isprintable() else " " for c in text[:LONGEST_CAPTION]).split()
     return " ".join(words)
-
-
-def _read_sidecars(
-    root: Path, folder: str, photos: Sequence[str], unreadable: list[str]
-) -> Iterator[Caption]:
-    """The captions in text and XMP files of one folder; `unreadable` gets those that are bad."""
-    try:
-        with os.scandir(root / folder if folder else root) as entries:
-            names = {e.name for e in entries if e.name.endswith((".txt", ".xmp")) and e.is_file()}
-    except OSError:
-        return
-    if not names:
-        return
-    for path in photos:
-        name = path.rpartition("/")[2]
-        stem = name.rpartition(".")[0]
-        for sidecar in dict.fromkeys(
-            f"{start}{suffix}" for suffix in (".txt", ".xmp") for start in (name, stem)
-        ):
-            if sidecar not in names or (sidecar in LISTS and stem == "captions"):
-                continue
-            origin = f"{folder}/{sidecar}" if folder else sidecar
-            try:
-                texts = _read_sidecar(root, origin)
-            except Exception as error:  # whatever is wrong with a file, the others are read
-                unreadable.append(f"{origin!r} ({error})")
-                continue
-            yield from (Caption(path, origin, text) for text in map(clean, texts) if text)
-
-
-def _read_sidecar(root: Path, path: str) -> list[str]:
-    """The texts in a sidecar; raises OSError, PhotoError or ValueError."""
-    is_xmp = path.endswith(".xmp")
-    limit = MAX_XMP if is_xmp else _MAX_SIDECAR
-    with open_inside(root, path) as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise PhotoError(f"longer than {limit:,} bytes")
-    return xmp_texts(data) if is_xmp else data.decode("utf-8-sig").splitlines()
 
 
 def _find_lists(root: Path, folders: Iterable[str]) -> Iterator[tuple[Path, str]]:
