@@ -16,10 +16,12 @@ from indexes.arrays import Floats
 from indexes.captions import Captions
 from indexes.database import FORMAT_VERSION, Database, guarded
 from indexes.embeddings import Embeddings
+from indexes.facts import FactsOfPhotos
 from indexes.files import Files
 from indexes.fulltext import FullText
 from indexes.meta import Meta
 from indexes.photos import Photo, Photos
+from indexes.places import any_place
 from indexes.roots import Roots
 from indexes.rows import MAX_ID, RowError
 
@@ -48,6 +50,7 @@ class Catalogue:
         self._meta = Meta(database)
         self.roots = Roots(database)
         self.photos = Photos(database)
+        self.facts = FactsOfPhotos(database)
         self.files = Files(database)
         self.captions = Captions(database)
         self.full_text = FullText(database, self.captions)
@@ -112,7 +115,7 @@ class Catalogue:
 
     @guarded
     def _migrate(self) -> None:
-        """Add the tables that format 1 (no captions) or 2 (no embeddings of them) lacks.
+        """Add what format 1 (no captions), 2 (no embeddings of them) or 3 (no places) lacks.
 
         The next run of `retrieval index` fills them.
         """
@@ -120,7 +123,10 @@ class Catalogue:
             if self.database.format < 2:
                 self.captions.create_table()
                 self.full_text.create_table()
-            self.embeddings.create_caption_tables()
+            if self.database.format < 3:
+                self.embeddings.create_caption_tables()
+            if self.database.format < 4:
+                self.photos.add_columns()
             self.database.stamp()
 
     @guarded
@@ -183,6 +189,11 @@ class Catalogue:
     def version(self) -> int:
         """A number that changes whenever another connection commits something."""
         return int(self.database.conn.execute("PRAGMA data_version").fetchone()[0])
+
+    @guarded
+    def has_words(self) -> bool:
+        """Whether photos have more words than the names of files: captions, or names of places."""
+        return self.captions.any() or any_place(self.database)
 
     @guarded
     def counts(self) -> dict[str, int]:

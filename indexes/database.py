@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import sqlite_utils
 
 FILENAME = "catalogue.db"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 # The only virtual table that a catalogue may have, see indexes.fulltext. English endings are
 # removed and accents ignored, in the text and in the query alike.
 FULL_TEXT = (

@@ -1,9 +1,10 @@
 """Captions of the photos in a folder, read from files beside them when the folder is indexed.
 
-Files that belong to one photo are read by `photo_sidecars`. Lists of captions (`captions.jsonl`, CSV) are looked for in its folder and those above, up
-to the indexed folder, and one above that if the indexed folder is the `images` of a data set; lists
-elsewhere are named by the user. No file is trusted: sizes are bounded, links are not followed out
-of the folder, and control characters are dropped. Captions inside photo files: see `metadata`.
+Files that belong to one photo are read by `photo_sidecars`. Lists of captions (`captions.jsonl`,
+CSV) are looked for in its folder and those above, up to the indexed folder, and one above that if
+the indexed folder is the `images` of a data set; lists elsewhere are named by the user. No file is
+trusted: sizes are bounded, links are not followed out of the folder, and control characters are
+dropped. Captions inside photo files: see `metadata`.
 """
 
 from collections import defaultdict

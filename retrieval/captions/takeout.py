@@ -80,8 +80,9 @@ def read_takeout(data: bytes) -> TakeoutText:
     if not isinstance(found, dict):
         return TakeoutText()
     taken, people = found.get("photoTakenTime"), found.get("people")
-    names = [p.get("name") for p in people if isinstance(p, dict)] if _is_list(people) else []
-    keywords = ", ".join(name for name in names[:_MOST_PEOPLE] if isinstance(name, str) and name)
+    people = people[:_MOST_PEOPLE] if isinstance(people, list) else []
+    names = [person.get("name") for person in people if isinstance(person, dict)]
+    keywords = ", ".join(name for name in names if isinstance(name, str) and name)
     texts = [found.get("description"), found.get("caption"), keywords]
     place = None
     for name in ("geoData", "geoDataExif"):
@@ -93,10 +94,6 @@ def read_takeout(data: bytes) -> TakeoutText:
         FoundDate(TAKEOUT, _timestamp(taken)) if isinstance(taken, dict) else None,
         place,
     )
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list)
 
 
 def _timestamp(taken: Mapping[str, Any]) -> str | None:

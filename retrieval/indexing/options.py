@@ -10,12 +10,12 @@ from retrieval.encoders.engine import Compute
 
 @dataclass(frozen=True)
 class Report:
-    """What a run did, in numbers of files, except for `encoded`, `pruned` and `fused`: of photos.
+    """What a run did, in numbers of files; `encoded`, `pruned`, `fused`, `reread` are of photos.
 
     added, updated, moved, copied, unchanged: photo files; removed: files that are no longer there;
     skipped: bad files; captioned: files that have captions; fused: photos whose captions are new or
-    changed. reasons: the bad files that this run read, as (path, reason); notes: sentences on what
-    was left out.
+    changed; reread: photos whose metadata was read again. reasons: the bad files that this run
+    read, as (path, reason); notes: sentences on what was left out.
     """
 
     added: int = 0
@@ -29,6 +29,7 @@ class Report:
     pruned: int = 0
     captioned: int = 0
     fused: int = 0
+    reread: int = 0
     seconds: float = 0.0
     reasons: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -42,12 +43,12 @@ class Report:
 @dataclass(frozen=True)
 class Progress:
     """How far a run is: `done` of `total` files, `skipped` of them bad; or, if `what` is captions,
-    photos whose captions were embedded."""
+    photos whose captions were embedded, or metadata, files whose metadata was read again."""
 
     done: int
     total: int
     skipped: int
-    what: Literal["photos", "captions"] = "photos"
+    what: Literal["photos", "captions", "metadata"] = "photos"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Options:
     memory; prune: forget photos that are missing from disk; rebuild: encode all photos again, as a
     change of model needs; compute: engine and device; batch_size: photos that are encoded and
     committed together, None to choose by the device; captions: files with captions of photos, None
-    for those of the last run.
+    for those of the last run; reread: read the metadata of all photos again, without encoding.
     """
 
     exclude: Sequence[str] | None = None
@@ -70,3 +71,4 @@ class Options:
     compute: Compute = field(default_factory=Compute)
     batch_size: int | None = None
     captions: Sequence[Path] | None = None
+    reread: bool = False

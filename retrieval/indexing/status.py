@@ -3,7 +3,7 @@
 Nothing is written and no file is opened: names, sizes and times are compared.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from indexes.catalogue import IndexModel
@@ -18,7 +18,8 @@ class Status:
     photos, files, missing, skipped: as in the catalogue (missing: photos that are no longer on
     disk, but not forgotten); reasons: the skipped files as (path, reason); new, changed, gone: how
     many files were added to the folders, changed or deleted since the last run, None if the
-    folders were not walked.
+    folders were not walked; dates: how many photos have their time from each source, '' without a
+    time; places: how many have coordinates.
     """
 
     folder: Path
@@ -34,6 +35,8 @@ class Status:
     new: int | None = None
     changed: int | None = None
     gone: int | None = None
+    dates: dict[str, int] = field(default_factory=dict)
+    places: int = 0
 
 
 def status(index: Index, look: bool = True) -> Status:
@@ -67,5 +70,7 @@ def status(index: Index, look: bool = True) -> Status:
         new=new if look else None,
         changed=changed if look else None,
         gone=gone if look else None,
+        dates=index.catalogue.facts.sources(),
+        places=index.catalogue.facts.count_places(),
         **index.catalogue.counts(),
     )

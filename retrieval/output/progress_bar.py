@@ -14,6 +14,9 @@ from retrieval.output.terminal import print_message
 if TYPE_CHECKING:
     from retrieval import Progress
 
+_TITLES = {"photos": "Indexing", "captions": "Captions", "metadata": "Metadata"}
+_FILES = {"photos": "files", "captions": "captioned photos", "metadata": "files read again"}
+
 
 @contextmanager
 def progress_bar(quiet: bool) -> Iterator[Callable[["Progress"], None]]:
@@ -30,8 +33,9 @@ def progress_bar(quiet: bool) -> Iterator[Callable[["Progress"], None]]:
             nonlocal last
             if time.monotonic() - last >= 10:
                 last = time.monotonic()
-                what = "files" if now.what == "photos" else "captioned photos"
-                print_message(f"{now.done} of {now.total} {what}, {now.skipped} skipped")
+                print_message(
+                    f"{now.done} of {now.total} {_FILES[now.what]}, {now.skipped} skipped"
+                )
 
         yield line
 
@@ -54,7 +58,7 @@ def _bar() -> Iterator[Callable[["Progress"], None]]:
         task = bar.add_task("Indexing", total=None, rate="looking for photos", skipped="")
 
         def update(now: "Progress") -> None:
-            what = "Indexing" if now.what == "photos" else "Captions"
+            what = _TITLES[now.what]
             if bar.tasks[0].description != what:
                 bar.reset(task, description=what)
             speed = bar.tasks[0].speed

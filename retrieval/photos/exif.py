@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from PIL import ExifTags, Image
 
-from retrieval.photos.dates import FoundDate, Taken, first_valid
+from retrieval.photos.dates import FoundDate, first_valid
 from retrieval.photos.encodings import decode_text
 from retrieval.photos.iptc import Iptc, read_iptc
 from retrieval.photos.location import Coordinates, from_exif
@@ -62,35 +62,32 @@ def read_facts(image: Image.Image) -> PhotoFacts:
         facts = replace(facts, width=image.height, height=image.width)
     make, model = exif.get(ExifTags.Base.Make), exif.get(ExifTags.Base.Model)
     facts = replace(facts, camera=_tried(lambda: _camera(make, model), None))
-    gps = _tried(lambda: dict(exif.get_ifd(ExifTags.IFD.GPSInfo)), {})
+    gps = _tried(lambda: dict(exif.get_ifd(ExifTags.IFD.GPSInfo)), dict[int, Any]())
     taken = first_valid(_dates(image, exif, gps))
     if taken is not None:
-        facts = with_taken(facts, taken)
+        facts = replace(
+            facts, taken=taken.time, taken_offset=taken.offset, taken_source=taken.source
+        )
     place, source = _tried(lambda: from_exif(gps), None), "EXIF"
     if place is None:
         place, source = _tried(lambda: _xmp_place(image), None), "XMP"
-    return facts if place is None else with_place(facts, place, source)
-
-
-def with_taken(facts: PhotoFacts, taken: Taken) -> PhotoFacts:
-    return replace(facts, taken=taken.time, taken_offset=taken.offset, taken_source=taken.source)
-
-
-def with_place(facts: PhotoFacts, place: Coordinates, source: str) -> PhotoFacts:
-    return replace(facts, latitude=place[0], longitude=place[1], place_source=source)
+    if place is not None:
+        latitude, longitude = place
+        facts = replace(facts, latitude=latitude, longitude=longitude, place_source=source)
+    return facts
 
 
 def _dates(image: Image.Image, exif: Image.Exif, gps: dict[int, Any]) -> Iterator[FoundDate]:
     """All that may say when a photo was taken, the best first. XMP is read only if it is asked."""
     tags = ExifTags.Base
-    details = _tried(lambda: dict(exif.get_ifd(ExifTags.IFD.Exif)), {})
+    details = _tried(lambda: dict(exif.get_ifd(ExifTags.IFD.Exif)), dict[int, Any]())
     for name, offset in (
         ("Original", tags.OffsetTimeOriginal),
         ("Digitized", tags.OffsetTimeDigitized),
     ):
         text = details.get(tags[f"DateTime{name}"])
         yield FoundDate(f"EXIF DateTime{name}", text, details.get(offset))
-    yield from _tried(lambda: _read_xmp(image).dates, [])
+    yield from _tried(lambda: _read_xmp(image), Xmp()).dates
     yield from _tried(lambda: read_iptc(image), Iptc()).dates
     yield FoundDate("EXIF DateTime", exif.get(tags.DateTime), details.get(tags.OffsetTime))
     yield FoundDate("GPS", _tried(lambda: _gps_date(gps), None))
