@@ -25,6 +25,7 @@ _MEANINGLESS = re.compile(
     r"(camera|dsc|image)?\W*|screenshot|untitled|default|exif_jpeg\S*|ascii|charset=\S+|[^\w\u2190-\U0001ffff]*",
     re.IGNORECASE,
 )
+_SETTING = re.compile(r"\w+=[^\s=]*")
 _WINDOWS_TEXTS = (0x9C9B, 0x9C9F, 0x9C9C, 0x9C9E)  # title, subject, comment, keywords
 _USER_COMMENT = 0x9286
 _CODE = 8  # bytes before a comment, which name its encoding
@@ -53,7 +54,14 @@ def texts_of(source: Xmp | Iptc) -> list[str]:
 def meaningful(texts: Iterable[str]) -> list[str]:
     """The different texts without their padding; without what cameras write into every photo."""
     shown = (text.strip("\0 \r\n\t")[:_MAX_LENGTH] for text in texts)
-    return list(dict.fromkeys(text for text in shown if not _MEANINGLESS.fullmatch(text)))
+    return list(dict.fromkeys(text for text in shown if not _is_meaningless(text)))
+
+
+def _is_meaningless(text: str) -> bool:
+    """Whether a text says nothing about the photo: one of every photo, or settings of a program."""
+    return bool(_MEANINGLESS.fullmatch(text)) or all(
+        _SETTING.fullmatch(line.strip()) for line in text.splitlines()
+    )
 
 
 def _exif(image: ImageFile) -> Iterator[str]:

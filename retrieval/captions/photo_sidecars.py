@@ -6,6 +6,7 @@ are compared whatever their case, and the exact name wins. No file is trusted: s
 and links are not followed out of the folder. Lists of captions are read by `sidecars`.
 """
 
+import codecs
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,6 +32,7 @@ _TEXTS = ("txt", "caption")
 _XMP = "xmp"
 _ENDINGS = (*_TEXTS, _XMP, "json", "csv")
 _LIST = "captions.txt"  # a list of captions, not that of a photo `captions.jpg`
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _MAX_TEXT = 1 << 16  # bytes
 
 
@@ -124,7 +126,10 @@ def _read(root: Path, photo: str, path: str) -> Sidecar:
             said = read_takeout(_read_whole(file, MAX_JSON))
             dates = () if said.date is None else (said.date,)
             return Sidecar(photo, path, said.texts, dates, said.place, TAKEOUT)
-        return Sidecar(photo, path, tuple(decode_text(_read_whole(file, _MAX_TEXT)).splitlines()))
+        data = _read_whole(file, _MAX_TEXT)
+        if data.startswith(_UTF16) and len(data) % 2:
+            raise PhotoError("UTF-16 that ends within a character")
+        return Sidecar(photo, path, tuple(decode_text(data).splitlines()))
 
 
 def _apple_dates(

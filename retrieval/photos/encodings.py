@@ -24,7 +24,7 @@ def decode_text(data: bytes) -> str:
     for mark, encoding in _BOMS:
         if data.startswith(mark):
             return data[len(mark) :].decode(encoding, "ignore")
-    if b"\0" in data.strip(b"\0"):
+    if _has_two_bytes(data):
         return decode_utf16(data)
     try:
         return data.decode()
@@ -61,6 +61,15 @@ def decode_jis(data: bytes) -> str:
         except UnicodeDecodeError:
             continue
     return decode_text(data)
+
+
+def _has_two_bytes(data: bytes) -> bool:
+    """Whether every other byte is often zero and those between hardly: UTF-16 of Latin letters."""
+    if b"\0" not in data:
+        return False
+    sample = data[: 2 * _SAMPLE]
+    few, many = sorted((sample[::2].count(0), sample[1::2].count(0)))
+    return many > len(sample) / 8 and few < many / 8
 
 
 def _windows(data: bytes) -> str:
