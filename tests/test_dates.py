@@ -1,4 +1,4 @@
-"""When a photo was taken: whatever programs write, the right wall time, its offset and its source."""
+"""When a photo was taken: the right wall time, its offset and source, however they are written."""
 
 from pathlib import Path
 

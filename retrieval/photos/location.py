@@ -47,6 +47,8 @@ def coordinates(latitude: object, longitude: object) -> Coordinates | None:
 
 def _degrees(parts: Any, side: object) -> float | None:
     """Degrees, with minutes and seconds where there are, as one number with a sign."""
+    if parts is None:
+        return None
     if isinstance(parts, str | bytes):
         parts = _NUMBER.findall(parts.decode("latin-1") if isinstance(parts, bytes) else parts)
     values = [float(part) for part in (parts if isinstance(parts, Iterable) else [parts])]

@@ -10,7 +10,7 @@ import gzip
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -101,21 +101,27 @@ class _Gazetteer:
             for i, is_near in zip(chosen.tolist(), near.tolist(), strict=True)
         ]
 
+    @cached_property
+    def _folded(self) -> list[str]:
+        return [fold_place(city) for city, _, _ in self._names]
+
+    def _above(self, place: int) -> set[str]:
+        _, region, country = self._names[place]
+        return {fold_place(region), fold_place(country), self._codes[place].lower()}
+
     def find(self, name: str, within: Sequence[str]) -> Place | None:
         """The largest place of this name; both as `fold_place` returns them.
 
         A name may be the start of a longer one: New York City, Frankfurt am Main.
         """
-        found = []
-        for i, (city, region, country) in enumerate(self._names):
-            folded = fold_place(city)
-            if folded == name or folded.startswith(f"{name} "):
-                above = [*map(fold_place, (region, country)), self._codes[i].lower()]
-                if all(part in above for part in within):
-                    found.append(i)
+        found = [
+            i for i, city in enumerate(self._folded) if city == name or city.startswith(f"{name} ")
+        ]
+        if within:
+            found = [i for i in found if set(within) <= self._above(i)]
         if not found:
             return None
-        best = max(found, key=lambda i: (self._people[i], fold_place(self._names[i][0]) == name))
+        best = max(found, key=lambda i: (self._people[i], self._folded[i] == name))
         shown = ", ".join(dict.fromkeys(part for part in self._names[best] if part))
         return Place(shown, *self._degrees[best].tolist())
 
