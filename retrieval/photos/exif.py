@@ -7,15 +7,16 @@ reads them.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from PIL import ExifTags, Image
 
-from retrieval.photos.dates import FoundDate, first_valid
 from retrieval.photos.encodings import decode_text
-from retrieval.photos.iptc import Iptc, read_iptc
-from retrieval.photos.location import Coordinates, from_exif
-from retrieval.photos.xmp import Xmp, packet_of, read_xmp
+
+if TYPE_CHECKING:  # a search decodes photos, too, and needs no facts of them
+    from retrieval.photos.dates import FoundDate
+    from retrieval.photos.location import Coordinates
+    from retrieval.photos.xmp import Xmp
 
 Result = TypeVar("Result")
 _LONGEST_NAME = 80  # characters of a maker's or a camera's name
@@ -56,6 +57,9 @@ class PhotoFacts:
 
 def read_facts(image: Image.Image) -> PhotoFacts:
     """The facts of an image that was opened, and perhaps not decoded."""
+    from retrieval.photos.dates import first_valid
+    from retrieval.photos.location import from_exif
+
     facts = PhotoFacts(*image.size, format=image.format or "")
     exif = _tried(lambda: read_exif(image), Image.Exif())
     if exif.get(ExifTags.Base.Orientation) in _TURNED:
@@ -77,8 +81,12 @@ def read_facts(image: Image.Image) -> PhotoFacts:
     return facts
 
 
-def _dates(image: Image.Image, exif: Image.Exif, gps: dict[int, Any]) -> Iterator[FoundDate]:
+def _dates(image: Image.Image, exif: Image.Exif, gps: dict[int, Any]) -> Iterator["FoundDate"]:
     """All that may say when a photo was taken, the best first. XMP is read only if it is asked."""
+    from retrieval.photos.dates import FoundDate
+    from retrieval.photos.iptc import Iptc, read_iptc
+    from retrieval.photos.xmp import Xmp
+
     tags = ExifTags.Base
     details = _tried(lambda: dict(exif.get_ifd(ExifTags.IFD.Exif)), dict[int, Any]())
     for name, offset in (
@@ -107,12 +115,16 @@ def _gps_date(gps: dict[int, Any]) -> str | None:
     return f"{day} {hour:02}:{minute:02}:{second:02}Z"
 
 
-def _read_xmp(image: Image.Image) -> Xmp:
+def _read_xmp(image: Image.Image) -> "Xmp":
+    from retrieval.photos.xmp import Xmp, packet_of, read_xmp
+
     packet = packet_of(image)
     return Xmp() if packet is None else read_xmp(packet)
 
 
-def _xmp_place(image: Image.Image) -> Coordinates | None:
+def _xmp_place(image: Image.Image) -> "Coordinates | None":
+    from retrieval.photos.xmp import packet_of, read_xmp
+
     packet = packet_of(image)
     if packet is None or _GPS_LATITUDE not in packet.replace(b"\0", b""):
         return None
