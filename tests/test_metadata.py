@@ -368,6 +368,26 @@ def test_the_dates_of_an_apple_export_are_read(tmp_path: Path) -> None:
     assert hit.photo.taken_source == "Apple export"
 
 
+def test_the_xmp_file_of_an_apple_export_is_read(tmp_path: Path) -> None:
+    """It has coordinates as decimals, with their references beside them."""
+    (tmp_path / "IMG_1.HEIC.jpg").touch()
+    (tmp_path / "IMG_1.HEIC.xmp").write_text(
+        packet(
+            "<dc:description>a walk</dc:description><Iptc4xmpExt:PersonInImage><rdf:Seq>"
+            "<rdf:li>Anna</rdf:li></rdf:Seq></Iptc4xmpExt:PersonInImage>"
+            "<photoshop:DateCreated>2009-08-07T06:05:04+02:00</photoshop:DateCreated>"
+            "<exif:GPSLatitude>33.86</exif:GPSLatitude><exif:GPSLatitudeRef>S</exif:GPSLatitudeRef>"
+            "<exif:GPSLongitude>151.21</exif:GPSLongitude>"
+            "<exif:GPSLongitudeRef>E</exif:GPSLongitudeRef>"
+        )
+    )
+    found = read(tmp_path)
+    assert captions(found) == {"IMG_1.HEIC.jpg": ["a walk", "Anna"]}
+    (sidecar,) = found.sidecars["IMG_1.HEIC.jpg"]
+    assert sidecar.place == (-33.86, 151.21)
+    assert sidecar.dates[0].text == "2009-08-07T06:05:04+02:00"
+
+
 # Damage -------------------------------------------------------------------------------------------
 
 

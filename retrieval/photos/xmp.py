@@ -91,9 +91,11 @@ _DATES = {
         ("xmp", _XMP, "CreateDate"),
     )
 }
-_LATITUDE, _LONGITUDE = f"{{{_EXIF}}}GPSLatitude", f"{{{_EXIF}}}GPSLongitude"
+# Each with its reference, which Apple writes on its own.
+_LATITUDE = (f"{{{_EXIF}}}GPSLatitude", f"{{{_EXIF}}}GPSLatitudeRef")
+_LONGITUDE = (f"{{{_EXIF}}}GPSLongitude", f"{{{_EXIF}}}GPSLongitudeRef")
 _PLACE_ORDER = tuple(name for name, kind in _PROPERTIES.items() if kind == _PLACE)
-_KNOWN = {*_PROPERTIES, *_DATES, _LATITUDE, _LONGITUDE}
+_KNOWN = {*_PROPERTIES, *_DATES, *_LATITUDE, *_LONGITUDE}
 
 
 @dataclass(frozen=True)
@@ -129,8 +131,11 @@ class Xmp:
 
     @property
     def coordinates(self) -> Coordinates | None:
-        latitude, longitude = self.found.get(_LATITUDE), self.found.get(_LONGITUDE)
-        return from_texts(latitude[0], longitude[0]) if latitude and longitude else None
+        latitude, longitude = (
+            "".join(text[0] for text in map(self.found.get, names) if text)
+            for names in (_LATITUDE, _LONGITUDE)
+        )
+        return from_texts(latitude, longitude)
 
     def _of(self, kind: str) -> Iterator[str]:
         for name, its_kind in _PROPERTIES.items():

@@ -10,6 +10,8 @@ _COORDINATES = re.compile(
     r"\s*(-?\d{1,3}(?:\.\d+)?)\s*°?\s*[,;\s]\s*(-?\d{1,3}(?:\.\d+)?)\s*°?\s*", re.ASCII
 )
 
+_LONGEST_CODE = 3  # letters of a country's code
+
 
 @lru_cache(maxsize=64)  # a search asks twice
 def point(near: str) -> tuple[float, float]:
@@ -36,7 +38,11 @@ def point(near: str) -> tuple[float, float]:
 
 def names(place: str) -> tuple[str, ...]:
     """The names that a place has to have all of, as in `Vienna, Austria`; raises QueryError."""
-    parts = tuple(part.strip() for part in place.split(",") if fold_place(part))
+    parts = [part.strip() for part in place.split(",") if fold_place(part)]
     if not parts:
         raise QueryError("The place is empty. Name one, as in --place Austria.")
-    return parts
+    if any(len(part) <= _LONGEST_CODE for part in parts):
+        from retrieval.photos.place_names import country_of
+
+        parts = [(len(part) <= _LONGEST_CODE and country_of(part)) or part for part in parts]
+    return tuple(parts)
