@@ -120,7 +120,9 @@ def test_text_that_was_cut_within_a_character_keeps_the_rest() -> None:
     assert decode_text("café".encode("latin-1")) == "café"
 
 
-@pytest.mark.parametrize("text", ["launch pad", "собака", "ロケット発射", "猫在沙发上", "über"])
+@pytest.mark.parametrize(
+    "text", ["launch pad", "собака", "ロケット発射", "猫在沙发上", "über", "あいしています"]
+)
 @pytest.mark.parametrize("order", ["utf-16-le", "utf-16-be"])
 def test_utf_16_is_read_in_either_byte_order_whatever_was_declared(text: str, order: str) -> None:
     assert decode_utf16(text.encode(order), order) == text
@@ -138,6 +140,12 @@ def test_utf_16_is_read_in_either_byte_order_whatever_was_declared(text: str, or
 )
 def test_a_comment_in_jis_is_read_in_each_of_its_forms(data: bytes) -> None:
     assert decode_jis(data) == "ロケット"
+
+
+@pytest.mark.parametrize("text", ["launch pad", "fusée à Kourou"])
+def test_utf_8_in_the_place_of_utf_16_is_read(text: str, tmp_path: Path) -> None:
+    comment = b"UNICODE\0" + text.encode()
+    assert texts_in(with_exif(tmp_path / "a.jpg", {}, {USER_COMMENT: comment})) == [text]
 
 
 def test_a_comment_without_the_name_of_its_encoding_is_whole(tmp_path: Path) -> None:

@@ -37,11 +37,14 @@ def decode_text(data: bytes) -> str:
 def decode_utf16(data: bytes, order: str = "utf-16-le") -> str:
     """UTF-16 by its byte order mark, else in the order that gives text; `order` if both do.
 
-    Programs write the order of their machine, whatever the file around it has.
+    Programs write the order of their machine, whatever the file around it has, and some write UTF-8
+    where UTF-16 belongs.
     """
     for mark, encoding in _BOMS[1:]:
         if data.startswith(mark):
             return data[2:].decode(encoding, "ignore")
+    if (text := _as_utf8(data)) is not None:
+        return text
     other = "utf-16-be" if order == "utf-16-le" else "utf-16-le"
     return max((data.decode(name, "ignore") for name in (order, other)), key=_likeness)
 
@@ -70,6 +73,21 @@ def _has_two_bytes(data: bytes) -> bool:
     sample = data[: 2 * _SAMPLE]
     few, many = sorted((sample[::2].count(0), sample[1::2].count(0)))
     return many > len(sample) / 8 and few < many / 8
+
+
+def _as_utf8(data: bytes) -> str | None:
+    """What should be UTF-16 as UTF-8, if that is what it is.
+
+    In UTF-16 every other byte is mostly one and the same, or a control character.
+    """
+    data = data.rstrip(b"\0")
+    if len(set(data[::2])) < 2 or len(set(data[1::2])) < 2:
+        return None
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return None
+    return None if any(c < " " and c not in _SPACE for c in text) else text
 
 
 def _windows(data: bytes) -> str:
