@@ -17,10 +17,12 @@ from indexes.captions import Captions
 from indexes.changes import Changes
 from indexes.database import FORMAT_VERSION, Database, guarded
 from indexes.embeddings import Embeddings
+from indexes.facts import FactsOfPhotos
 from indexes.files import Files
 from indexes.fulltext import FullText
 from indexes.meta import Meta
 from indexes.photos import Photo, Photos
+from indexes.places import any_place
 from indexes.roots import Roots
 from indexes.rows import MAX_ID, RowError
 
@@ -49,6 +51,7 @@ class Catalogue:
         self.meta = Meta(database)
         self.roots = Roots(database)
         self.photos = Photos(database)
+        self.facts = FactsOfPhotos(database)
         self.files = Files(database)
         self.captions = Captions(database)
         self.full_text = FullText(database, self.captions)
@@ -128,6 +131,7 @@ class Catalogue:
             if found < 4:
                 self.changes.create_table()
                 self.embeddings.migrate_to_4(self.model().dim)
+                self.photos.add_columns()
             self.database.stamp()
 
     @guarded
@@ -187,6 +191,11 @@ class Catalogue:
     def version(self) -> int:
         """A number that changes whenever another connection commits something."""
         return int(self.database.conn.execute("PRAGMA data_version").fetchone()[0])
+
+    @guarded
+    def has_words(self) -> bool:
+        """Whether photos have more words than the names of files: captions, or names of places."""
+        return self.captions.any() or any_place(self.database)
 
     @guarded
     def counts(self) -> dict[str, int]:

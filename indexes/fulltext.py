@@ -1,4 +1,4 @@
-"""Full-text search (SQLite's FTS5) over the captions and file names of photos.
+"""Full-text search (SQLite's FTS5) over the captions, file names and places of photos.
 
 The table is computed from the captions and files of the catalogue and can be computed again. What
 a query means is decided elsewhere: an FTS5 expression comes in.
@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from indexes.captions import Captions
 from indexes.database import FULL_TEXT, Database, guarded
 from indexes.errors import FullTextError
+from indexes.places import words_of_places
 from indexes.rows import ID, PATH, Columns
 
 # A name counts half as much as a caption: a folder is often named after something that most of
@@ -137,6 +138,8 @@ class FullText:
         ).fetchall()
         for path, photo_id in map(_NAME.checked, rows):
             names.setdefault(photo_id, {})[_words_of(path)] = None
+        for photo_id, place in words_of_places(self.database, ids).items():
+            names.get(photo_id, {})[place] = None
         captions = self.captions.of_photos(ids)
         return {
             i: (_cut("\n".join(captions.get(i, ()))), _cut("\n".join(paths)))

@@ -7,32 +7,48 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
+import numpy as np
+
 from indexes.arrays import Ints
 from indexes.database import Database, guarded
+from indexes.facts import METADATA_VERSION
 from indexes.paths import below, from_sql
+from indexes.places import FACTS_SINCE, photos_in, photos_near
 from indexes.rows import COUNT, ID, NUMBER, PATH, TEXT, Columns, id_array
 
-_PHOTO = Columns(
-    "photos",
-    {
-        "id": ID,
-        "hash": TEXT,
-        "width": COUNT,
-        "height": COUNT,
-        "format": TEXT,
-        "taken": TEXT.optional(),
-        "camera": TEXT.optional(),
-        "latitude": NUMBER.optional(),
-        "longitude": NUMBER.optional(),
-    },
-)
+_COLUMNS = {
+    "id": ID,
+    "hash": TEXT,
+    "width": COUNT,
+    "height": COUNT,
+    "format": TEXT,
+    "taken": TEXT.optional(),
+    "camera": TEXT.optional(),
+    "latitude": NUMBER.optional(),
+    "longitude": NUMBER.optional(),
+}
+# Those since format 4. An empty city: there is none near.
+_NEW_COLUMNS = {
+    "taken_offset": TEXT.optional(),
+    "taken_source": TEXT.optional(),
+    "place_source": TEXT.optional(),
+    "city": TEXT.optional(),
+    "region": TEXT.optional(),
+    "country": TEXT.optional(),
+}
+_PHOTO = Columns("photos", _COLUMNS | _NEW_COLUMNS)
 _PLACE = Columns("files", {"photo_id": ID, "root_id": ID, "path": PATH})
 _HASH = Columns("photos", {"id": ID, "hash": TEXT})
 
 
 @dataclass(frozen=True)
 class Photo:
-    """The content of a photo. Sizes in pixels, `taken` as local ISO 8601 time."""
+    """The content of a photo.
+
+    Sizes in pixels; taken: local ISO 8601 time, to the second, minute or day; taken_offset: of that
+    time from UTC, such as `+02:00`; taken_source, place_source: where the time and the coordinates
+    (in degrees) were found; city, region, country: the names of the place.
+    """
 
     hash: str
     width: int
@@ -42,16 +58,32 @@ class Photo:
     camera: str | None = None
     latitude: float | None = None
     longitude: float | None = None
+    taken_offset: str | None = None
+    taken_source: str | None = None
+    place_source: str | None = None
+    city: str | None = None
+    region: str | None = None
+    country: str | None = None
+
+    @property
+    def place(self) -> str:
+        """The names of the place, the smallest first, each once; '' if they are not known."""
+        return ", ".join(dict.fromkeys(n for n in (self.city, self.region, self.country) if n))
 
 
 @dataclass(frozen=True)
 class Filter:
     """Which photos a search may find. Folders are (root id, path in it, '' for the whole root);
-    a photo has to be in one of them. Times are local ISO 8601: `after` <= taken < `before`."""
+    a photo has to be in one of them. Times are local ISO 8601: `after` <= taken < `before`; a photo
+    of which only the day is known counts as taken at its start. near: latitude and longitude in
+    degrees, and kilometres around them; place: names that a photo's city, region or country have,
+    all of them, whatever their case and accents."""
 
     folders: tuple[tuple[int, str], ...] = ()
     after: str | None = None
     before: str | None = None
+    near: tuple[float, float, float] | None = None
+    place: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,7 +101,17 @@ class Photos:
                 width INTEGER, height INTEGER, format TEXT, taken TEXT, camera TEXT,
                 latitude REAL, longitude REAL, present INTEGER NOT NULL DEFAULT 1)"""
         )
+        self.add_columns()
         self.database.db.execute("CREATE INDEX photos_absent ON photos (id) WHERE present = 0")
+
+    def add_columns(self) -> None:
+        """Add the columns of format 4. What is in them is not known of the photos that there are.
+
+        metadata_version: the `facts.METADATA_VERSION` that the photo's file was read with.
+        """
+        for name in (*_NEW_COLUMNS, "metadata_version"):
+            kind = "INTEGER" if name == "metadata_version" else "TEXT"
+            self.database.db.execute(f"ALTER TABLE photos ADD COLUMN {name} {kind}")
 
     @guarded
     def get(self, ids: Iterable[int]) -> dict[int, tuple[Photo, list[tuple[int, str]]]]:
@@ -80,8 +122,7 @@ class Photos:
             for i, *values in map(
                 _PHOTO.checked,
                 self.database.rows_of(
-                    "SELECT id, hash, width, height, format, taken, camera, latitude, longitude "
-                    "FROM photos WHERE id IN ({marks})",
+                    f"SELECT {', '.join(self._columns())} FROM photos WHERE id IN ({{marks}})",
                     ids,
                 ),
             )
@@ -127,8 +168,9 @@ class Photos:
             values += [value for _, some in folders for value in some]
         # The time of the file stands in for a missing time of exposure.
         taken = (
-            "coalesce(p.taken, strftime('%Y-%m-%dT%H:%M:%S', f.mtime_ns / 1000000000, "
-            "'unixepoch', 'localtime'))"
+            "coalesce(CASE length(p.taken) WHEN 10 THEN p.taken || 'T00:00:00' "
+            "WHEN 16 THEN p.taken || ':00' ELSE p.taken END, "
+            "strftime('%Y-%m-%dT%H:%M:%S', f.mtime_ns / 1000000000, 'unixepoch', 'localtime'))"
         )
         if filters.after:
             conditions.append(f"{taken} >= ?")
@@ -141,11 +183,21 @@ class Photos:
             + " AND ".join(conditions),
             values,
         ).fetchall()
-        return id_array(rows, "files.photo_id")
+        ids = id_array(rows, "files.photo_id")
+        if filters.near is not None:
+            ids = np.intersect1d(ids, photos_near(self.database, *filters.near))
+        if filters.place:
+            ids = np.intersect1d(ids, photos_in(self.database, filters.place))
+        return ids
+
+    def _columns(self) -> list[str]:
+        new = _NEW_COLUMNS if self.database.format >= FACTS_SINCE else dict[str, Any]()
+        return [*_COLUMNS, *(name if name in new else "NULL" for name in _NEW_COLUMNS)]
 
     def insert(self, photo: Photo) -> int:
         """Add a photo; returns its id."""
-        return cast(int, self.database.db.table("photos").insert(asdict(photo)).last_pk)
+        row = asdict(photo) | {"metadata_version": METADATA_VERSION}
+        return cast(int, self.database.db.table("photos").insert(row).last_pk)
 
     @guarded
     def update_present(self, ids: Sequence[int]) -> None:

@@ -21,7 +21,7 @@ from retrieval.indexing.run import index_folders
 from retrieval.indexing.status import Status, status
 from retrieval.indexing.trust import check_trust, trust_command
 from retrieval.photos.files import as_on_disk
-from retrieval.query import AnyPath, Query, Term, as_list, parse_date
+from retrieval.query import DEFAULT_KM, AnyPath, Query, Term, as_list, parse_date
 from retrieval.ranking.relevance import Level
 from retrieval.ranking.reranking import Rerank
 from retrieval.search import pipeline
@@ -153,6 +153,9 @@ class Photos:
         within: AnyPath | Sequence[AnyPath] = (),
         after: str | None = None,
         before: str | None = None,
+        near: str | tuple[float, float] | None = None,
+        near_km: float = DEFAULT_KM,
+        place: str | None = None,
         min_score: float | None = None,
         ranking: str = "auto",
         rerank: Rerank = "none",
@@ -162,7 +165,9 @@ class Photos:
 
         text, photos: what to look for; unwanted, unwanted_photos: what not; within: folders to
         search in; each takes one or several. after, before: dates such as '2024-05' (`after` is
-        included, `before` is not); min_score: the lowest cosine; ranking, rerank, relevance: see
+        included, `before` is not); near: a place, by its name or as (latitude, longitude), and
+        near_km: how far around it; place: a city, region or country; min_score: the lowest cosine;
+        ranking, rerank, relevance: see
         `SearchOptions`. For terms with weights use `ask`. Raises QueryError, ModelError or
         PhotoError.
         """
@@ -178,6 +183,9 @@ class Photos:
             after=parse_date(after, "after") if after else None,
             before=parse_date(before, "before") if before else None,
             min_score=min_score,
+            near=near if near is None or isinstance(near, str) else f"{near[0]},{near[1]}",
+            near_km=near_km,
+            place=place,
         )
         return self.ask(query, SearchOptions(k, ranking, rerank, relevance))
 

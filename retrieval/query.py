@@ -15,6 +15,8 @@ from retrieval.errors import QueryError
 
 AnyPath = str | os.PathLike[str]
 
+DEFAULT_KM = 25.0
+"""How far from a place `near` looks, in kilometres."""
 _MAX_WEIGHT = 1e6
 _WEIGHT = re.compile(r"^(?P<value>.*)=(?P<weight>-?[0-9]*\.?[0-9]+)$", re.DOTALL)
 
@@ -45,7 +47,9 @@ class Query:
     """Terms, and filters on what may be found.
 
     within: folders, or photos, to search in; after, before: ISO dates (`after` is included,
-    `before` is not); min_score: the lowest cosine to show.
+    `before` is not); min_score: the lowest cosine to show; near: only photos taken within `near_km`
+    kilometres of a place, by its name or as `LATITUDE,LONGITUDE`; place: only photos taken in a
+    city, region or country, or in all that commas separate.
     """
 
     terms: tuple[Term, ...]
@@ -53,10 +57,18 @@ class Query:
     after: str | None = None
     before: str | None = None
     min_score: float | None = None
+    near: str | None = None
+    near_km: float = DEFAULT_KM
+    place: str | None = None
 
     def __post_init__(self) -> None:
         if self.min_score is not None and not math.isfinite(self.min_score):
             raise QueryError(f"The lowest score {self.min_score} is not a number from -1 to 1.")
+        if not 0 < self.near_km < math.inf:
+            raise QueryError(
+                f"A distance of {self.near_km:g} km finds nothing. Ask for more than 0 kilometres, "
+                "as in --near Vienna --within 10."
+            )
         if not any(term.wanted for term in self.terms):
             raise QueryError(
                 "The query asks for nothing. Say what to look for: "

@@ -21,6 +21,10 @@ _EMBEDDINGS = {
     ),
 }
 
+_SINCE_4 = (
+    "taken_offset taken_source place_source city region country metadata_version"
+).split()  # columns of photos
+
 
 def as_format(number: int, folder: Path) -> None:
     """Bring the index of `folder` back to format 1, 2 or 3."""
@@ -39,6 +43,8 @@ def as_format(number: int, folder: Path) -> None:
         if number < 2:
             for table in ("captions", "words"):
                 db.execute(f"DROP TABLE {table}")
+        for column in _SINCE_4:
+            db.execute(f"ALTER TABLE photos DROP COLUMN {column}")
         db.execute("DROP TABLE changes")
         db.execute("DELETE FROM meta WHERE key IN ('last_change', 'changes_trimmed')")
         db.execute(f"PRAGMA user_version={number}")

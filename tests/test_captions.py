@@ -11,8 +11,9 @@ from PIL import Image
 
 import retrieval
 from indexes.index import Index
-from retrieval.captions.metadata import xmp_texts
+from retrieval.captions.metadata import texts_of
 from retrieval.captions.sidecars import clean, read_captions
+from retrieval.photos.xmp import MAX_XMP, read_xmp
 from retrieval.ranking import lexical
 from tests.conftest import Run
 from tests.old_formats import as_format
@@ -108,7 +109,7 @@ def test_hostile_texts_are_bounded_and_bring_nothing_from_outside(
     (few / "captions.jsonl").write_text("\n".join([*map(json.dumps, rows), "{"]))
     report = retrieval.index(few, model="mini")
     assert captions(few) == {"chelsea.png": ["a [31mred cat", "second"]}
-    assert any("3 text file(s)" in note for note in report.notes)
+    assert any("3 file(s) beside photos" in note for note in report.notes)
     assert any("captions.jsonl" in note for note in report.notes)
 
 
@@ -307,7 +308,7 @@ def test_an_xmp_file_may_be_utf_16(few: Path) -> None:
 def test_space_around_an_xmp_packet_does_no_harm(encoding: str, space: str) -> None:
     """In UTF-16 a line feed is two bytes, of which only one looks like space."""
     packet = f'{space}<?xml version="1.0"?>{XMP.format(text="a temple")}{space}'
-    assert xmp_texts(packet.encode(encoding)) == ["a temple", "lisbon, tram"]
+    assert texts_of(read_xmp(packet.encode(encoding))) == ["a temple", "lisbon, tram"]
 
 
 def test_an_xmp_file_beside_a_photo_is_read(few: Path) -> None:
@@ -328,7 +329,7 @@ def test_an_xmp_file_beside_a_photo_is_read(few: Path) -> None:
         b"<x>",
         b'<?xml version="1.0" encoding="no-such"?><x/>',
         b"\xff\xfe",
-        b"<x>" + b" " * (1 << 20) + b"</x>",
+        b"<x>" + b" " * MAX_XMP + b"</x>",
     ],
 )
 def test_hostile_xmp_gives_a_note_and_no_caption(few: Path, data: bytes) -> None:

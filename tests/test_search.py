@@ -173,6 +173,8 @@ def test_dates_come_from_the_photo_else_from_its_file(run: Run, few: Path) -> No
     import os
     import time
 
+    with Image.open(few / "chelsea.png") as image:
+        image.save(few / "chelsea.png")  # without its date
     with Image.open(few / "china.jpg") as image:
         exif = image.getexif()
         exif.get_ifd(0x8769)[36867] = "2019:07:14 18:30:00"
@@ -466,4 +468,5 @@ def test_ask_takes_a_query_and_search_options(indexed: Path) -> None:
 def test_without_explanations_nothing_is_printed_for_them(run: Run, indexed: Path) -> None:
     ask = ("search", "a cat", "--ranking", "expansion")
     assert run(*ask, "--explain", cwd=indexed).out == run(*ask, cwd=indexed).out
-    assert run("search", "a cat", "--explain", cwd=indexed).out.count("\n") == 21
+    lines = run("search", "a cat", "--explain", cwd=indexed).out.splitlines()
+    assert len(lines) > 20 and sum("(no caption)" in line for line in lines) == 10

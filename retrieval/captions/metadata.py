@@ -1,40 +1,34 @@
 """Texts that a photo file holds about its photo: titles, descriptions, keywords in EXIF, IPTC, XMP.
 
-Cameras and programs write them. They are not trusted: sizes are bounded, XML with a document type
-is refused, and what cameras write into every photo is left out. Dates and places are facts, which
+Cameras and programs write them. They are not trusted: numbers and lengths are bounded, and what
+cameras write into every photo is left out. Dates and places are facts, which
 `retrieval.photos.exif` reads.
 """
 
 import re
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
-from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import DefusedXMLParser
-from PIL import ExifTags, IptcImagePlugin
+from PIL import ExifTags
 from PIL.ImageFile import ImageFile
 
-from retrieval.photos.exif import read_exif
+from retrieval.photos.encodings import decode_jis, decode_text, decode_utf16
+from retrieval.photos.exif import exif_text, read_exif
+from retrieval.photos.iptc import Iptc, read_iptc
+from retrieval.photos.xmp import Xmp, extension_of, packet_of, read_xmp
 
-MAX_XMP = 1 << 20  # bytes
 _MAX_TEXTS = 20  # of one photo
 _MAX_LENGTH = 2000  # characters of a text
-_MAX_ITEMS = 1000  # of a list in XMP
-# A whole packet is parsed in milliseconds, but names with endless namespaces take half a minute.
-_XMP_SECONDS, _XMP_PIECE = 1.0, 4096  # of a core; bytes
 # What cameras and programs write into every photo.
 _MEANINGLESS = re.compile(
     r"(olympus|sony|kodak|minolta|samsung|konica)?\W*(digital|dsc|dcim|camera|still)[\W\d]*"
-    r"(camera|dsc|image)?\W*|screenshot|untitled|default|exif_jpeg\S*|ascii|charset=\S+|\W*",
+    r"(camera|dsc|image)?\W*|screenshot|untitled|default|exif_jpeg\S*|ascii|charset=\S+|[^\w\u2190-\U0001ffff]*",
     re.IGNORECASE,
 )
-_LEADING_SPACE = re.compile(rb"\A(?:(?:[ \t\r\n]\0)+|(?:\0[ \t\r\n])+|[ \t\r\n]+)")  # UTF-16 or not
-_RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
-_DC = "{http://purl.org/dc/elements/1.1/}"
+_SETTING = re.compile(r"\w+=[^\s=]*")
 _WINDOWS_TEXTS = (0x9C9B, 0x9C9F, 0x9C9C, 0x9C9E)  # title, subject, comment, keywords
 _USER_COMMENT = 0x9286
-_IPTC = ((2, 5), (2, 105), (2, 120))  # title, headline, caption
-_IPTC_KEYWORDS = (2, 25)
+_CODE = 8  # bytes before a comment, which name its encoding
 
 
 def embedded_texts(image: ImageFile) -> list[str]:
@@ -49,113 +43,58 @@ def embedded_texts(image: ImageFile) -> list[str]:
                 found[text] = None
         except Exception:  # noqa: S112 - one broken part does not spoil the others
             continue
-    return [text for text in map(_meaningful, found) if text][:_MAX_TEXTS]
+    return meaningful(found)[:_MAX_TEXTS]
 
 
-def xmp_texts(data: bytes) -> list[str]:
-    """Title, description and keywords (as one text) of an XMP packet.
-
-    Raises ValueError for what is too long, is not XML, has a document type or takes too long.
-    """
-    if len(data) > MAX_XMP:
-        raise ValueError(f"longer than {MAX_XMP:,} bytes")
-    texts = _XmpTexts()
-    parser = DefusedXMLParser(target=texts, forbid_dtd=True)
-    # The declaration has to come first. What follows the packet does no harm, and is left: the last
-    # byte of a line feed in UTF-16-BE is half a character.
-    data = _LEADING_SPACE.sub(b"", data)
-    latest = time.thread_time() + _XMP_SECONDS
-    try:
-        for start in range(0, len(data), _XMP_PIECE):
-            parser.feed(data[start : start + _XMP_PIECE])
-            if time.thread_time() > latest:
-                raise ValueError("too complex")
-        parser.close()
-    except DefusedXmlException as error:
-        raise ValueError("XML with a document type or entities") from error
-    except ValueError:
-        raise
-    except Exception as error:  # also whatever the codec raises that the file names as its encoding
-        raise ValueError(f"not XML: {error}") from error
-    keywords = ", ".join(word for word in texts.found["subject"] if word)
-    found = [*texts.found["title"], *texts.found["description"], keywords]
-    return list(dict.fromkeys(text for text in map(_meaningful, found) if text))
+def texts_of(source: Xmp | Iptc) -> list[str]:
+    """Titles, descriptions, then all keywords and all names of the place as a text each."""
+    return meaningful([*source.texts, ", ".join(source.keywords), ", ".join(source.places)])
 
 
-class _XmpTexts:
-    """Collects the texts of an XMP packet while it is parsed, in one pass and bounded memory."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, list[str]] = {"title": [], "description": [], "subject": []}
-        self._open: list[str] = []  # the fields around the current place, innermost last
-        self._item: list[str] | None = None  # the text of the list item that is open
-
-    def start(self, tag: str, attributes: dict[str, str]) -> None:
-        self._end_item()
-        if tag.startswith(_DC) and tag.removeprefix(_DC) in self.found:
-            self._open.append(tag.removeprefix(_DC))
-        elif tag == f"{_RDF}li" and self._open:
-            self._item = []
-        for name in ("title", "description"):
-            if f"{_DC}{name}" in attributes:
-                self._add(name, attributes[f"{_DC}{name}"])
-
-    def data(self, text: str) -> None:
-        if self._item is not None:
-            self._item.append(text)
-
-    def end(self, tag: str) -> None:
-        self._end_item()
-        if self._open and tag == f"{_DC}{self._open[-1]}":
-            self._open.pop()
-
-    def close(self) -> None:
-        pass
-
-    def _end_item(self) -> None:
-        if self._item is not None:
-            self._add(self._open[-1], "".join(self._item))
-            self._item = None
-
-    def _add(self, field: str, text: str) -> None:
-        if len(self.found[field]) < _MAX_ITEMS:
-            self.found[field].append(text)
+def meaningful(texts: Iterable[str]) -> list[str]:
+    """The different texts without their padding; without what cameras write into every photo."""
+    shown = (text.strip("\0 \r\n\t")[:_MAX_LENGTH] for text in texts)
+    return list(dict.fromkeys(text for text in shown if not _is_meaningless(text)))
 
 
-def _meaningful(text: str) -> str:
-    """A text without its padding; '' if cameras write it into every photo."""
-    text = text.strip("\0 \r\n\t")[:_MAX_LENGTH]
-    return "" if _MEANINGLESS.fullmatch(text) else text
+def _is_meaningless(text: str) -> bool:
+    """Whether a text says nothing about the photo: one of every photo, or settings of a program."""
+    return bool(_MEANINGLESS.fullmatch(text)) or all(
+        _SETTING.fullmatch(line.strip()) for line in text.splitlines()
+    )
 
 
 def _exif(image: ImageFile) -> Iterator[str]:
     exif = read_exif(image)
-    yield _text(exif.get(ExifTags.Base.ImageDescription))
+    yield exif_text(exif.get(ExifTags.Base.ImageDescription))
     for tag in _WINDOWS_TEXTS:
         value = exif.get(tag)
         if isinstance(value, bytes | tuple):
-            yield bytes(value).decode("utf-16-le", "ignore").replace(";", ", ")
+            yield _to_nul(decode_utf16(bytes(value))).replace(";", ", ")
     comment = exif.get_ifd(ExifTags.IFD.Exif).get(_USER_COMMENT)
-    if isinstance(comment, bytes) and comment[:8].rstrip(b"\0") in (b"ASCII", b"UNICODE", b""):
-        code = "utf-16" if comment.startswith(b"UNICODE") else "utf-8"
-        yield comment[8:].decode(code, "ignore")
+    yield _user_comment(comment, exif.endian) if isinstance(comment, bytes) else exif_text(comment)
+
+
+def _user_comment(comment: bytes, endian: Any) -> str:
+    """EXIF's UserComment: eight bytes that name its encoding, and a text in that."""
+    code, text = comment[:_CODE].rstrip(b"\0 ").upper(), comment[_CODE:]
+    if code == b"UNICODE":
+        return _to_nul(decode_utf16(text, "utf-16-le" if endian == "<" else "utf-16-be"))
+    if code == b"JIS":
+        return _to_nul(decode_jis(text))
+    # Without a name of an encoding it may be any, and the text may begin at once.
+    return _to_nul(decode_text(text if code in (b"ASCII", b"") else comment))
+
+
+def _to_nul(text: str) -> str:
+    return text.lstrip("\0").partition("\0")[0]
 
 
 def _iptc(image: ImageFile) -> Iterator[str]:
-    fields = IptcImagePlugin.getiptcinfo(image) or {}
-    for tag in _IPTC:
-        yield _text(fields.get(tag))
-    words = fields.get(_IPTC_KEYWORDS, [])
-    yield ", ".join(_text(word) for word in (words if isinstance(words, list) else [words]))
+    yield from texts_of(read_iptc(image))
 
 
 def _xmp(image: ImageFile) -> Iterator[str]:
-    data = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
-    if data:
-        yield from xmp_texts(data.encode() if isinstance(data, str) else bytes(data))
-
-
-def _text(value: object) -> str:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return value if isinstance(value, str) else ""
+    for packet in (packet_of(image), extension_of(image)):
+        if packet is not None:
+            yield from texts_of(read_xmp(packet))

@@ -61,6 +61,13 @@ def index(
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Encode all photos again, also to change the model.")
     ] = False,
+    reread: Annotated[
+        bool,
+        typer.Option(
+            "--reread",
+            help="Read dates, places and texts in all photos again. Nothing is encoded again.",
+        ),
+    ] = False,
     max_megapixels: Annotated[
         float | None,
         typer.Option(min=0.001, help="Skip larger photos. Default: by the free memory."),
@@ -116,6 +123,7 @@ def index(
         batch_size=batch_size,
         captions=[Path(file) for file in captions if file] if captions else None,
         vectors=vectors,
+        reread=reread,
     )
     report = run_index(folders or [], index, model, options, quiet, trust)
     if not quiet:

@@ -80,6 +80,23 @@ def search(
     before: Annotated[
         str | None, typer.Option(metavar="DATE", help="Only photos taken before this day.")
     ] = None,
+    near: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE",
+            help="Only photos taken near this city, as Vienna or 'Paris, Texas', or near "
+            "LATITUDE,LONGITUDE.",
+        ),
+    ] = None,
+    near_km: Annotated[
+        float, typer.Option("--within", metavar="KM", help="How far --near looks, in kilometres.")
+    ] = 25.0,
+    place: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE", help="Only photos taken in this city, region or country: Austria."
+        ),
+    ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show how each hit's score was computed.")
     ] = False,
@@ -111,6 +128,9 @@ def search(
         after=retrieval.parse_date(after, "--after") if after else None,
         before=retrieval.parse_date(before, "--before") if before else None,
         min_score=min_score,
+        near=near,
+        near_km=near_km,
+        place=place,
     )
     where = _index_to_search(index, index_first, trust)
     with retrieval.open(where, trust) as photos:

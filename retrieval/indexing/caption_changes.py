@@ -14,19 +14,22 @@ from indexes.catalogue import Catalogue
 from indexes.index import Root
 from retrieval.captions.sidecars import read_captions
 from retrieval.indexing.commit import Place
+from retrieval.indexing.facts_beside import Beside
 
 
 @dataclass(frozen=True)
 class CaptionChanges:
     """The files of a root whose captions changed, by path, with all their captions as they are now.
 
-    captioned: how many files that were looked at have captions, changed or not.
+    captioned: how many files that were looked at have captions, changed or not; beside: what else
+    the files beside the photos say.
     """
 
     root: Root
     changed: dict[str, tuple[Caption, ...]]
     captioned: int
     notes: tuple[str, ...]
+    beside: Beside
 
 
 def find_caption_changes(
@@ -55,7 +58,8 @@ def find_caption_changes(
     changed = {
         path: tuple(now.get(path, ())) for path in paths if now.get(path) != before.get(path)
     }
-    return CaptionChanges(root, changed, len(now), tuple(read.notes))
+    beside = Beside(root, under, read.sidecars)
+    return CaptionChanges(root, changed, len(now), tuple(read.notes), beside)
 
 
 def _by_path(captions: Iterable[Caption]) -> dict[str, list[Caption]]:

@@ -11,12 +11,12 @@ from retrieval.encoders.engine import Compute
 
 @dataclass(frozen=True)
 class Report:
-    """What a run did, in numbers of files, except for `encoded`, `pruned` and `fused`: of photos.
+    """What a run did, in numbers of files; `encoded`, `pruned`, `fused`, `reread` are of photos.
 
     added, updated, moved, copied, unchanged: photo files; removed: files that are no longer there;
     skipped: bad files; captioned: files that have captions; fused: photos whose captions are new or
-    changed. reasons: the bad files that this run read, as (path, reason); notes: sentences on what
-    was left out.
+    changed; reread: photos whose metadata was read again. reasons: the bad files that this run
+    read, as (path, reason); notes: sentences on what was left out.
     """
 
     added: int = 0
@@ -30,6 +30,7 @@ class Report:
     pruned: int = 0
     captioned: int = 0
     fused: int = 0
+    reread: int = 0
     seconds: float = 0.0
     reasons: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -43,12 +44,13 @@ class Report:
 @dataclass(frozen=True)
 class Progress:
     """How far a run is: `done` of `total` files, `skipped` of them bad; or, if `what` is captions,
-    photos whose captions were embedded; if it is vectors, photos that an approximate kind holds."""
+    photos whose captions were embedded; if it is vectors, photos that an approximate kind holds; if
+    it is metadata, files whose metadata was read again."""
 
     done: int
     total: int
     skipped: int
-    what: Literal["photos", "captions", "vectors"] = "photos"
+    what: Literal["photos", "captions", "metadata", "vectors"] = "photos"
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Options:
     rebuild: encode all photos again, as a change of model needs.
     compute: engine and device.
     batch_size: photos that are encoded and committed together, None to choose by the device.
+    reread: read the metadata of all photos again, without encoding.
     captions: files with captions of photos.
     vectors: how they are searched, 'auto' or one of `indexes.vectors.store.KINDS`.
 
@@ -79,3 +82,4 @@ class Options:
     captions: Sequence[Path] | None = None
     vectors: Choice | None = None
     include: Sequence[str] | None = None
+    reread: bool = False

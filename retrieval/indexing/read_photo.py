@@ -13,7 +13,7 @@ from retrieval.captions.metadata import embedded_texts
 from retrieval.errors import PhotoError
 from retrieval.photos.decode import DecodeJpeg, decode_image, decodes_here, open_photo_here
 from retrieval.photos.decoder_processes import DecoderProcesses
-from retrieval.photos.exif import PhotoFacts
+from retrieval.photos.exif import PhotoFacts, read_facts
 from retrieval.photos.files import reading
 from retrieval.photos.open_image import open_image
 from retrieval.photos.size import check_bytes, check_size
@@ -49,6 +49,20 @@ class PhotoReader:
             raise PhotoError("it has no pixels")
         return photo, facts, tuple(texts)
 
+    def metadata(self, file: BinaryIO, name: str) -> tuple[PhotoFacts | None, tuple[str, ...]]:
+        """Facts and texts of a file whose pixels are not needed.
+
+        The facts of a camera's raw file, which are those of the preview in it, are None. Raises
+        PhotoError.
+        """
+        limit = self.max_megapixels
+        if decodes_here(file, name):
+            facts, texts = _metadata(file, limit)[1]
+        else:
+            found, texts = self.processes.call(_metadata, file, limit)[1]
+            facts = PhotoFacts(**found)
+        return None if is_raw(name) else facts, tuple(texts)
+
     def texts(self, file: BinaryIO, name: str) -> tuple[str, ...]:
         """The texts inside a file whose pixels are not needed; none if it cannot be opened.
 
@@ -79,6 +93,14 @@ def _pixels(
         texts = tuple(embedded_texts(image))
         photo, facts = decode_image(image, file, max_megapixels, target, decode)
     return photo, (facts, texts)
+
+
+def _metadata(
+    file: BinaryIO, max_megapixels: float
+) -> tuple[None, tuple[PhotoFacts, tuple[str, ...]]]:
+    check_bytes(file, max_megapixels)
+    with open_image(file) as image:
+        return None, (read_facts(image), tuple(embedded_texts(image)))
 
 
 def _texts(file: BinaryIO, max_megapixels: float) -> tuple[None, tuple[str, ...]]:

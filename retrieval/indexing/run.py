@@ -1,7 +1,8 @@
 """Bring an index up to date: folders → changed files → encoded batches → index.
 
 Puts the steps together: `changes` compares, `encode` reads and encodes, `commit` writes batch by
-batch, `caption_changes` and `fuse` do the captions. A killed run loses at most the batches in
+batch, `reread` and `facts_beside` bring metadata up to date, `caption_changes` and `fuse` do the
+captions. A killed run loses at most the batches in
 flight.
 """
 
@@ -144,7 +145,9 @@ def _run(
 ) -> Report:
     """Do all steps over an open, locked index, for these folders or all that it knows."""
     from retrieval.indexing.caption_changes import find_caption_changes
+    from retrieval.indexing.facts_beside import update_facts, update_names_of_places
     from retrieval.indexing.fuse import fuse_index
+    from retrieval.indexing.reread import reread_metadata
 
     catalogue = index.catalogue
     _remember_patterns(index, options)
@@ -154,6 +157,7 @@ def _run(
     for change in changes:
         missing.setdefault(change.root.id, set()).update(change.missing)
     batches = _encode(index, changes, missing, encoder, options, progress)
+    reread = reread_metadata(catalogue, changes, options, progress)
     embedded = {place: texts for batch in batches for place, texts in batch.captions.items()}
     captions = [
         find_caption_changes(
@@ -167,6 +171,8 @@ def _run(
             catalogue.captions.put(found.root.id, found.changed, texts)
         for root_id, paths in missing.items():
             catalogue.files.mark_missing(root_id, paths)
+        update_facts(catalogue, [found.beside for found in captions])
+        place_notes = update_names_of_places(catalogue)
         catalogue.update_presence()
         pruned = catalogue.prune() if options.prune else 0
     fused = fuse_index(
@@ -182,7 +188,13 @@ def _run(
         pruned=pruned,
         captioned=sum(found.captioned for found in captions),
         fused=fused,
-        notes=[*list_notes, *folder_notes, *(note for found in captions for note in found.notes)],
+        reread=reread,
+        notes=[
+            *list_notes,
+            *folder_notes,
+            *(note for found in captions for note in found.notes),
+            *place_notes,
+        ],
     )
 
 

@@ -3,7 +3,7 @@
 Nothing is written and no file is opened: names, sizes and times are compared.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from indexes.catalogue import IndexModel
@@ -21,6 +21,8 @@ class Status:
     disk, but not forgotten); reasons: the skipped files as (path, reason); new, changed, gone: how
     many files were added to the folders, changed or deleted since the last run, None if the
     folders were not walked. vectors: how they are searched, None for an index without photos.
+    dates: how many photos have their time from each source, '' without a time; places: how many
+    have coordinates.
     """
 
     folder: Path
@@ -38,6 +40,8 @@ class Status:
     changed: int | None = None
     gone: int | None = None
     vectors: About | None = None
+    dates: dict[str, int] = field(default_factory=dict)
+    places: int = 0
 
 
 def status(index: Index, look: bool = True) -> Status:
@@ -73,5 +77,7 @@ def status(index: Index, look: bool = True) -> Status:
         changed=changed if look else None,
         gone=gone if look else None,
         vectors=index.vectors(),
+        dates=index.catalogue.facts.sources(),
+        places=index.catalogue.facts.count_places(),
         **index.catalogue.counts(),
     )

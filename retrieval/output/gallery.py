@@ -12,6 +12,7 @@ from pathlib import Path
 from indexes.atomic_write import atomic_write
 from indexes.errors import StorageError
 from retrieval.errors import PhotoError, QueryError
+from retrieval.output.facts import place, taken
 from retrieval.output.table import percentage
 from retrieval.photos.decode import load_photo
 from retrieval.photos.decoder_processes import DecoderProcesses
@@ -92,7 +93,12 @@ def _term(term: Term, processes: DecoderProcesses) -> dict[str, object]:
 
 def _hit(hit: Hit, processes: DecoderProcesses) -> dict[str, object]:
     photo = hit.photo
-    facts = [f"{photo.width} × {photo.height}", photo.taken and photo.taken[:10], photo.camera]
+    facts = [
+        f"{photo.width} × {photo.height}",
+        printable((photo.taken or "")[:10]),
+        photo.camera,
+        photo.place,
+    ]
     return {
         "rank": hit.rank,
         "score": f"{hit.score:.3f}",
@@ -101,6 +107,7 @@ def _hit(hit: Hit, processes: DecoderProcesses) -> dict[str, object]:
         "folder": printable(hit.path.parent),
         "path": printable(hit.path),
         "facts": " · ".join(fact for fact in facts if fact),
+        "known": "; ".join(fact for fact in (taken(photo), place(photo)) if fact),
         "image": _thumbnail(hit.path, processes),
     }
 

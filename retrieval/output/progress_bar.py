@@ -17,9 +17,15 @@ if TYPE_CHECKING:
 _THINGS = {
     "photos": "files",
     "captions": "captioned photos",
+    "metadata": "files read again",
     "vectors": "photos prepared for fast search",
 }
-_TITLES = {"photos": "Indexing", "captions": "Captions", "vectors": "Vectors"}
+_TITLES = {
+    "photos": "Indexing",
+    "captions": "Captions",
+    "metadata": "Metadata",
+    "vectors": "Vectors",
+}
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from indexes.vectors.store import About
 from retrieval.indexing.options import Report
 from retrieval.indexing.status import Status
+from retrieval.output.facts import place, taken
 from retrieval.output.table import as_table
 from retrieval.photos.files import printable
 from retrieval.query import Query
@@ -39,9 +40,15 @@ def as_row(hit: Hit) -> dict[str, Any]:
         "height": photo.height,
         "format": photo.format,
         "taken": photo.taken,
+        "taken_offset": photo.taken_offset,
+        "taken_source": photo.taken_source,
         "camera": photo.camera,
         "latitude": photo.latitude,
         "longitude": photo.longitude,
+        "place_source": photo.place_source,
+        "city": photo.city or None,
+        "region": photo.region or None,
+        "country": photo.country or None,
         "hash": photo.hash,
         "why": None if hit.explanation is None else _explanation_row(hit.explanation),
     }
@@ -65,7 +72,8 @@ def explain(query: Query, hits: Sequence[Hit]) -> str:
     """How each hit's score was computed, a line each.
 
     A line has each term's part, the weights of photo and captions and, for a hit that matching
-    re-ranked, its probability.
+    re-ranked, its probability. A second line has when and where the photo was taken, and how that
+    is known.
     """
     lines = []
     for hit in hits:
@@ -83,6 +91,8 @@ def explain(query: Query, hits: Sequence[Hit]) -> str:
             parts.append(f"together {how.joint:+.3f}")
         match = "" if hit.match is None else f"; match {100 * hit.match:.0f}%"
         lines.append(f"{hit.rank:>5}  {hit.score:.3f} = {', '.join(parts)}  ({weights}{match})")
+        if known := [fact for fact in (taken(hit.photo), place(hit.photo)) if fact]:
+            lines.append(f"{'':>5}  {'; '.join(known)}")
     return "\n".join(lines)
 
 
@@ -107,7 +117,8 @@ def render(hits: Sequence[Hit], form: Format, nul: bool = False, width: int | No
 def _as_csv(rows: Sequence[dict[str, Any]]) -> bytes:
     buffer = io.StringIO(newline="")
     names = ["rank", "score", "relevance", "path", "copies", "width", "height", "format",
-             "taken", "camera", "latitude", "longitude", "hash"]  # fmt: skip
+             "taken", "taken_offset", "taken_source", "camera", "latitude", "longitude",
+             "place_source", "city", "region", "country", "hash"]  # fmt: skip
     writer = csv.DictWriter(buffer, names)
     writer.writeheader()
     for row in rows:
@@ -178,6 +189,8 @@ def summary(report: Report) -> str:
     if report.captioned:
         new = f", {report.fused} photos fused with new captions" if report.fused else ""
         lines.append(f"captions for {report.captioned} of them{new}")
+    if report.reread:
+        lines.append(f"dates, places and texts in {report.reread} photos read again")
     for path, reason in report.reasons[:5]:
         lines.append(f"  skipped {printable(path)}: {reason}")
     if len(report.reasons) > 5:
@@ -198,6 +211,8 @@ def status_text(status: Status, all_skipped: bool) -> str:
         *([f"Vectors  {_vectors(status.vectors)}"] if status.vectors else []),
         f"Photos   {status.photos} in {status.files} files; {status.missing} missing from disk, "
         "kept in the index",
+        *([f"Taken    {_sources(status)}"] if status.dates else []),
+        *([f"Places   known for {status.places} photos"] if status.places else []),
         f"On disk  {status.new} new, {status.changed} changed, {status.gone} missing since the "
         "last run"
         + ("; run `retrieval index`" if status.new or status.changed or status.gone else ""),
@@ -219,6 +234,13 @@ def _vectors(about: About) -> str:
         f"{about.kind}, which finds {recall} of the exact first 10 (measured on {about.queries} "
         f"{'texts' if about.queries_are == 'texts' else 'photos'})"
     )
+
+
+def _sources(status: Status) -> str:
+    """How many photos have their time from where."""
+    parts = [f"{count} by {source}" for source, count in status.dates.items() if source]
+    unknown = status.dates.get("", 0)
+    return printable(", ".join([*parts, *([f"{unknown} unknown"] if unknown else [])]))
 
 
 def status_json(status: Status) -> str:

@@ -108,13 +108,13 @@ RANKINGS: Mapping[str, Ranking] = {
 NAMES = ("auto", *RANKINGS)
 
 
-def ranking(name: str, captions: bool = False) -> Ranking:
+def ranking(name: str, words: bool = False) -> Ranking:
     """The ranking of this name; raises QueryError if there is none.
 
-    captions: whether the photos have captions: `auto` is `hybrid` then, else `nnn`.
+    words: whether photos have captions or names of places: `auto` is `hybrid` then, else `nnn`.
     """
     if name == "auto":
-        name = "hybrid" if captions else "nnn"
+        name = "hybrid" if words else "nnn"
     if name not in RANKINGS:
         raise QueryError(f"There is no ranking {name!r}. Choose one of {', '.join(NAMES)}.")
     return RANKINGS[name]

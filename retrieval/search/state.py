@@ -21,6 +21,7 @@ from retrieval.ranking.hub_bias import HubBias
 from retrieval.ranking.matching import Matching
 from retrieval.ranking.methods import Candidate, Ranking
 from retrieval.ranking.relevance import Calibration
+from retrieval.search import places
 from retrieval.search.locate import Place, find_places
 from retrieval.search.options import SearchOptions
 
@@ -90,12 +91,21 @@ def on_snapshot(search: Search) -> Search:
 def _ranking(index: Index, query: Query, options: SearchOptions) -> Ranking:
     if any(term.kind == "photo" and term.wanted for term in query.terms):
         return methods.RANKINGS["plain"]  # biases are of texts, whose cosines are lower
-    return methods.ranking(options.ranking, index.catalogue.captions.any())
+    return methods.ranking(options.ranking, index.catalogue.has_words())
 
 
 def _filter(index: Index, query: Query) -> Filter:
     folders = tuple(place for folder in query.within for place in _places(index, folder))
-    return Filter(folders, query.after, query.before)
+    near = None if query.near is None else (*places.point(query.near), query.near_km)
+    place = () if query.place is None else places.names(query.place)
+    chosen = Filter(folders, query.after, query.before, near, place)
+    if place and not len(index.catalogue.photos.matching(Filter(place=place))):
+        raise QueryError(
+            f"No photo of this index is known to be taken in {query.place!r}. Places have the "
+            "English names of GeoNames, such as 'Vienna' or 'Austria'; those of older indexes are "
+            "looked up by `retrieval index`."
+        )
+    return chosen
 
 
 def _places(index: Index, folder: Path) -> list[Place]:

@@ -78,7 +78,7 @@ def _write_photos(original: Path, folder: Path) -> None:
         write_dng(folder / "camera.dng", original)
     except ImportError:
         pass  # an extra
-    for name in ("heic", "text-encodings"):
+    for name in ("heic", "text-encodings", "dates"):
         for file in sorted((SHARED / "cases" / name).glob("*.*")):
             shutil.copyfile(file, folder / file.name)
 
@@ -111,6 +111,14 @@ def _write_captions(originals: Path, folder: Path) -> None:
     (folder / "china.txt").write_text("A temple\nin China\n")
     (folder / "china.xmp").write_text('<?xml version="1.0" encoding="UTF-8"?>\n' + _XMP)
     (folder / "rocket.jpg.xmp").write_text(_XMP)
+    (folder / "china.jpg.supplemental-metadata.json").write_text(
+        '{"title": "china.jpg", "description": "A temple", "people": [{"name": "Anna"}], '
+        '"photoTakenTime": {"timestamp": "1249625104"}, '
+        '"geoData": {"latitude": 39.9, "longitude": 116.4}}'
+    )
+    (folder / "Photo Details.csv").write_text(
+        'imgName,originalCreationDate\nrocket.jpg,"Friday August 7,2009 6:05 AM GMT"\n'
+    )
 
 
 def _write_sets(seeds: Path) -> None:
