@@ -112,15 +112,18 @@ class Catalogue:
 
     @guarded
     def _migrate(self) -> None:
-        """Add the tables that format 1 (no captions) or 2 (no embeddings of them) lacks.
+        """Add what format 1 (no captions), 2 (no embeddings of them) or 3 (words) lacks.
 
-        The next run of `retrieval index` fills them.
+        The next run of `retrieval index` fills the tables of captions.
         """
+        format = self.database.format
         with self.transaction():
-            if self.database.format < 2:
+            if format < 2:
                 self.captions.create_table()
-                self.full_text.create_table()
-            self.embeddings.create_caption_tables()
+            if format < 3:
+                self.embeddings.create_caption_tables()
+            if format < 4:
+                self.full_text.migrate()
             self.database.stamp()
 
     @guarded
