@@ -8,6 +8,7 @@ English endings. Neither SQL nor ranking.
 import re
 import unicodedata
 from collections.abc import Iterator
+from itertools import pairwise
 
 # Written without spaces between words, or (Korean) with particles joined to them: Han, kana,
 # bopomofo, Hangul, Thai, Lao, Myanmar and Khmer.
@@ -79,7 +80,7 @@ def terms(text: str) -> Iterator[str]:
             elif len(letters := _letters(piece[0])) == 1:
                 yield f'"{letters[0]}"*'
             else:
-                yield from (f'"{a}{b}"' for a, b in zip(letters, letters[1:], strict=False))
+                yield from (f'"{first}{second}"' for first, second in pairwise(letters))
 
 
 def _pieces(folded: str) -> Iterator[re.Match[str]]:

@@ -25,6 +25,7 @@ from retrieval.errors import QueryError
 from retrieval.fusion.store import load_fusion
 from retrieval.indexing.encoder_loader import EncoderLoader
 from retrieval.indexing.options import Options, Progress, Report
+from retrieval.photos.files import printable
 from retrieval.photos.walk import is_below
 from retrieval.ranking.hub_bias import prepare_ranking
 
@@ -174,7 +175,12 @@ def _run(
         pruned=pruned,
         captioned=sum(found.captioned for found in captions),
         fused=fused,
-        notes=[*list_notes, *folder_notes, *(note for found in captions for note in found.notes)],
+        notes=[
+            *list_notes,
+            *folder_notes,
+            *_notes(batches),
+            *(note for found in captions for note in found.notes),
+        ],
     )
 
 
@@ -234,6 +240,19 @@ def _encode(
             progress(Progress(done, len(to_read), skipped))
     progress(Progress(len(to_read), len(to_read), skipped))  # files that vanished are done, too
     return committed
+
+
+def _notes(batches: Sequence["Committed"]) -> list[str]:
+    """Sentences about the photos of a run."""
+    incomplete = [path for batch in batches for path in batch.incomplete]
+    if not incomplete:
+        return []
+    names = ", ".join(printable(path) for path in incomplete[:3])
+    more = f" and {len(incomplete) - 3} more" if len(incomplete) > 3 else ""
+    return [
+        f"The file ends too early, and the photo is shown as far as it goes: {names}{more}. Copy "
+        "it again if you have it elsewhere."
+    ]
 
 
 def _counts(changes: Sequence["FolderChanges"], batches: Sequence["Committed"]) -> Report:
