@@ -42,7 +42,7 @@ def find_limits(values: npt.NDArray[Any], bits: int = 0, largest: int = 0) -> tu
     if lowest < 0:
         return float(lowest), float(highest)
     bits = (bits or values.dtype.itemsize * 8) - (values.dtype.kind == "i")
-    if highest <= largest < 1 << bits:
+    if largest and highest <= largest < 1 << bits:
         return 0.0, float(largest)
     for sensor in _SENSOR_BITS.get(bits + bits % 2, ()):
         if 0 < highest < 1 << sensor:
