@@ -8,6 +8,7 @@ English endings. Neither SQL nor ranking.
 import re
 import unicodedata
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 
 # Written without spaces between words, or (Korean) with particles joined to them: Han, kana,
@@ -19,11 +20,6 @@ _UNSPACED = (
     "\u0e00-\u0e7f\u0e80-\u0eff\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f\u1780-\u17ff"
 )
 _FLAG = "\U0001f1e6-\U0001f1ff"  # two of these letters are a flag
-# A word with the + and # at its end ("C++"), a flag, or a run of a script without spaces.
-_PIECE = re.compile(
-    f"(?P<run>[{_UNSPACED}]+)|(?P<flag>[{_FLAG}]{{1,2}})"
-    f"|(?P<word>[^\\s_+#{_UNSPACED}{_FLAG}]+)(?P<sign>[+#]{{1,3}}(?![^\\s_+#]))?"
-)
 _ASCII_PIECE = re.compile(r"(?P<word>[a-z0-9]+)(?P<sign>[+#]{1,3}(?![a-z0-9]))?")
 _ASCII_WORD = re.compile("[a-z0-9]+")
 _ARABIC_ARTICLE = re.compile("(?:[وبكف]?ال|لل)(?=[\u0621-\u064a]{2})")
@@ -84,7 +80,19 @@ def terms(text: str) -> Iterator[str]:
 
 
 def _pieces(folded: str) -> Iterator[re.Match[str]]:
-    return (_ASCII_PIECE if folded.isascii() else _PIECE).finditer(folded)
+    return (_ASCII_PIECE if folded.isascii() else _any_piece()).finditer(folded)
+
+
+@cache
+def _any_piece() -> re.Pattern[str]:
+    """A word with the + and # at its end ("C++"), a flag, or a run of a script without spaces.
+
+    Compiled when it is needed: it takes longer than all else here.
+    """
+    return re.compile(
+        f"(?P<run>[{_UNSPACED}]+)|(?P<flag>[{_FLAG}]{{1,2}})"
+        f"|(?P<word>[^\\s_+#{_UNSPACED}{_FLAG}]+)(?P<sign>[+#]{{1,3}}(?![^\\s_+#]))?"
+    )
 
 
 def _with_sign(piece: re.Match[str]) -> Iterator[str]:

@@ -18,7 +18,6 @@ from retrieval.encoders.base import Encoder
 from retrieval.encoders.registry import check_weights
 from retrieval.fusion.attention import PHOTO, TEXT, FusedQuery, Fusion
 from retrieval.fusion.store import load_fusion
-from retrieval.photos.decode import load_photo, photo_from_bytes
 from retrieval.photos.files import content_hash
 from retrieval.query import Term
 from retrieval.ranking import methods
@@ -92,6 +91,8 @@ def _as_unicode(text: str) -> str:
 
 
 def _example(value: str, size: int) -> Image.Image:
+    from retrieval.photos.decode import load_photo, photo_from_bytes  # words need no decoders
+
     if value == "-":
         return photo_from_bytes(sys.stdin.buffer.read(), size)
     return load_photo(Path(value), size)
