@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         ModelError,
         PhotoError,
         QueryError,
+        QueryWarning,
         UntrustedIndexError,
     )
     from retrieval.indexing.options import Options, Progress, Report
@@ -67,7 +68,8 @@ _PUBLIC = {
     "retrieval.demo": "copy_demo_photos run_demo",
     "retrieval.encoders.engine": "Compute",
     "retrieval.encoders.registry": "load_encoder",
-    "retrieval.errors": "DataSetError ModelError PhotoError QueryError UntrustedIndexError",
+    "retrieval.errors": "DataSetError ModelError PhotoError QueryError QueryWarning "
+    "UntrustedIndexError",
     "retrieval.indexing.options": "Options Progress Report",
     "retrieval.indexing.status": "Status",
     "retrieval.output.gallery": "GallerySection write_gallery",
@@ -103,6 +105,7 @@ __all__ = [
     "Progress",
     "Query",
     "QueryError",
+    "QueryWarning",
     "Recipe",
     "Report",
     "RetrievalError",

@@ -5,6 +5,7 @@ from there.
 """
 
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,15 +15,19 @@ from PIL import Image
 
 from indexes.arrays import Floats
 from indexes.index import Index
-from retrieval.encoders.base import Encoder
+from retrieval.encoders.base import Encoder, reads_all
 from retrieval.encoders.registry import check_weights
+from retrieval.errors import QueryWarning
 from retrieval.fusion.attention import PHOTO, TEXT, FusedQuery, Fusion
 from retrieval.fusion.store import load_fusion
-from retrieval.photos.files import content_hash
+from retrieval.photos.files import content_hash, printable
 from retrieval.query import Term
 from retrieval.ranking import methods
 from retrieval.ranking.methods import Ranking
 from retrieval.search.state import Search
+
+_SHOWN = 40  # characters of a text in a message
+_CUT = "The text '{}' is longer than the model reads: its end was not read. Use fewer words."
 
 
 def encode(search: Search) -> Search:
@@ -72,6 +77,9 @@ def _term_rows(
     if texts:
         values = [_as_unicode(terms[i].value) for i in texts]
         rows[texts] = methods.templated(ranking, values, model.encode_texts)
+        for value in values:
+            if not reads_all(model, value):
+                warnings.warn(_CUT.format(_beginning(value)), QueryWarning, stacklevel=2)
     return rows
 
 
@@ -88,6 +96,11 @@ def _stored(index: Index, value: str) -> Floats | None:
 def _as_unicode(text: str) -> str:
     """A text as typed; bytes that are not UTF-8 (surrogates in Python) become question marks."""
     return text.encode("utf-8", "replace").decode()
+
+
+def _beginning(text: str) -> str:
+    words = printable(" ".join(text.split()))
+    return f"{words[:_SHOWN]}…" if len(words) > _SHOWN else words
 
 
 def _example(value: str, size: int) -> Image.Image:
