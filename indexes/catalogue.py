@@ -123,6 +123,7 @@ class Catalogue:
             if format < 3:
                 self.embeddings.create_caption_tables()
             if format < 4:
+                self.files.migrate()
                 self.full_text.migrate()
             self.database.stamp()
 

@@ -150,11 +150,15 @@ def downgrade(folder: Path, statements: Sequence[str]) -> None:
 
 def test_full_text_of_an_older_format_is_searched_then_computed_again(run: Run, few: Path) -> None:
     (few / "china.txt").write_text("a temple at the 海滩边", encoding="utf-8")
+    (few / "no.jpg").write_bytes(b"no photo")
     retrieval.index(few, model="mini")
     downgrade(few, BEFORE_4)
     found = run("search", "temple", "-f", "json", cwd=few)
     assert found.code == 0 and len(found.json) == 4
-    assert run("index", cwd=few).out.startswith("4 unchanged")
+    indexed = run("index", cwd=few).out
+    assert indexed.startswith("4 unchanged, 1 skipped")
+    assert "no.jpg" in indexed, "what was no photo is tried again"
+    assert "no.jpg" not in run("index", cwd=few).out
     with Index.open(few / ".retrieval") as index:
         assert index.catalogue.database.format == 4
         full_text = index.catalogue.full_text

@@ -20,7 +20,7 @@ _GREY, _RGB, _CMYK = 1, 3, 4
 _MODES = {_GREY: "L", _RGB: "RGB", _CMYK: "CMYK"}
 _TYPES = {16: ">u2", 32: ">f4"}
 _VERSION_INFO = 1057  # a resource; its fifth byte says whether there is a composite
-_MOST_CHANNELS = 8
+_MAX_BYTES_A_PIXEL = 16  # of all channels
 
 
 def read_photoshop(file: BinaryIO) -> ImageFile:
@@ -54,7 +54,8 @@ class _Deep(ImageFile):
         signature, version, channels, height, width, depth, mode = _HEADER.unpack(
             file.read(_HEADER.size)
         )
-        if version != 1 or mode not in _MODES or not 0 < channels <= _MOST_CHANNELS:
+        too_deep = channels * depth > 8 * _MAX_BYTES_A_PIXEL
+        if version != 1 or mode not in _MODES or channels == 0 or too_deep:
             raise PhotoError("a Photoshop file of this kind is not read")
         self._mode, self._size, self.tile = _MODES[mode], (width, height), []
         self._channels, self._type = channels, _TYPES[depth]

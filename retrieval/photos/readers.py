@@ -173,6 +173,8 @@ class Pnm(PpmImagePlugin.PpmImageFile):
     def _load_binary(self) -> None:
         import numpy as np
 
+        from retrieval.photos.levels import to_bytes
+
         _, maximum = cast(tuple[str, int], self.tile[0].args)
         bands = len(self.getbands())
         count = self.width * self.height * bands
@@ -182,8 +184,7 @@ class Pnm(PpmImagePlugin.PpmImageFile):
         data = file.read(count * kind.itemsize)
         if len(data) < count * kind.itemsize:
             raise OSError("image file is truncated")
-        values = np.frombuffer(data, kind).astype(np.float32) * (255 / maximum)
-        pixels = np.minimum(values.round(), 255).astype(np.uint8)
+        pixels = to_bytes(np.frombuffer(data, kind).reshape(self.height, -1), (0, maximum))
         self._mode = "RGB" if bands == 3 else "L"
         self.tile = []
         self.im = Image.frombytes(self.mode, self.size, pixels.tobytes()).im

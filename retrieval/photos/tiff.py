@@ -92,8 +92,6 @@ class Tiff(unlimited(TiffImageFile, "load_prepare")):  # type: ignore[misc]
 
 def _as_pixels(values: Any, tags: Any) -> tuple[str, Any]:
     """(mode, Pillow's pixels) of numbers [height, width, channels], which the tags explain."""
-    import numpy as np
-
     from retrieval.photos.levels import find_limits, to_bytes
 
     photometric = tags.get(_PHOTOMETRIC, _WHITE_IS_ZERO)
@@ -109,9 +107,7 @@ def _as_pixels(values: Any, tags: Any) -> tuple[str, Any]:
     if photometric == _WHITE_IS_ZERO:
         pixels = 255 - pixels
     mode = {1: "L", 3: "RGB", 4: "CMYK"}[colours]
-    image = Image.fromarray(
-        np.ascontiguousarray(pixels.squeeze(-1) if colours == 1 else pixels), mode
-    )
+    image = Image.frombytes(mode, (values.shape[1], values.shape[0]), pixels.tobytes())
     kind = extra[0] if extra and channels > colours else 0
     if kind in (_ASSOCIATED_ALPHA, _ALPHA) and mode != "CMYK":
         bands = image.convert("RGB")
