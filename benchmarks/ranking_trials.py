@@ -181,7 +181,8 @@ def _compare_hybrids(data: EmbeddedSet, rows: Floats, fusion: Fusion) -> Iterato
         return
     with sqlite3.connect(":memory:") as db:
         db.execute(FULL_TEXT)
-        fulltext.insert(db, ((i, data.captions[s], "") for i, s in enumerate(stored)))
+        texts = (fulltext.stored_text(data.captions[s]) for s in stored)
+        fulltext.insert(db, ((i, text, "") for i, text in enumerate(texts)))
         found = np.zeros((len(queries), n), np.float32)
         weights = np.empty((len(queries), 1), np.float32)
         for line, query in enumerate(queries):

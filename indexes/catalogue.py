@@ -132,6 +132,8 @@ class Catalogue:
                 self.changes.create_table()
                 self.embeddings.migrate_to_4(self.model().dim)
                 self.photos.add_columns()
+                self.files.migrate()
+                self.full_text.migrate()
             self.database.stamp()
 
     @guarded

@@ -31,9 +31,13 @@ if TYPE_CHECKING:
 
 FILENAME = "catalogue.db"
 FORMAT_VERSION = 4
-# The only virtual table that a catalogue may have, see indexes.fulltext. English endings are
-# removed and accents ignored, in the text and in the query alike.
+# The only virtual table that a catalogue may have, see indexes.fulltext: its texts are cut into
+# words by indexes.words, and English endings are removed. Before format 4, SQLite did all of it.
 FULL_TEXT = (
+    "CREATE VIRTUAL TABLE words USING "
+    "fts5(captions, names, tokenize=\"porter ascii tokenchars '+#'\")"
+)
+_FULL_TEXT_BEFORE_4 = (
     "CREATE VIRTUAL TABLE words USING "
     "fts5(captions, names, tokenize='porter unicode61 remove_diacritics 2')"
 )
@@ -232,7 +236,8 @@ class Database:
         ).fetchone():
             raise RowError("it holds views or triggers, which no index has")
         virtual = "SELECT sql FROM sqlite_schema WHERE sql LIKE 'CREATE VIRTUAL%'"
-        if any(sql != FULL_TEXT for (sql,) in self.conn.execute(virtual).fetchall()):
+        known = (FULL_TEXT, _FULL_TEXT_BEFORE_4)
+        if any(sql not in known for (sql,) in self.conn.execute(virtual).fetchall()):
             raise RowError("it holds a virtual table that no index has")
         if self.format > FORMAT_VERSION:
             raise IndexDamagedError(

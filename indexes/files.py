@@ -67,6 +67,10 @@ class Files:
         files.create_index(["root_id", "path"], unique=True)
         files.create_index(["photo_id"])
 
+    def migrate(self) -> None:
+        """Let the next run read again what was no photo before format 4: more is read since."""
+        self.database.conn.execute("UPDATE files SET mtime_ns = 0 WHERE reason IS NOT NULL")
+
     @guarded
     def get(self, root_id: int, path: str) -> File | None:
         """One file; None if it was never seen."""

@@ -1,7 +1,8 @@
 """Full-text search (SQLite's FTS5) over the captions, file names and places of photos.
 
-The table is computed from the captions and files of the catalogue and can be computed again. What
-a query means is decided elsewhere: an FTS5 expression comes in.
+The table is computed from the captions and files of the catalogue and can be computed again; it
+holds their words as `indexes.words` cuts and folds them. What a query means is decided elsewhere:
+an FTS5 expression comes in.
 """
 
 import sqlite3
@@ -14,6 +15,7 @@ from indexes.database import FULL_TEXT, Database, guarded
 from indexes.errors import FullTextError
 from indexes.places import words_of_places
 from indexes.rows import ID, PATH, Columns
+from indexes.words import stored_words
 
 # A name counts half as much as a caption: a folder is often named after something that most of
 # its photos do not show.
@@ -28,7 +30,9 @@ _NAME = Columns("files", {"path": PATH, "photo_id": ID})
 
 @dataclass(frozen=True)
 class FullText:
-    """The table `words`, since format 2; missing if SQLite was built without FTS5.
+    """The table `words`, since format 2, and with words of any language since format 4.
+
+    It is missing if SQLite was built without FTS5.
 
     A table that is damaged is computed again by `update`; until then `search` raises FullTextError.
     """
@@ -61,6 +65,13 @@ class FullText:
             ) from error
 
     @guarded
+    def migrate(self) -> None:
+        """Compute the table again: before format 4, SQLite cut the texts into words."""
+        with self.database.transaction():
+            drop_table(self.database.conn)
+            self.update()
+
+    @guarded
     def update(self) -> None:
         """Bring the table in line with files and captions; only what differs is written."""
         if not has_fts5(self.database.conn):
@@ -87,7 +98,10 @@ class FullText:
         return different
 
     def _is_whole(self) -> bool:
-        """Whether the table is there (an SQLite without FTS5 creates none) and not damaged."""
+        """Whether the table is there and not damaged.
+
+        It is missing after a migration, or if an SQLite without FTS5 created the index.
+        """
         return self.database.has_table("words") and passes_own_check(self.database.conn)
 
     def _next_ids(self, last: int) -> range | None:
@@ -142,7 +156,7 @@ class FullText:
             names.get(photo_id, {})[place] = None
         captions = self.captions.of_photos(ids)
         return {
-            i: (_cut("\n".join(captions.get(i, ()))), _cut("\n".join(paths)))
+            i: (stored_text("\n".join(captions.get(i, ()))), stored_text("\n".join(paths)))
             for i, paths in names.items()
         }
 
@@ -176,7 +190,7 @@ def has_fts5(conn: sqlite3.Connection) -> bool:
 
 
 def insert(conn: sqlite3.Connection, rows: Iterable[tuple[int, str, str]]) -> None:
-    """Add (photo id, captions, names) to the table."""
+    """Add (photo id, captions, names), both as `stored_text` returns them, to the table."""
     conn.executemany("INSERT INTO words (rowid, captions, names) VALUES (?, ?, ?)", rows)
 
 
@@ -190,8 +204,9 @@ def search(conn: sqlite3.Connection, expression: str, most: int) -> list[tuple[i
     return [(int(i), float(score)) for i, score in rows]
 
 
-def _cut(text: str) -> str:
-    return text[:_MOST_CHARACTERS]
+def stored_text(text: str) -> str:
+    """The words of a text as the table stores them, with spaces between."""
+    return " ".join(stored_words(text[:_MOST_CHARACTERS]))
 
 
 def _words_of(path: str | bytes) -> str:

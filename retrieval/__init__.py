@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         ModelError,
         PhotoError,
         QueryError,
+        QueryWarning,
         UntrustedIndexError,
     )
     from retrieval.indexing.options import Options, Progress, Report
@@ -70,7 +71,8 @@ _PUBLIC = {
     "retrieval.demo": "copy_demo_photos run_demo",
     "retrieval.encoders.engine": "Compute",
     "retrieval.encoders.registry": "load_encoder",
-    "retrieval.errors": "DataSetError ModelError PhotoError QueryError UntrustedIndexError",
+    "retrieval.errors": "DataSetError ModelError PhotoError QueryError QueryWarning "
+    "UntrustedIndexError",
     "retrieval.indexing.options": "Options Progress Report",
     "retrieval.indexing.status": "Status",
     "retrieval.output.gallery": "GallerySection write_gallery",
@@ -108,6 +110,7 @@ __all__ = [
     "Progress",
     "Query",
     "QueryError",
+    "QueryWarning",
     "Recipe",
     "Report",
     "RetrievalError",

@@ -23,5 +23,9 @@ class QueryError(RetrievalError):
     """A query or an option does not make sense."""
 
 
+class QueryWarning(UserWarning):
+    """A part of a query has no effect."""
+
+
 class UntrustedIndexError(RetrievalError):
     """An index uses folders or a model that the user has not trusted."""

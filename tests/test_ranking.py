@@ -180,9 +180,11 @@ def _bare(sentence: str) -> str:
         ("a dog on the beach", '"dog" OR "beach"'),
         ("the", '"the"'),  # nothing else was asked
         ("two dogs", '"two" OR "dogs"'),
-        ('"NEAR(a b)" OR names:* NOT ^x -', '"b" OR "names" OR "NOT" OR "x"'),
+        ('"NEAR(a b)" OR names:* NOT ^x -', '"b" OR "names" OR "not" OR "x"'),
         ("!?", ""),
-        ("café 北京", '"café" OR "北京"'),
+        ("café 北京", '"cafe" OR "北京"'),
+        ("狗 C++", '"狗"* OR "c" OR "c++"'),
+        ("北京大学 IMG_0042", '"北京" OR "京大" OR "大学" OR "img 0042"'),
     ],
 )
 def test_what_is_typed_becomes_words_to_look_for(text: str, expression: str) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 import retrieval
+from retrieval.encoders.base import reads_all
 from retrieval.query import parse_date, parse_term, parse_terms
 from tests.conftest import Run
 
@@ -470,3 +472,27 @@ def test_without_explanations_nothing_is_printed_for_them(run: Run, indexed: Pat
     assert run(*ask, "--explain", cwd=indexed).out == run(*ask, cwd=indexed).out
     lines = run("search", "a cat", "--explain", cwd=indexed).out.splitlines()
     assert len(lines) > 20 and sum("(no caption)" in line for line in lines) == 10
+
+
+@pytest.mark.parametrize("words", [5, 200])
+def test_a_text_beyond_the_models_limit_is_mentioned(run: Run, indexed: Path, words: int) -> None:
+    result = run("search", "a cat " + "and a dog " * words, "-f", "json", cwd=indexed)
+    assert result.code == 0 and len(result.json) == 10
+    cut = "'a cat and a dog and a dog and a dog and …' is longer than the model reads"
+    assert (cut in result.messages) == (words == 200), result.messages
+    with retrieval.open(indexed) as photos, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        photos.search("a cat " * words)
+    assert [w.category for w in caught] == [retrieval.QueryWarning] * (words == 200)
+
+
+@pytest.mark.parametrize(("words", "whole"), [(5, True), (75, True), (76, False), (300, False)])
+def test_open_clip_knows_which_texts_it_reads_to_the_end(
+    random_clip: str, words: int, whole: bool
+) -> None:
+    encoder = retrieval.load_encoder(random_clip)
+    assert reads_all(encoder, "dog " * words) == whole
+
+
+def test_an_encoder_that_does_not_say_reads_all() -> None:
+    assert reads_all(object(), "dog " * 1000)  # type: ignore[arg-type]

@@ -90,12 +90,12 @@ def run(app: Callable[[], object]) -> None:
 
 
 def _show_warning(show: Callable[..., None]) -> Callable[..., None]:
-    """A way to show warnings: those about an index as one sentence, others as `show` does."""
+    """A way to show warnings: this package's as one sentence, others as `show` does."""
 
     def show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
-        from retrieval import IndexWarning
+        from retrieval import IndexWarning, QueryWarning
 
-        if issubclass(category, IndexWarning):
+        if issubclass(category, (IndexWarning, QueryWarning)):
             print_message(str(message))
         else:
             show(message, category, *place)

@@ -54,6 +54,15 @@ class Encoder(Protocol):
         ...
 
 
+def reads_all(encoder: Encoder, text: str) -> bool:
+    """Whether an encoder takes in a text to its end: it has so many tokens, and no more.
+
+    An encoder may say so with a method `reads_all(text)`; others are taken to read everything.
+    """
+    check = getattr(encoder, "reads_all", None)
+    return check is None or bool(check(text))
+
+
 def check_embeddings(rows: Floats, model: str) -> Floats:
     """`rows` [n, dim] as they are; raises ModelError unless they are finite and of length one.
 

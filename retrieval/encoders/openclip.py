@@ -105,6 +105,16 @@ class OpenClipEncoder:
             rows = self._runner.run(_forward_texts, self._tokenizer(list(texts)).numpy())
         return check_embeddings(rows, self.name)
 
+    def reads_all(self, text: str) -> bool:
+        """Whether a text fits into the context length of the model.
+
+        With room for one token more, the last token of one that does is padding.
+        """
+        length = self._tokenizer([text]).shape[1]
+        with self._failures():
+            tokens, padding = (self._tokenizer([t], length + 1)[0, -1] for t in (text, ""))
+        return bool(tokens == padding)
+
     def torch_module(self) -> Any:
         """The image tower as a torch module on the CPU: uint8 [n, size, size, 3] to unit rows."""
         module = self._runner.module

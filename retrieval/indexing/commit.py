@@ -25,7 +25,8 @@ class Committed:
 
     outcomes: number of files by outcome; encoded: number of new photos; reasons: the bad files as
     (path, reason); moved_from: places whose file is missing and whose photo is now elsewhere;
-    captions: those inside the files, by place, empty for files without any.
+    captions: those inside the files, by place, empty for files without any; incomplete: files that
+    lack their end, and are shown as far as they go.
     """
 
     outcomes: Counter[Outcome]
@@ -33,6 +34,7 @@ class Committed:
     reasons: tuple[tuple[str, str], ...]
     moved_from: frozenset[Place]
     captions: dict[Place, tuple[Caption, ...]]
+    incomplete: tuple[str, ...] = ()
 
 
 def commit_batch(
@@ -81,7 +83,8 @@ def commit_batch(
         for read in batch.files
         if read.file.reason
     )
-    return Committed(outcomes, len(batch.new), reasons, frozenset(moves), captions)
+    incomplete = tuple(read.file.path for read in batch.files if read.incomplete)
+    return Committed(outcomes, len(batch.new), reasons, frozenset(moves), captions, incomplete)
 
 
 def _outcome(

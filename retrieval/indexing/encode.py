@@ -23,6 +23,7 @@ from retrieval.indexing.changes import ChangedFile
 from retrieval.indexing.encoder_loader import EncoderLoader
 from retrieval.indexing.options import Options
 from retrieval.indexing.read_photo import PhotoReader
+from retrieval.photos.decode import INCOMPLETE
 from retrieval.photos.decoder_processes import DecoderProcesses
 from retrieval.photos.files import UNREADABLE, content_hash, mtime_ns, open_inside, reading
 from retrieval.photos.look_ahead import look_ahead
@@ -38,7 +39,7 @@ _FILES_PER_PHOTO = 8  # a batch of mostly known or bad files ends at so many tim
 class ReadFile:
     """A file that was read: new (`photo`), known by its `hash`, or bad (`file.reason`).
 
-    texts: captions inside the file, not yet cleaned.
+    texts: captions inside the file, not yet cleaned. incomplete: whether the file lacks its end.
     """
 
     changed: ChangedFile
@@ -46,6 +47,7 @@ class ReadFile:
     hash: str = ""
     photo: Photo | None = None
     texts: tuple[str, ...] = ()
+    incomplete: bool = False
 
 
 @dataclass(frozen=True)
@@ -188,5 +190,7 @@ def _read_open(
     pixels, facts, texts = reader.pixels(source, path, encoder.image_size, decode)
     with reading():
         array = encoder.prepare(pixels)
-    photo = Photo(hash=digest, **asdict(facts))
-    return _Prepared(replace(read, hash=digest, photo=photo, texts=texts), array)
+    photo, incomplete = Photo(hash=digest, **asdict(facts)), INCOMPLETE in pixels.info
+    return _Prepared(
+        replace(read, hash=digest, photo=photo, texts=texts, incomplete=incomplete), array
+    )

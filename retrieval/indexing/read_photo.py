@@ -11,12 +11,20 @@ from PIL import Image
 
 from retrieval.captions.metadata import embedded_texts
 from retrieval.errors import PhotoError
-from retrieval.photos.decode import DecodeJpeg, decode_image, decodes_here, open_photo_here
+from retrieval.photos.decode import (
+    INCOMPLETE,
+    DecodeJpeg,
+    check_image,
+    decode_image,
+    decodes_here,
+    needs_process,
+    open_photo_here,
+)
 from retrieval.photos.decoder_processes import DecoderProcesses
 from retrieval.photos.exif import PhotoFacts, read_facts
 from retrieval.photos.files import reading
 from retrieval.photos.open_image import open_image
-from retrieval.photos.size import check_bytes, check_size
+from retrieval.photos.size import check_bytes
 from retrieval.photos.walk import is_raw
 
 
@@ -24,7 +32,8 @@ from retrieval.photos.walk import is_raw
 class PhotoReader:
     """How the photos of a run are read.
 
-    max_megapixels: larger photos are bad; processes: where to decode what is not plain JPEG or PNG.
+    max_megapixels: larger photos are bad; processes: where to decode what is not plain JPEG or PNG
+    in sRGB.
     """
 
     max_megapixels: float
@@ -38,16 +47,20 @@ class PhotoReader:
         Raises PhotoError.
         """
         limit = self.max_megapixels
+        photo: Image.Image | None
         with reading():
-            photo: Image.Image | None
             if decodes_here(file, name):
-                photo, (facts, texts) = _pixels(file, name, limit, target, decode)
-            else:
-                photo, (found, texts) = self.processes.call(_pixels, file, name, limit, target)
-                facts = PhotoFacts(**found)
+                photo, read = _pixels(file, name, limit, target, decode, here=True)
+                if photo is not None and read is not None:
+                    return photo, read[0], read[1]
+            photo, (found, texts, incomplete) = self.processes.call(
+                _pixels, file, name, limit, target
+            )
         if photo is None:
             raise PhotoError("it has no pixels")
-        return photo, facts, tuple(texts)
+        if incomplete:
+            photo.info[INCOMPLETE] = True
+        return photo, PhotoFacts(**found), tuple(texts)
 
     def metadata(self, file: BinaryIO, name: str) -> tuple[PhotoFacts | None, tuple[str, ...]]:
         """Facts and texts of a file whose pixels are not needed.
@@ -76,23 +89,31 @@ class PhotoReader:
             return ()
 
 
+Read = tuple[PhotoFacts, tuple[str, ...], bool]
+"""Facts, texts, and whether the file lacks its end."""
+
+
 def _pixels(
     file: BinaryIO,
     name: str,
     max_megapixels: float,
     target: int,
     decode: DecodeJpeg | None = None,
-) -> tuple[Image.Image, tuple[PhotoFacts, tuple[str, ...]]]:
+    here: bool = False,
+) -> tuple[Image.Image, Read] | tuple[None, None]:
+    """Pixels and what is read with them; none if `here`, and another process is to decode it."""
     if is_raw(name):  # its texts are its own, its pixels those of the preview in it
         _, texts = _texts(file, max_megapixels)
         photo, facts = open_photo_here(file, name, max_megapixels, target, decode)
-        return photo, (facts, texts)
+        return photo, (facts, texts, False)
     check_bytes(file, max_megapixels)
     with open_image(file) as image:
-        check_size(image.size, max_megapixels)
+        if here and needs_process(image):
+            return None, None
+        check_image(image, max_megapixels)
         texts = tuple(embedded_texts(image))
         photo, facts = decode_image(image, file, max_megapixels, target, decode)
-    return photo, (facts, texts)
+    return photo, (facts, texts, INCOMPLETE in photo.info)
 
 
 def _metadata(
@@ -107,6 +128,7 @@ def _texts(file: BinaryIO, max_megapixels: float) -> tuple[None, tuple[str, ...]
     try:
         check_bytes(file, max_megapixels)
         with open_image(file) as image:
+            check_image(image, max_megapixels)
             return None, tuple(embedded_texts(image))
     except Exception:  # what is wrong with a photo is found when it is decoded
         return None, ()

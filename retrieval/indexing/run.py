@@ -2,8 +2,7 @@
 
 Puts the steps together: `changes` compares, `encode` reads and encodes, `commit` writes batch by
 batch, `reread` and `facts_beside` bring metadata up to date, `caption_changes` and `fuse` do the
-captions. A killed run loses at most the batches in
-flight.
+captions. A killed run loses at most the batches in flight.
 """
 
 import time
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from indexes.catalogue import IndexModel
 from indexes.errors import RetrievalError
-from indexes.index import Index, Root
+from indexes.index import Index
 from indexes.locate import is_index
 from indexes.lock import lock
 from indexes.paths import is_file, is_folder
@@ -25,12 +24,11 @@ from indexes.vector_files import choice_of, set_choice
 from indexes.vectors.build import FEWEST_APPROXIMATE
 from retrieval.encoders.base import Encoder, Log
 from retrieval.encoders.registry import load_encoder
-from retrieval.errors import QueryError
 from retrieval.fusion.store import load_fusion
 from retrieval.indexing.encoder_loader import EncoderLoader
 from retrieval.indexing.options import Options, Progress, Report
-from retrieval.photos.files import as_on_disk
-from retrieval.photos.walk import is_below
+from retrieval.indexing.scope import caption_lists, find_scopes, remember_patterns
+from retrieval.photos.files import printable
 from retrieval.ranking.hub_bias import prepare_ranking
 
 if TYPE_CHECKING:  # a search imports this module; the steps are imported by a run
@@ -150,8 +148,8 @@ def _run(
     from retrieval.indexing.reread import reread_metadata
 
     catalogue = index.catalogue
-    _remember_patterns(index, options)
-    lists, list_notes = _caption_lists(index, options)
+    remember_patterns(index, options)
+    lists, list_notes = caption_lists(index, options)
     changes, folder_notes = _find_changes(index, folders, options)
     missing: dict[int, set[str]] = {}  # by root: paths of files that are no longer there
     for change in changes:
@@ -192,6 +190,7 @@ def _run(
         notes=[
             *list_notes,
             *folder_notes,
+            *_notes(batches),
             *(note for found in captions for note in found.notes),
             *place_notes,
         ],
@@ -207,7 +206,7 @@ def _find_changes(
     """
     from retrieval.indexing.changes import find_changes
 
-    scopes, notes = _scopes(index, folders)
+    scopes, notes = find_scopes(index, folders)
     exclude, include = index.excluded(), index.included()
     retry_large = options.max_megapixels is not None
     changes = []
@@ -279,6 +278,19 @@ def _write_vectors(
     index.refresh(plan)
 
 
+def _notes(batches: Sequence["Committed"]) -> list[str]:
+    """Sentences about the photos of a run."""
+    incomplete = [path for batch in batches for path in batch.incomplete]
+    if not incomplete:
+        return []
+    names = ", ".join(printable(path) for path in incomplete[:3])
+    more = f" and {len(incomplete) - 3} more" if len(incomplete) > 3 else ""
+    return [
+        f"The file ends too early, and the photo is shown as far as it goes: {names}{more}. Copy "
+        "it again if you have it elsewhere."
+    ]
+
+
 def _counts(changes: Sequence["FolderChanges"], batches: Sequence["Committed"]) -> Report:
     """The files of a run by what happened to them."""
     outcomes: Counter[Outcome] = sum((batch.outcomes for batch in batches), Counter())
@@ -292,68 +304,3 @@ def _counts(changes: Sequence["FolderChanges"], batches: Sequence["Committed"]) 
         encoded=sum(batch.encoded for batch in batches),
         reasons=[reason for batch in batches for reason in batch.reasons],
     )
-
-
-# Folders and what is remembered ----------------------------------------------------------------
-
-
-def _scopes(index: Index, folders: Sequence[Path]) -> tuple[list[tuple[Root, str]], list[str]]:
-    """The roots to walk, each with the path in it to start from, and sentences on those away."""
-    if folders:
-        for folder in folders:
-            index.add_root(folder)
-        # Adding one folder may change which root holds another, so they are looked up at the end.
-        scopes = {index.add_root(folder) for folder in folders}
-        return [
-            (root, under)
-            for root, under in sorted(scopes, key=lambda scope: (scope[0].id, scope[1]))
-            if not any(
-                (root, under) != (other, outer) and root == other and is_below(under, outer)
-                for other, outer in scopes
-            )
-        ], []
-    roots = index.roots()
-    here = [root for root in roots if is_folder(root.path)]
-    return [(root, "") for root in here], [
-        f"The folder {root.path} is not there now; its photos stay in the index."
-        for root in roots
-        if root not in here
-    ]
-
-
-def _remember_patterns(index: Index, options: Options) -> None:
-    """Store the patterns of files to leave out and to bring in, if this run has any."""
-    if options.exclude is not None:
-        index.set_excluded([_pattern(text, "--exclude") for text in options.exclude])
-    if options.include is not None:
-        index.set_included([_pattern(text, "--include") for text in options.include])
-
-
-def _pattern(text: str, option: str) -> str:
-    """A pattern as it is matched: against names and paths inside a folder."""
-    if Path(text).is_absolute():
-        raise QueryError(
-            f"{option} {text} cannot match: patterns are of names and of paths inside the indexed "
-            "folder, such as 'private' or 'holidays/*.png'."
-        )
-    return text.removeprefix("./").rstrip("/")
-
-
-def _caption_lists(index: Index, options: Options) -> tuple[list[Path], list[str]]:
-    """The caption files that can be read, and sentences about the others.
-
-    Those of this run, if it has any, are remembered.
-    """
-    if options.captions is not None:
-        named = [as_on_disk(file) for file in options.captions]
-        for file in named:
-            if not is_file(file):
-                raise RetrievalError(f"There is no file {file}. Name a list of captions.")
-        index.set_caption_files([file.absolute() for file in named])
-    lists = index.caption_files()
-    here = [file for file in lists if is_file(file)]
-    return here, [
-        f"The caption file {file} is not there now; pass --captions '' to stop using it."
-        for file in lists
-        if file not in here
-    ]

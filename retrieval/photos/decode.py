@@ -1,19 +1,21 @@
 """Decode one photo file: upright RGB pixels of its first frame, at the scale that a model needs.
 
 Every file is hostile until read: sizes are checked before anything else is read, what is not plain
-JPEG or PNG is decoded in another process, and every failure becomes a PhotoError with a short
-reason. Which formats are read is decided in `open_image`.
+JPEG or PNG in sRGB is decoded in another process, and every failure becomes a PhotoError with a
+short reason. Which formats are read is decided in `open_image`.
 """
 
 import io
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image
 
 from retrieval.errors import PhotoError
+from retrieval.photos.colour import lab_to_rgb, needs_conversion, to_srgb
 from retrieval.photos.decoder_processes import DecoderProcesses, can_start_processes
 from retrieval.photos.exif import PhotoFacts, read_facts, turn_upright
 from retrieval.photos.files import printable, reading
@@ -26,6 +28,10 @@ DecodeJpeg = Callable[[bytes, int], Image.Image | None]
 """Decodes the bytes of a JPEG file to RGB, each side divided by the number; None if it cannot."""
 _MAX_METADATA = 1 << 20  # bytes of a JPEG file that are not pixels; more is unusual
 _STRIP = 256  # rows
+_MISSING_GREY = (126, 130)  # what decoders show in place of pixels that a JPEG file lacks
+_MIN_SHOWN = 0.25  # of the rows of a JPEG file that lacks its end
+INCOMPLETE = "incomplete"
+"""The key of `info` that a photo has whose file lacks its end."""
 
 
 def open_photo(
@@ -44,7 +50,9 @@ def open_photo(
     """
     with reading():
         if decodes_here(file, name):
-            return open_photo_here(file, name, max_megapixels, target, decode)
+            with _opened(file, name, max_megapixels) as (image, source):
+                if not needs_process(image):
+                    return decode_image(image, source, max_megapixels, target, decode)
         with DecoderProcesses() if processes is None else nullcontext(processes) as used:
             photo, found = used.call(open_photo_here, file, name, max_megapixels, target)
     if photo is None:
@@ -53,8 +61,20 @@ def open_photo(
 
 
 def decodes_here(file: BinaryIO, name: str) -> bool:
-    """Whether this process decodes a file: if it is plain JPEG or PNG, or there is no other."""
+    """Whether this process opens a file: if it is plain JPEG or PNG, or there is no other."""
     return (is_plain(file) and not is_raw(name)) or not can_start_processes()
+
+
+def needs_process(image: Image.Image) -> bool:
+    """Whether another process is to decode an opened image: it has a profile to be applied."""
+    return needs_conversion(image) and can_start_processes()
+
+
+def check_image(image: Image.Image, max_megapixels: float) -> None:
+    """Raise PhotoError if an opened image is too large. After this, its metadata can be read."""
+    check_size(image.size, max_megapixels)
+    if image.format == "JXL":  # its metadata comes with its pixels
+        image.load()
 
 
 def open_photo_here(
@@ -65,10 +85,19 @@ def open_photo_here(
     decode: DecodeJpeg | None = None,
 ) -> tuple[Image.Image, PhotoFacts]:
     """`open_photo` in this process, whatever the format."""
+    with _opened(file, name, max_megapixels) as (image, source):
+        return decode_image(image, source, max_megapixels, target, decode)
+
+
+@contextmanager
+def _opened(
+    file: BinaryIO, name: str, max_megapixels: float
+) -> Iterator[tuple[Image.Image, BinaryIO]]:
+    """The image in a file, opened, and the file that it is in: a raw file has one inside."""
     check_bytes(file, max_megapixels)
     source = raw_preview(file, max_megapixels) if is_raw(name) else file
     with open_image(source) as image:
-        return decode_image(image, source, max_megapixels, target, decode)
+        yield image, source
 
 
 def decode_image(
@@ -82,13 +111,19 @@ def decode_image(
 
     Returns the first frame, upright, in RGB, at least twice `target` wide and high if the file is
     (JPEG is decoded at a smaller scale: several times faster, and the same after resizing), and
-    its facts. decode: tried first, on plain JPEG files that are whole. Raises PhotoError if the
-    image is too large, and whatever Pillow raises.
+    its facts. decode: tried first, on plain JPEG files that are whole. A JPEG that lacks its end is
+    shown as far as it goes, and has INCOMPLETE in its `info`. Raises PhotoError if the image is too
+    large, and whatever Pillow raises.
     """
-    check_size(image.size, max_megapixels)
+    check_image(image, max_megapixels)
     facts = read_facts(image)
-    upright = turn_upright(_pixels(image, file, 2 * target, decode))
-    return _to_rgb(upright, 2 * target), facts
+    if image.format == "TIFF":  # Pillow's size is upright, and so will be its pixels
+        facts = replace(facts, width=image.width, height=image.height)
+    pixels = _pixels(image, file, 2 * target, decode)
+    photo = to_srgb(_to_eight_bits(turn_upright(pixels), 2 * target), image)
+    if INCOMPLETE in pixels.info:
+        photo.info[INCOMPLETE] = True
+    return photo, facts
 
 
 def load_photo(
@@ -132,7 +167,32 @@ def _pixels(
             photo.info.update(image.info)  # its orientation
             return photo
     image.draft("RGB", (enough, enough))
+    try:
+        image.load()
+    except OSError as error:
+        if image.format not in ("JPEG", "MPO") or "truncated" not in str(error):
+            raise
+        return _as_far_as_it_goes(file, enough, error)
+    return image
+
+
+def _as_far_as_it_goes(file: BinaryIO, enough: int, error: OSError) -> Image.Image:
+    """The pixels of a JPEG file that lacks its end; raises the error if most of them are missing.
+
+    Pillow would show them if a global of it were set. Here the file gets an end.
+    """
+    import numpy as np
+
+    file.seek(0)
+    image = open_image(io.BytesIO(file.read() + b"\xff\xd9"))
+    image.draft("RGB", (enough, enough))
     image.load()
+    rows = np.asarray(image.convert("RGB")).reshape(image.height, -1)
+    low, high = _MISSING_GREY
+    shown = np.flatnonzero((rows.min(1) < low) | (rows.max(1) > high))
+    if not len(shown) or shown[-1] + 1 < _MIN_SHOWN * image.height:
+        raise error
+    image.info[INCOMPLETE] = True
     return image
 
 
@@ -155,13 +215,18 @@ def _has_end(jpeg: bytes) -> bool:
     return jpeg.find(b"\xff\xd9", at) > 0
 
 
-def _to_rgb(image: Image.Image, enough: int) -> Image.Image:
-    """Convert any mode to RGB: deep greys are scaled, not clipped; transparency becomes white."""
+def _to_eight_bits(image: Image.Image, enough: int) -> Image.Image:
+    """Convert any mode to RGB, or leave it in CMYK: deep greys are scaled, not clipped;
+    transparency becomes white."""
     shorter = min(image.size)
     if shorter > 2 * enough and image.mode in ("L", "RGB", "CMYK"):
         image = image.reduce(shorter // enough)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _deep_to_grey(image).convert("RGB")
+    if image.mode == "CMYK":
+        return image  # what its colours are depends on its profile
+    if image.mode == "LAB":
+        return lab_to_rgb(image)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         return _on_white(image)
     return image.convert("RGB")
@@ -181,13 +246,15 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _deep_to_grey(image: Image.Image) -> Image.Image:
-    """16-bit, 32-bit or float greys to 8 bits; values beyond 16 bits are scaled by their range."""
+    """Greys of 16 bits, of floats, or beyond 16 bits, which are scaled by their range, to 8."""
     import numpy as np
 
-    values = np.asarray(image).astype(np.float32)
-    np.nan_to_num(values, copy=False, posinf=0.0, neginf=0.0)
-    low, high = 0.0, 65535.0
-    if values.min() < 0 or values.max() > high or image.mode == "F":
-        low, high = float(values.min()), float(values.max())
-    scaled = (values - low) * (255.0 / ((high - low) or 1.0))
-    return Image.fromarray(scaled.round().astype(np.uint8))
+    from retrieval.photos.levels import find_limits, to_bytes
+
+    values = np.asarray(image)
+    limits = (0.0, 65535.0)
+    if image.mode == "F":
+        limits = find_limits(values)
+    elif values.min() < 0 or values.max() > limits[1]:
+        limits = float(values.min()), float(values.max())
+    return Image.fromarray(to_bytes(values, limits))

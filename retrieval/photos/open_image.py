@@ -5,26 +5,17 @@ formats, its limit on pixels and its warnings belong to the process that imports
 are not changed, and its limit is not asked.
 """
 
-import os
 import struct
 from collections.abc import Callable
-from types import FunctionType, ModuleType
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO
 
-from PIL import (
-    AvifImagePlugin,
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-    WebPImagePlugin,
-)
+from PIL import AvifImagePlugin, JpegImagePlugin, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from retrieval.errors import PhotoError
+from retrieval.photos import jpeg_xl, readers
+from retrieval.photos.photoshop import read_photoshop
+from retrieval.photos.tiff import Tiff
 
 _PREFIX = 16  # bytes that tell the format
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
@@ -33,8 +24,7 @@ _CONTAINER_BRANDS = (b"mif1", b"msf1")  # of HEIF and of AVIF
 _TIFF = (b"MM\0*", b"II*\0", b"MM*\0", b"II\0*", b"MM\0+", b"II+\0")  # also mistaken and BigTIFF
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
-_METADATA_CHUNKS = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
-_MAX_CHUNKS, _MAX_METADATA = 100_000, 1 << 20  # of a PNG file; bytes of one chunk
+_JPEG_2000 = (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n")
 _DIB_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # their lengths
 
 
@@ -81,87 +71,26 @@ def _is_dib(prefix: bytes) -> bool:
     return int.from_bytes(prefix[:4], "little") in _DIB_HEADERS
 
 
+def _is_pnm(prefix: bytes) -> bool:
+    return prefix[:1] == b"P" and prefix[1:2] in b"123456f" and prefix[2:3] in b" \t\r\n\v\f#"
+
+
 def _has_brand(*brands: bytes) -> Callable[[bytes], bool]:
     return lambda prefix: prefix[4:8] == b"ftyp" and prefix[8:12] in brands
 
 
-def _read_heif(file: BinaryIO) -> ImageFile:
-    from pillow_heif.as_plugin import HeifImageFile  # slow to import; most folders have no HEIF
-
-    image: ImageFile = cast(Any, HeifImageFile)(file)
-    return image
-
-
-# Pillow's module without its limit on pixels, which some readers ask by themselves.
-_IMAGE = ModuleType(Image.__name__)
-vars(_IMAGE).update(vars(Image), _decompression_bomb_check=lambda *_, **__: None)
-
-
-def _unlimited(reader: type[ImageFile], name: str) -> type[ImageFile]:
-    """A reader whose method `name` does not ask Pillow's limit on pixels: `check_size` has our own.
-
-    The limit is a global of Pillow that other threads may use, so the method is copied, with other
-    globals. A reader that no longer has the method is returned as it is.
-    """
-    method = vars(reader).get(name)
-    if not isinstance(method, FunctionType):
-        return reader
-    names = {**method.__globals__, "Image": _IMAGE}
-    copy = FunctionType(method.__code__, names, name, method.__defaults__, method.__closure__)
-    copy.__kwdefaults__ = method.__kwdefaults__
-    return type(reader.__name__, (reader,), {name: copy})
-
-
-class _FirstFrame(_unlimited(GifImagePlugin.GifImageFile, "_seek")):  # type: ignore[misc]
-    """A GIF of which only the first frame is read, whatever is to be done after it.
-
-    Pillow would fill as much memory as the frame takes before anything has checked its size.
-    """
-
-    disposal_method = property(lambda _: 0, lambda *_: None)
-
-
-class _FirstPicture(PngImagePlugin.PngImageFile):
-    """A PNG of which only the first picture is read, as `_FirstFrame` does with a GIF."""
-
-    dispose_op = property(lambda _: 0, lambda *_: None)
-
-
-def _read_png(file: BinaryIO) -> ImageFile:
-    image = _FirstPicture(file)
-    position = file.tell()
-    try:
-        _read_behind_pixels(image, file)
-    except Exception:  # noqa: S110 - metadata is an extra
-        pass
-    file.seek(position)
-    return image
-
-
-def _read_behind_pixels(image: PngImagePlugin.PngImageFile, file: BinaryIO) -> None:
-    """Add the metadata that follows the pixels of a PNG to its `info`, without decoding them."""
-    behind = False
-    file.seek(len(_PNG))
-    for _ in range(_MAX_CHUNKS):
-        length, kind = struct.unpack(">I4s", file.read(8))
-        if kind == b"IEND" or image.png is None:
-            return
-        behind = behind or kind == b"IDAT"
-        if behind and kind in _METADATA_CHUNKS and length <= _MAX_METADATA:
-            image.png.call(kind, file.tell(), length)
-            file.seek(4, os.SEEK_CUR)  # its checksum
-        else:
-            file.seek(length + 4, os.SEEK_CUR)
-
-
 _READERS: tuple[tuple[Callable[[bytes], bool], Callable[[BinaryIO], ImageFile]], ...] = (
     (_starts(_JPEG), JpegImagePlugin.jpeg_factory),
-    (_starts(_PNG), _read_png),
-    (_is_webp, _unlimited(WebPImagePlugin.WebPImageFile, "_open")),
-    (_starts(b"GIF87a", b"GIF89a"), _FirstFrame),
-    (_starts(*_TIFF), _unlimited(TiffImagePlugin.TiffImageFile, "load_prepare")),
-    (_starts(b"BM"), BmpImagePlugin.BmpImageFile),
-    (_is_dib, BmpImagePlugin.DibImageFile),
-    (_has_brand(*_HEIF_BRANDS, *_CONTAINER_BRANDS), _read_heif),
+    (_starts(_PNG), readers.read_png),
+    (_is_webp, readers.WebP),
+    (_starts(b"GIF87a", b"GIF89a"), readers.Gif),
+    (_starts(*_TIFF), Tiff),
+    (_starts(b"BM"), readers.Bmp),
+    (_has_brand(*_HEIF_BRANDS, *_CONTAINER_BRANDS), readers.read_heif),
     (_has_brand(*_AVIF_BRANDS, *_CONTAINER_BRANDS), AvifImagePlugin.AvifImageFile),
+    (_starts(*_JPEG_2000), readers.read_jpeg_2000),
+    (_starts(jpeg_xl.BARE, jpeg_xl.CONTAINER), jpeg_xl.JpegXl),
+    (_starts(b"8BPS"), read_photoshop),
+    (_is_pnm, readers.Pnm),
+    (_is_dib, readers.Dib),
 )

@@ -17,7 +17,8 @@ from indexes.locate import FOLDER_NAME
 from retrieval.photos.files import composed, mtime_ns
 
 PHOTO_SUFFIXES = frozenset(
-    "jpg jpeg jpe jfif png webp gif tif tiff bmp dib heic heif hif avif".split()
+    "jpg jpeg jpe jfif mpo png webp gif tif tiff bmp dib heic heif hif avif jxl "
+    "jp2 j2k j2c jpc jpf jpx pbm pgm ppm pnm pfm psd".split()
 )
 RAW_SUFFIXES = frozenset(
     "3fr arw cr2 cr3 crw dcr dng erf iiq kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf "

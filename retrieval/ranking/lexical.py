@@ -4,23 +4,25 @@ Full-text search finds what embeddings miss (names, numbers, rare things), embed
 nobody wrote down. This handles text and scores only; the full-text table is in the catalogue.
 """
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from indexes.arrays import Floats
+from indexes.words import terms
 
 # Chosen on flickr8k's val, one caption stored and four asked (benchmarks/ranking_trials.py). The
 # captions are in the vectors, too, so full-text search adds little, except for words that hardly
 # any photo has: names, numbers, rare things, which a model knows little about.
 LEXICAL_WEIGHT, RARE_LEXICAL_WEIGHT = 0.05, 0.4
 RARE_PHOTOS, RARE_FRACTION = 10, 0.01
+# Most models know English alone, and give any text of another script much the same embedding: the
+# words decide then, and the vectors order photos with the same words.
+OTHER_SCRIPT_WEIGHT = 0.8
 RECIPROCAL_CONSTANT = 60
 
 _EPSILON = 1e-6
 _MOST_WORDS = 64  # of a query
-_WORD = re.compile(r"\w+")
 # Words that say nothing about a photo: with them every caption would match.
 STOP_WORDS = frozenset(
     "a an and are as at be by for from has have he her his in into is it its near next of on or "
@@ -33,14 +35,25 @@ def match_expression(texts: Sequence[str], all_words: bool = False) -> str:
 
     Returns '' if no word is left to look for.
     """
-    words = [word for text in texts for word in _WORD.findall(text)]
-    content_words = [word for word in words if word.lower() not in STOP_WORDS]
+    words = [word for text in texts for word in terms(text)]
+    content_words = [word for word in words if word.strip('"') not in STOP_WORDS]
     chosen = dict.fromkeys((content_words or words)[:_MOST_WORDS])
-    return (" AND " if all_words else " OR ").join(f'"{word}"' for word in chosen)
+    return (" AND " if all_words else " OR ").join(chosen)
 
 
-def lexical_weight(matches: int, photos: int) -> float:
-    """The weight of full-text search if `matches` of `photos` have every word of the query."""
+def is_other_script(texts: Sequence[str]) -> bool:
+    """Whether at least half of the words are not in Latin letters; emoji are words, too."""
+    words = [word for text in texts for word in terms(text)]
+    return 2 * sum(not word.isascii() for word in words) >= max(len(words), 1)
+
+
+def lexical_weight(matches: int, photos: int, other_script: bool = False) -> float:
+    """The weight of full-text search if `matches` of `photos` have every word of the query.
+
+    other_script: whether the query is one, as `is_other_script` says.
+    """
+    if other_script:
+        return OTHER_SCRIPT_WEIGHT
     return RARE_LEXICAL_WEIGHT if 0 < matches <= rare_limit(photos) else LEXICAL_WEIGHT
 
 

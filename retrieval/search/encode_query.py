@@ -5,6 +5,7 @@ from there.
 """
 
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,17 +15,20 @@ from PIL import Image
 
 from indexes.arrays import Floats
 from indexes.index import Index
-from retrieval.encoders.base import Encoder
+from retrieval.encoders.base import Encoder, reads_all
 from retrieval.encoders.registry import check_weights
+from retrieval.errors import QueryWarning
 from retrieval.fusion.attention import PHOTO, TEXT, FusedQuery, Fusion
 from retrieval.fusion.store import load_fusion
-from retrieval.photos.decode import load_photo, photo_from_bytes
-from retrieval.photos.files import as_on_disk, content_hash
+from retrieval.photos.files import as_on_disk, content_hash, printable
 from retrieval.query import Term
 from retrieval.ranking import methods
 from retrieval.ranking.methods import Ranking
 from retrieval.search.locate import find_from_here, find_from_roots
 from retrieval.search.state import Search
+
+_SHOWN = 40  # characters of a text in a message
+_CUT = "The text '{}' is longer than the model reads: its end was not read. Use fewer words."
 
 
 def encode(search: Search) -> Search:
@@ -74,6 +78,9 @@ def _term_rows(
     if texts:
         values = [_as_unicode(terms[i].value) for i in texts]
         rows[texts] = methods.templated(ranking, values, model.encode_texts)
+        for value in values:
+            if not reads_all(model, value):
+                warnings.warn(_CUT.format(_beginning(value)), QueryWarning, stacklevel=2)
     return rows
 
 
@@ -92,7 +99,14 @@ def _as_unicode(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+def _beginning(text: str) -> str:
+    words = printable(" ".join(text.split()))
+    return f"{words[:_SHOWN]}…" if len(words) > _SHOWN else words
+
+
 def _example(value: str, size: int) -> Image.Image:
+    from retrieval.photos.decode import load_photo, photo_from_bytes  # words need no decoders
+
     if value == "-":
         return photo_from_bytes(sys.stdin.buffer.read(), size)
     return load_photo(as_on_disk(Path(value)), size)

@@ -45,6 +45,9 @@ def write_seeds(seeds: Path) -> None:
 
 def _write_photos(original: Path, folder: Path) -> None:
     import pillow_heif
+    import tifffile
+
+    from tests import test_pixels
 
     folder.mkdir(parents=True)
     with Image.open(original) as opened:
@@ -57,6 +60,21 @@ def _write_photos(original: Path, folder: Path) -> None:
     photo.save(folder / "plain.webp")
     photo.save(folder / "plain.avif")
     photo.save(folder / "plain.jp2")
+    photo.save(folder / "plain.ppm")
+    photo.save(folder / "two.mpo", save_all=True, append_images=[photo])
+    for name, make in test_pixels.MAKERS.items():
+        if name.endswith((".psd", ".j2k", ".pnm")):
+            (folder / name).write_bytes(make(photo))
+    for name, (mode, icc) in test_pixels.PROFILES.items():
+        photo.convert(mode).save(folder / f"{name}.jpg", icc_profile=icc)
+    tifffile.imwrite(folder / "deep.tiff", np.asarray(photo).astype(np.float32) / 255)
+    tifffile.imwrite(
+        folder / "planar.tiff",
+        np.moveaxis(np.asarray(photo).astype(np.uint16) * 257, -1, 0),
+        planarconfig="separate",
+        photometric="rgb",
+        compression="zlib",
+    )
     for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits"):
         photo.save(folder / f"{compression}.tiff", compression=compression)
     grey16 = Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) * 257)

@@ -99,6 +99,10 @@ class MiniEncoder:
         """Embed texts, truncated to 128 tokens: float32 [n, dim], unit rows."""
         return check_embeddings(self._text.encode(texts), self.name)
 
+    def reads_all(self, text: str) -> bool:
+        """Whether a text has no more tokens than are embedded."""
+        return self._text.reads_all(text)
+
     def encode_sentences(self, texts: Sequence[str]) -> Floats:
         """Unit sentence vectors of MiniLM, to compare texts with texts: float32 [n, 384]."""
         return check_embeddings(self._text.sentences(texts), self.name)

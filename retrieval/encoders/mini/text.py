@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from indexes.arrays import Array, Floats
 from retrieval.errors import ModelError
@@ -90,6 +90,10 @@ class TextEncoder:
             rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         return np.asarray(rows, np.float32)
 
+    def reads_all(self, text: str) -> bool:
+        """Whether a text has no more tokens than there are positions."""
+        return self._tower.reads_all(text)
+
     def sentences(self, texts: Sequence[str]) -> Floats:
         """Unit sentence vectors of the tower alone, to compare texts: float32 [n, width]."""
         return self._tower.encode(texts)
@@ -121,15 +125,7 @@ class TextTower:
         if the tokenizer fails, or gives a token that has no embedding.
         """
         result = np.empty((len(texts), self._position_embeddings.shape[1]), np.float32)
-        try:
-            with tokenizer_errors():
-                encodings = self._tokenizer.encode_batch(list(texts))
-        except ValueError as error:
-            raise ModelError(
-                f"The model's tokenizer fails ({error}). Train the model again with `retrieval "
-                "train`, or choose another."
-            ) from error
-        tokens = [encoding.ids for encoding in encodings]
+        tokens = [encoding.ids for encoding in self._tokenize(texts)]
         order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
         batches = [order[start : start + batch] for start in range(0, len(order), batch)]
 
@@ -144,6 +140,20 @@ class TextTower:
                 with ThreadPoolExecutor(os.cpu_count()) as pool:
                     list(pool.map(forward, reversed(batches)))  # the longest first
         return result
+
+    def reads_all(self, text: str) -> bool:
+        """Whether a text has no more tokens than there are positions."""
+        return not self._tokenize([text])[0].overflowing
+
+    def _tokenize(self, texts: Sequence[str]) -> list[Encoding]:
+        try:
+            with tokenizer_errors():
+                return self._tokenizer.encode_batch(list(texts))
+        except ValueError as error:
+            raise ModelError(
+                f"The model's tokenizer fails ({error}). Train the model again with `retrieval "
+                "train`, or choose another."
+            ) from error
 
     def _forward(self, tokens: Sequence[Sequence[int]]) -> Floats:
         """One padded batch: B lists of at most T token ids -> (B, 384)."""
