@@ -43,7 +43,7 @@ class Snapshot:
 
     def _load(self) -> list[vectors.Part]:
         newest = self._catalogue.embeddings.last_id()
-        stored = vectors.load(self._file, self._dim, self._catalogue.database.size_bytes())
+        stored = vectors.load(self._file, self._dim, self._catalogue.database.most_cache_bytes())
         if stored is not None:
             stored = _up_to(stored, newest)
         last = int(stored.ids[-1]) if stored is not None and len(stored) else 0
@@ -91,7 +91,7 @@ class Snapshot:
 
     def _load_biases(self, name: str, compute: Callable[[Floats], Floats]) -> Biases:
         path = self._folder / f"bias-{name}-{self._catalogue.generation()}.bin"
-        stored = biases.load(path, self._catalogue.database.size_bytes()).up_to(
+        stored = biases.load(path, self._catalogue.database.most_cache_bytes()).up_to(
             self._catalogue.embeddings.last_id()
         )
         last = int(stored.ids[-1]) if len(stored.ids) else 0

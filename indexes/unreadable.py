@@ -30,8 +30,8 @@ def explain_unreadable(error: sqlite3.Error, folder: Path, catalogue: Path) -> R
         )
     return IndexDamagedError(
         f"The index {folder} is damaged ({error}). Your photos are not touched. "
-        "`retrieval check --repair` mends what can be mended. If that does not help, make the index "
-        "again with `retrieval index --rebuild`, or another one with "
+        "`retrieval check --repair` mends what can be mended. If that does not help, make the "
+        "index again with `retrieval index --rebuild`, or another one with "
         "`retrieval index FOLDER --index NEW`."
     )
 

@@ -40,7 +40,7 @@ def check_caches(catalogue: Catalogue, dim: int, progress: Progress) -> Iterator
         if not is_regular(path):
             wrong: str | None = "is a link, folder or pipe"
         elif path.suffix == ".bin":
-            wrong = _wrong_with_biases(path, ids, catalogue.database.size_bytes())
+            wrong = _wrong_with_biases(path, ids, catalogue.database.most_cache_bytes())
         else:
             wrong = _wrong_with_vectors(path, catalogue, dim, progress)
         if wrong:
@@ -54,7 +54,7 @@ def _wrong_with_vectors(
 
     It may lack newer photos, which searches add.
     """
-    part = vectors.load(path, dim, catalogue.database.size_bytes())
+    part = vectors.load(path, dim, catalogue.database.most_cache_bytes())
     if part is None:
         return "is damaged"
     done = 0
