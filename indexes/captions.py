@@ -4,10 +4,13 @@ A photo has the captions of all its files. Only SQL lives here.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 
-from indexes.database import Database, guarded
+from indexes.database import Database, explained, guarded
 from indexes.paths import to_sql
 from indexes.rows import ID, INTEGER, PATH, TEXT, Columns
 
@@ -16,7 +19,7 @@ _OF_PHOTO = Columns("captions", {"photo_id": ID, "text": TEXT})
 _EMBEDDED = Columns("captions", {"path": PATH, "position": INTEGER, "text": TEXT})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be millions
 class Caption:
     """A caption of the photo at `path` in its root, read from the file `origin`."""
 
@@ -47,51 +50,67 @@ class Captions:
         query = "SELECT 1 FROM captions LIMIT 1"
         return self.database.conn.execute(query).fetchone() is not None
 
-    @guarded
     def of_root(self, root_id: int) -> list[Caption]:
         """All captions of the files in a root, by path, those of a file in their order."""
-        rows = self.database.conn.execute(
-            "SELECT path, origin, text FROM captions WHERE root_id = ? ORDER BY path, position",
-            [root_id],
-        ).fetchall()
-        return [
-            Caption(os.fsdecode(path), os.fsdecode(origin), text)
-            for path, origin, text in map(_CAPTION.checked, rows)
-        ]
+        return [caption for _, of_file in self.by_file(root_id) for caption in of_file]
+
+    def by_file(self, root_id: int) -> Iterator[tuple[str, list[Caption]]]:
+        """The captions of each file in a root that has any, by path, in their order.
+
+        One file after the other: all of them may not fit in memory. Nothing may be written
+        meanwhile.
+        """
+        with explained(self.database.folder):
+            rows = self.database.conn.execute(
+                "SELECT path, origin, text FROM captions WHERE root_id = ? ORDER BY path, position",
+                [root_id],
+            )
+            for path, of_file in groupby(map(_CAPTION.checked, rows), itemgetter(0)):
+                name = os.fsdecode(path)
+                yield (
+                    name,
+                    [Caption(name, os.fsdecode(origin), text) for _, origin, text in of_file],
+                )
 
     @guarded
-    def of_photos(self, ids: range | None = None) -> dict[int, tuple[str, ...]]:
+    def of_photos(self, ids: Sequence[int] | None = None) -> dict[int, tuple[str, ...]]:
         """The different captions of each photo on disk, by photo id.
 
         ids: of the photos, all by default.
         """
-        some = "" if ids is None else f"AND f.photo_id BETWEEN {ids.start} AND {ids.stop - 1} "
         texts: dict[int, dict[str, None]] = {}
-        rows = self.database.conn.execute(
+        query = (
             "SELECT f.photo_id, c.text FROM files f JOIN captions c "
-            "ON c.root_id = f.root_id AND c.path = f.path WHERE f.present "
-            f"AND f.photo_id IS NOT NULL {some}ORDER BY f.photo_id, c.root_id, c.path, c.position"
-        ).fetchall()
+            "ON c.root_id = f.root_id AND c.path = f.path WHERE f.present AND f.photo_id {chosen} "
+            "ORDER BY f.photo_id, c.root_id, c.path, c.position"
+        )
+        if ids is None or isinstance(ids, range):
+            some = "NOT NULL" if ids is None else f"BETWEEN {ids.start} AND {ids.stop - 1}"
+            rows = self.database.conn.execute(query.format(chosen=some)).fetchall()
+        else:
+            rows = self.database.rows_of(query.format(chosen="IN ({marks})"), ids)
         for photo_id, text in map(_OF_PHOTO.checked, rows):
             texts.setdefault(photo_id, {})[text] = None
         return {i: tuple(different) for i, different in texts.items()}
 
     @guarded
-    def put(self, root_id: int, paths: Iterable[str], captions: Sequence[Caption]) -> None:
+    def put(self, root_id: int, paths: Iterable[str], captions: Iterable[Caption]) -> None:
         """Replace all captions of the files `paths` in a root by `captions`."""
-        count: dict[str, int] = {}
-        rows = []
-        for caption in captions:
-            position = count.get(caption.path, 0)
-            count[caption.path] = position + 1
+        count: Counter[str] = Counter()
+
+        def row(caption: Caption) -> tuple[object, ...]:
             path, origin = to_sql(caption.path), to_sql(caption.origin)
-            rows.append((root_id, path, position, origin, caption.text))
+            count[caption.path] += 1
+            return (root_id, path, count[caption.path] - 1, origin, caption.text)
+
         with self.database.transaction():
             self.database.conn.executemany(
                 "DELETE FROM captions WHERE root_id = ? AND path = ?",
-                [(root_id, to_sql(path)) for path in paths],
+                ((root_id, to_sql(path)) for path in paths),
             )
-            self.database.conn.executemany("INSERT INTO captions VALUES (?, ?, ?, ?, ?)", rows)
+            self.database.conn.executemany(
+                "INSERT INTO captions VALUES (?, ?, ?, ?, ?)", map(row, captions)
+            )
 
     def delete_root(self, root_id: int) -> None:
         """Remove all captions of a root."""

@@ -125,13 +125,16 @@ class Database:
     def close(self) -> None:
         self.conn.close()
 
-    def size_bytes(self) -> int:
-        """The size of the catalogue with its log; no cache file of its photos is larger."""
+    def most_cache_bytes(self) -> int:
+        """No cache file of the catalogue's photos is larger: twice its size, with its log.
+
+        Caches hold float32 where the catalogue holds float16, and otherwise less.
+        """
         total = 0
         for name in (_LOG, FILENAME):  # a checkpoint moves pages from the first to the second
             with suppress(OSError):
                 total += (self.folder / name).lstat().st_size
-        return total
+        return 2 * total
 
     @functools.cached_property
     def db(self) -> "sqlite_utils.Database":

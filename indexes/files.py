@@ -27,7 +27,7 @@ _SKIPPED = Columns("files", {"path": PATH, "root_id": ID, "reason": TEXT})
 _PLACE = Columns("files", {"id": ID, "path": PATH})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be millions
 class File:
     """One file as last seen: a photo (`photo_id`), or the `reason` why it is not one.
 

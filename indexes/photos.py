@@ -16,6 +16,7 @@ from indexes.paths import below, from_sql
 from indexes.places import FACTS_SINCE, photos_in, photos_near
 from indexes.rows import COUNT, ID, NUMBER, PATH, TEXT, Columns, id_array
 
+_BATCH_SIZE = 10_000
 _COLUMNS = {
     "id": ID,
     "hash": TEXT,
@@ -145,6 +146,14 @@ class Photos:
             hashes,
         )
         return {digest: i for i, digest in map(_HASH.checked, rows)}
+
+    @guarded
+    def id_ranges(self) -> list[range]:
+        """The ids of all photos as ranges that hold up to 10,000 photos each, in order."""
+        rows = self.database.conn.execute("SELECT id FROM photos ORDER BY id").fetchall()
+        ids = id_array(rows, "photos.id").tolist()
+        parts = (ids[start : start + _BATCH_SIZE] for start in range(0, len(ids), _BATCH_SIZE))
+        return [range(part[0], part[-1] + 1) for part in parts]
 
     @guarded
     def hashes(self) -> set[str]:

@@ -42,7 +42,7 @@ class VectorFiles:
             if self._open is not None and self._open.folder == path:
                 return self._open
             with suppress(OSError, ValueError):
-                stored = open_stored(path, dim, catalogue.database.size_bytes())
+                stored = open_stored(path, dim, catalogue.database.most_cache_bytes())
                 if stored.about.changes == number:
                     self._open = stored
                     return stored

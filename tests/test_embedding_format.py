@@ -16,6 +16,7 @@ from indexes import embeddings
 from indexes.catalogue import IndexModel
 from indexes.embedding_format import checksum, embeddings_of, stored
 from indexes.index import Index
+from indexes.photos import Photo
 from tests.conftest import Run
 from tests.old_formats import as_format
 
@@ -155,3 +156,21 @@ def test_an_empty_index_of_an_older_format_is_migrated(tmp_path: Path) -> None:
     as_format(3, photos)
     with Index.open(photos / ".retrieval", writable=True) as index:
         assert index.catalogue.database.format == 4
+
+
+def test_the_cache_of_vectors_is_used_though_it_is_larger_than_the_catalogue(
+    tmp_path: Path,
+) -> None:
+    rows = np.random.default_rng(0).standard_normal((2000, 512)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    with Index.create(tmp_path, IndexModel("mini", "f", 512, "x")) as index:
+        index.catalogue.add_photos([Photo(f"{i}", 1, 1, "JPEG") for i in range(len(rows))], rows)
+        index.refresh()
+        index.catalogue.database.checkpoint()
+    (file,) = tmp_path.glob("vectors-*")
+    assert file.stat().st_size > (tmp_path / "catalogue.db").stat().st_size
+    before = file.stat().st_ino
+    with Index.open(tmp_path) as index:
+        assert index.search(rows[7], 1)[0][0] == 8
+    (file,) = tmp_path.glob("vectors-*")
+    assert file.stat().st_ino == before

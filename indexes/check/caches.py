@@ -37,7 +37,7 @@ def check_caches(catalogue: Catalogue, dim: int, progress: Progress) -> Iterator
 
 def _wrong_with(path: Path, catalogue: Catalogue, dim: int, progress: Progress) -> Iterator[str]:
     try:
-        stored = open_stored(path, dim, catalogue.database.size_bytes())
+        stored = open_stored(path, dim, catalogue.database.most_cache_bytes())
     except (OSError, ValueError) as error:
         yield f"are damaged ({error})"
         return

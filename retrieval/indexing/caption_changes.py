@@ -48,16 +48,26 @@ def find_caption_changes(
     files = catalogue.files.below(root.id, under)
     paths = [p for p, file in files.items() if file.photo_id and p not in missing]
     read = read_captions(root.path, paths, lists)
-    now, before = _by_path(read.captions), _by_path(catalogue.captions.of_root(root.id))
+    now = _by_path(read.captions)
+    chosen = set(paths)
     for path in paths:
-        inside = embedded.get((root.id, path))
-        if inside is None:  # not read in this run: the file is as it was
-            inside = [caption for caption in before.get(path, ()) if caption.origin == path]
-        if inside:
+        if inside := embedded.get((root.id, path)):
             now[path] = [*now.get(path, ()), *inside]
-    changed = {
-        path: tuple(now.get(path, ())) for path in paths if now.get(path) != before.get(path)
-    }
+    unchanged: set[str] = set()
+    emptied: list[str] = []
+    for path, before in catalogue.captions.by_file(root.id):
+        if path not in chosen:
+            continue
+        if (root.id, path) not in embedded:  # not read in this run: the file is as it was
+            inside = [caption for caption in before if caption.origin == path]
+            if inside:
+                now[path] = [*now.get(path, ()), *inside]
+        if path not in now:
+            emptied.append(path)
+        elif now[path] == before:
+            unchanged.add(path)
+    changed = {path: tuple(texts) for path, texts in now.items() if path not in unchanged}
+    changed.update((path, ()) for path in emptied)
     beside = Beside(root, under, read.sidecars)
     return CaptionChanges(root, changed, len(now), tuple(read.notes), beside)
 

@@ -30,8 +30,10 @@ def fuse_index(
     """
     catalogue = index.catalogue
     before = catalogue.embeddings.caption_digests()
-    captions = catalogue.captions.of_photos()
-    digests = {i: _digest(texts) for i, texts in captions.items()}
+    digests: dict[int, bytes] = {}
+    for some in catalogue.photos.id_ranges():  # all captions at once may not fit in memory
+        texts = catalogue.captions.of_photos(some)
+        digests.update((i, _digest(of_photo)) for i, of_photo in texts.items())
     without = [i for i in before if i not in digests]
     if without:
         # A photo whose file is missing may come back, and keeps its captions.
@@ -40,6 +42,7 @@ def fuse_index(
     changed = [i for i, digest in digests.items() if before.get(i) != digest]
     for start in range(0, len(changed), _BATCH):
         part = changed[start : start + _BATCH]
+        captions = catalogue.captions.of_photos(part)
         rows = _embed(encoder(), [captions[i] for i in part])
         catalogue.embeddings.put_captions(part, [digests[i] for i in part], rows)
         progress(start + len(part), len(changed))

@@ -165,7 +165,7 @@ def _run(
     ]
     with catalogue.transaction():
         for found in captions:
-            texts = [caption for of_path in found.changed.values() for caption in of_path]
+            texts = (caption for of_path in found.changed.values() for caption in of_path)
             catalogue.captions.put(found.root.id, found.changed, texts)
         for root_id, paths in missing.items():
             catalogue.files.mark_missing(root_id, paths)
