@@ -116,7 +116,7 @@ def test_coco_and_karpathy_drop_captions_and_not_photos() -> None:
     assert found == five and "annotations[20]: the annotation is not a caption" in said[0]
     found, said = as_set(folder / "karpathy-empty-sentence")
     assert found == {n: [t] for n, t in zip(names, texts, strict=True)}
-    assert "images[0] and 3 more: a caption is empty" in said[0]
+    assert "images[0], images[1], images[2] and 1 more: a caption is empty" in said[0]
 
 
 def test_a_file_of_instances_is_called_that() -> None:
@@ -278,7 +278,7 @@ def test_captions_with_commas_that_nobody_quoted_are_whole_and_said(folder: Path
         "rocket.jpg": ["A rocket, up"],
         "astronaut.jpg": ["plain"],
     }
-    assert "line 2 and 1 more: the row has more cells" in said[0]
+    assert "line 2, line 3: the row has more cells" in said[0]
     assert "line 4: " in said[1] and "what follows the quotes was left out" in said[1]
 
 
@@ -307,7 +307,7 @@ def test_a_quote_that_never_closes_costs_no_other_row(folder: Path, header: str)
         rows = [f"{t},{n}" for n, t in zip(middle, texts, strict=True)]
     found, said = as_set(table(folder, *rows, header=header))
     assert found == {n: [t] for n, t in zip(middle, texts, strict=True)}
-    assert "line 2 and 1 more: a quote is not closed" in said[0]
+    assert "line 2, line 4: a quote is not closed" in said[0]
 
 
 def test_quotes_in_the_dialects_of_programs(folder: Path) -> None:
@@ -360,8 +360,12 @@ def test_rows_that_cannot_be_placed_are_told_with_their_lines(folder: Path) -> N
         read_captioned(file)
     found = as_index(folder, PHOTOS, file)
     assert by_path(found) == {"cat.jpg": ["A cat"]}
-    assert found.notes[0].startswith(f"3 bad entry(s) in {file} were skipped, the first {file}, li")
-    assert "1 of 2 row(s)" in found.notes[1] and "line 5: no photo for 'gone.jpg'" in found.notes[1]
+    assert found.notes == [
+        f"3 bad entry(s) in {file} were skipped (line 3: the row has 1 cell(s), the header has 4; "
+        "line 4: the row has 5 cell(s), the header has 4; line 6: the entry names no image).",
+        f"1 of 2 row(s) in {file} were left out because no photo has their name: line 5 "
+        "('gone.jpg').",
+    ]
 
 
 def test_one_line_a_caption_is_merged_in_every_format(folder: Path) -> None:
@@ -450,13 +454,13 @@ def test_a_list_that_names_no_photo_or_some_says_how_many_and_why(folder: Path) 
     file = table(folder, "x.jpg,a", "y.jpg,b")
     (note,) = as_index(folder, PHOTOS, file).notes
     assert f"no photo of {folder} has the name of any of its 2 row(s)" in note
-    assert "the first in line 2: no photo for 'x.jpg'" in note
+    assert "line 2 ('x.jpg'), line 3 ('y.jpg')." in note
     file = table(folder, "x.jpg,a", "cat.jpg,b", "other/coffee.jpg,c")
     found = as_index(folder, [*PHOTOS[:2], "trip/coffee.jpg"], file)
     assert len(found.captions) == 2
     remark, missing = found.notes
     assert "line 4: the photo is in another folder than the list says" in remark
-    assert "1 of 3 row(s)" in missing and "line 2: no photo for 'x.jpg'" in missing
+    assert "1 of 3 row(s)" in missing and "line 2 ('x.jpg')" in missing
 
 
 def test_a_million_rows_are_not_held(folder: Path) -> None:

@@ -357,7 +357,7 @@ def test_a_list_of_captions_from_elsewhere_is_named_once(run: Run, few: Path) ->
     (few / "other").mkdir()
     shutil.copy(few / "rocket.jpg", few / "other" / "china.jpg")
     result = run("index", few)
-    assert "line 2: 2 photos for 'china.jpg'" in result.out and captions(few) == {}
+    assert "line 2 ('china.jpg', 2 photos)" in result.out and captions(few) == {}
     listed.unlink()
     assert "is not there now" in run("index", few).out
     assert run("index", few, "--captions", "").code == 0

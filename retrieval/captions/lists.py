@@ -29,6 +29,7 @@ LISTS = (
 )
 MAX_CAPTIONS = 50  # of one photo
 _IMAGES = ("images", "Images")  # data sets have their captions in the folder above these
+_SHOWN = 3  # kinds of bad entries in a sentence
 _NONE, _SEVERAL = "no photo has their name", "several photos have their name"
 _ELSEWHERE = "the photo is in another folder than the list says; it was found by its file name"
 
@@ -109,11 +110,9 @@ class _List:
         if match is None:
             return
         if match.path is None:
-            where = row.where.removeprefix(f"{self.file}, ")
-            kind, count = (
-                (_SEVERAL, f"{match.count} photos") if match.count else (_NONE, "no photo")
-            )
-            self.missing.add(Problem(where, f"{count} for {quoted(row.image)}"), kind)
+            several = f", {match.count} photos" if match.count else ""
+            where = f"{row.where.removeprefix(f'{self.file}, ')} ({quoted(row.image)}{several})"
+            self.missing.add(Problem(where, _SEVERAL if several else _NONE))
             return
         if match.elsewhere:
             self.remarks.add(Note(row.where, _ELSEWHERE))
@@ -148,22 +147,24 @@ class _List:
 
     def _say(self) -> None:
         if self.problems.count:
+            kinds = [f"{places}: {what}" for what, places, _ in self.problems.items()]
+            shown = "; ".join(kinds[:_SHOWN]).replace(f"{self.file}, ", "")
             self.notes.append(
-                f"{self.problems.count:,} bad entry(s) in {self.file} were skipped, the first "
-                f"{self.problems.first}."
+                f"{self.problems.count:,} bad entry(s) in {self.file} were skipped ({shown}"
+                f"{'; …' if len(kinds) > _SHOWN else ''})."
             )
         self.notes += self.remarks.sentences()
-        for kind, first, count in self.missing.items():
-            if kind == _NONE and count == self.rows:
+        for why, places, count in self.missing.items():
+            if why == _NONE and count == self.rows:
                 self.notes.append(
                     f"No captions were taken from {self.file}: no photo of {self.root} has the "
-                    f"name of any of its {count:,} row(s), the first in {first}. Names are paths "
-                    "from the folder of the list or the indexed folder, or names of files alone."
+                    f"name of any of its {count:,} row(s): {places}. Names are paths from the "
+                    "folder of the list or the indexed folder, or names of files alone."
                 )
             else:
                 self.notes.append(
                     f"{count:,} of {self.rows:,} row(s) in {self.file} were left out because "
-                    f"{kind}, the first in {first}."
+                    f"{why}: {places}."
                 )
 
 

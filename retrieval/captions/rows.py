@@ -19,7 +19,7 @@ _FORMATS = (
     "a captions.jsonl, Karpathy's dataset_*.json, COCO's captions_*.json, Flickr's *.token.txt, a "
     "CSV with the columns image and caption, or a WebDataset tar"
 )
-_MOST_KINDS = 100  # of sentences on one file, whatever is in it
+_MOST_KINDS, _PLACES = 100, 3  # sentences on one file, whatever is in it, and places in one
 # Names of columns and keys as data sets have them, in the order in which they count.
 _IMAGE_NAMES = (
     "image image_path image_file image_filename image_name file_name filename filepath file_path "
@@ -71,36 +71,40 @@ class Row:
 
 
 class Findings:
-    """Problems or notes of a file, counted: those of one kind are said together."""
+    """Problems or notes, counted: those with the same words are said together."""
 
     def __init__(self) -> None:
         self.count = 0
-        self._kinds: dict[str, tuple[str, int]] = {}  # the first one, and how many
+        self._kinds: dict[str, tuple[list[str], int]] = {}  # the first places, and how many
 
-    def add(self, found: Problem | Note, kind: str | None = None) -> None:
-        """Count one. kind: what it has in common with others, by default its words."""
+    def add(self, found: Problem | Note) -> None:
+        """Count one."""
         self.count += 1
-        what = found.what if kind is None else kind
-        first, count = self._kinds.get(what, ("", 0))
+        places, count = self._kinds.get(found.what, ([], 0))
         if count or len(self._kinds) < _MOST_KINDS:
-            place = found.where if kind is None else f"{found.where}: {found.what}"
-            self._kinds[what] = first or place, count + 1
-
-    def items(self) -> list[tuple[str, str, int]]:
-        """(kind, the first one, how many) of each kind."""
-        return [(kind, first, count) for kind, (first, count) in self._kinds.items()]
+            if count < _PLACES:
+                places.append(found.where)
+            self._kinds[found.what] = places, count + 1
 
     @property
     def first(self) -> str:
         """The first one, with its place."""
-        return next((f"{where}: {kind}" for kind, where, _ in self.items()), "")
+        return next((f"{places[0]}: {what}" for what, (places, _) in self._kinds.items()), "")
+
+    def items(self) -> list[tuple[str, str, int]]:
+        """(what, the first places, how many) of each kind."""
+        return [(w, _listed(places, count), count) for w, (places, count) in self._kinds.items()]
 
     def sentences(self) -> list[str]:
-        """A sentence for each kind, with the first place and the number."""
-        return [
-            f"{where}{f' and {count - 1:,} more' if count > 1 else ''}: {kind}."
-            for kind, where, count in self.items()
-        ]
+        """A sentence for each kind, with the first places and the number."""
+        return [f"{places}: {what}." for what, places, _ in self.items()]
+
+
+def _listed(places: list[str], count: int) -> str:
+    """The first places of several; their file is named once."""
+    file = f"{places[0].rpartition(', ')[0]}, "
+    more = f" and {count - len(places):,} more" if count > len(places) else ""
+    return ", ".join([places[0], *(place.removeprefix(file) for place in places[1:])]) + more
 
 
 class BadEntryError(ValueError):
