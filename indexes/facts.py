@@ -33,7 +33,7 @@ _POINT = Columns("photos", {"id": ID, "latitude": NUMBER, "longitude": NUMBER})
 _COUNT = Columns("photos", {"taken_source": TEXT, "photos": COUNT})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Facts:
     """When and where a photo was taken, as `indexes.photos.Photo` has it."""
 

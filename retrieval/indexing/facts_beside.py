@@ -32,14 +32,15 @@ class Beside:
 
 def update_facts(catalogue: Catalogue, folders: Iterable[Beside]) -> None:
     """Bring times and places that come from outside of photos in line with their files."""
+    facts = catalogue.facts.open_to(_OUTSIDE)
     files: defaultdict[int, list[tuple[str, Sequence[Sidecar]]]] = defaultdict(list)
     for folder in folders:
         for path, file in catalogue.files.below(folder.root.id, folder.under).items():
-            if file.present and file.photo_id is not None:
-                files[file.photo_id].append((path, folder.sidecars.get(path, ())))
-    facts = catalogue.facts.open_to(_OUTSIDE)
-    with_sidecar = [i for i, of_photo in files.items() if any(s for _, s in of_photo)]
-    facts.update(catalogue.facts.get(i for i in with_sidecar if i not in facts))
+            sidecars = folder.sidecars.get(path, ())
+            # Most photos say themselves when they were taken, and need no memory here.
+            if file.present and file.photo_id and (sidecars or file.photo_id in facts):
+                files[file.photo_id].append((path, sidecars))
+    facts.update(catalogue.facts.get(i for i in files if i not in facts))
     changed = {}
     for photo_id, before in facts.items():
         if photo_id in files:
