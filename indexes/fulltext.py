@@ -6,7 +6,8 @@ an FTS5 expression comes in.
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -56,8 +57,22 @@ class FullText:
         """
         if not expression or not self.available():
             return []
-        try:
+        with self._reading():
             return search(self.database.conn, expression, most)
+
+    def matching(self, expression: str, ids: Iterable[int]) -> set[int]:
+        """Those of the photos that match; otherwise as `search`."""
+        if not expression or not self.available():
+            return set()
+        query = "SELECT rowid FROM words WHERE words MATCH ? AND rowid = ?"
+        with self._reading():
+            return {i for i in ids if self.database.conn.execute(query, [expression, i]).fetchone()}
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """What SQLite raises while the table is read, as FullTextError."""
+        try:
+            yield
         except sqlite3.Error as error:
             raise FullTextError(
                 f"The full-text search of the index {self.database.folder} is damaged ({error}). "

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from importlib.resources import files
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from retrieval.evaluation.relevance_trials import (
 from retrieval.ranking.relevance import (
     LEVELS,
     WEAK,
+    WORDS_MATCH,
     Calibration,
     calibrated_text,
     count_words,
@@ -373,3 +375,52 @@ def test_trials_leave_out_photos_that_cannot_be_read(
         data = embed_relevance_data(captioned, encoder, cache, True, messages.append)
     assert len(data.photos) == len(data.captions) == 3
     assert len(messages) == 1 and "rocket.jpg" in messages[0]
+
+
+# Photos with captions ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def captioned(originals: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All photos with a caption, which says little of what is in them."""
+    folder = tmp_path_factory.mktemp("captioned") / "photos"
+    shutil.copytree(originals, folder)
+    for number, photo in enumerate(sorted(folder.iterdir())):
+        photo.with_suffix(".txt").write_text(f"scan {number} of the Zubrowka archive")
+    (folder / "chelsea.txt").write_text("Whiskers the ginger cat\n")
+    (folder / "coffee.png").rename(folder / "Quixote.png")
+    (folder / "coffee.txt").rename(folder / "Quixote.txt")
+    retrieval.index(folder, model="mini")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("submarine volcano tornado", True),
+        ("a ginger cat", False),  # as it looks, and by its caption
+        ("Whiskers", False),  # by its caption alone
+        ("a rocket", False),  # as it looks alone
+        ("Quixote", False),  # by its name alone
+    ],
+)
+def test_that_no_photo_matches_is_said_where_photos_have_captions(
+    run: Run, captioned: Path, text: str, told: bool
+) -> None:
+    messages = run("search", text, "-f", "json", cwd=captioned).messages
+    assert ("No photo matches well" in messages) == told, messages
+
+
+def test_a_caption_with_all_words_makes_a_photo_relevant(captioned: Path) -> None:
+    with retrieval.open(captioned) as opened:
+        hits = opened.search("whiskers", k=20)
+        assert hits[0].path.name == "chelsea.png"
+        assert hits[0].relevance is not None and hits[0].relevance >= WORDS_MATCH
+        assert all(hit.relevance is not None and hit.relevance < 0.5 for hit in hits[1:])
+        (part, *_) = opened.search("whiskers zeppelin", k=20)
+        assert part.relevance is not None and part.relevance < WORDS_MATCH
+        named = {hit.path.name: hit.relevance for hit in opened.search("quixote", k=20)}
+        assert named["Quixote.png"] is None, "names may be after anything"
+        assert [hit.path.name for hit in opened.search("whiskers", k=20, relevance="strict")] == [
+            "chelsea.png"
+        ]

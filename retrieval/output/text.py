@@ -156,11 +156,10 @@ def verdict(
             ]
         if calibrated_text(query) is None:
             return ["Relevance is known only for queries of one text: all hits are shown."]
-        if all(h.explanation and h.explanation.photo_weight is not None for h in hits):
-            return ["Relevance is not known for photos with captions: all hits are shown."]
         return [
-            "Relevance was not fitted for the model of this index: all hits are shown. "
-            "`python -m retrieval.training.relevance --help` shows how to fit it."
+            "Relevance was not fitted for the model of this index, or the hits were found by their "
+            "names: all are shown. `python -m retrieval.training.relevance --help` shows how to "
+            "fit it."
         ]
     sentences = []
     if known and len(known) == len(hits) and max(known) < WEAK:

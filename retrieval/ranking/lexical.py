@@ -41,6 +41,11 @@ def match_expression(texts: Sequence[str], all_words: bool = False) -> str:
     return (" AND " if all_words else " OR ").join(chosen)
 
 
+def in_captions(expression: str) -> str:
+    """An FTS5 expression that is to match captions alone, not names."""
+    return f"captions : ({expression})"
+
+
 def is_other_script(texts: Sequence[str]) -> bool:
     """Whether at least half of the words are not in Latin letters; emoji are words, too."""
     words = [word for text in texts for word in terms(text)]

@@ -28,6 +28,12 @@ Level = Literal["strict", "normal", "all"]
 LEVELS: dict[Level, float] = {"strict": 0.3, "normal": 0.1, "all": 0.0}
 WEAK = 0.15
 """If no hit reaches this probability, the user is told that no photo matches well."""
+WORDS_MATCH = 0.9
+"""The probability that a photo matches if its captions have every word of a query.
+
+On Flickr8k's val, things that one caption mentions are in other people's captions of that photo,
+too: in 92% for one thing, in 87% for two.
+"""
 
 _PACKAGED = Path(__file__).parents[1] / "weights"
 _ARTICLES = frozenset(("a", "an", "the"))
