@@ -151,6 +151,18 @@ class Embeddings:
         return _matrix([vector for (vector,) in vectors], dim)
 
     @guarded
+    def captions_of(self, ids: Sequence[int], dim: int) -> dict[int, Floats]:
+        """The caption embeddings of those of the photos that have one, float32 [dim] each."""
+        if not self.database.has_table("said"):
+            return {}
+        found = self.database.rows_of(
+            "SELECT photo_id, vector FROM said WHERE photo_id IN ({marks})", ids
+        )
+        pairs = list(found)
+        rows = _matrix([vector for _, vector in pairs], dim)
+        return dict(zip(id_array(pairs, "said.photo_id").tolist(), rows, strict=True))
+
+    @guarded
     def caption_digests(self) -> dict[int, bytes]:
         """A digest of the texts behind each caption embedding, by photo id."""
         rows = self.database.conn.execute("SELECT photo_id, digest FROM said").fetchall()

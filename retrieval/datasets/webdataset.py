@@ -10,11 +10,12 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 from retrieval.captions.formats import Problem, checked_captions, inner_path, quoted
 from retrieval.errors import DataSetError
 from retrieval.photos.walk import PHOTO_SUFFIXES
+from retrieval.transfer.tar_header import TarHeader
 
 _TEXT_SUFFIXES = frozenset(("txt", "caption", "captions", "cap", "text"))
 _MAX_TEXT_BYTES = 1 << 20  # of captions or of a name
@@ -40,29 +41,13 @@ class _Sample:
     errors: list[str] = field(default_factory=list)
 
 
-class _Header(tarfile.TarInfo):
-    """A tar header that limits the length of names; `tarfile` would read gigabytes."""
-
-    @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
-        assert archive.fileobj is not None
-        position = archive.fileobj.tell()
-        block = archive.fileobj.read(tarfile.BLOCKSIZE)
-        archive.fileobj.seek(position)
-        if len(block) == tarfile.BLOCKSIZE and block[156:157] in b"xXgLK":
-            size = tarfile.TarInfo.frombuf(block, archive.encoding or "utf-8", "replace").size
-            if size > _MAX_TEXT_BYTES:
-                raise tarfile.ReadError(f"a name of {size:,} bytes")
-        return super().fromtarfile(archive)
-
-
 def read_members(file: Path) -> Iterator[Member | Problem]:
     """The captioned photos of a tar, in its order. Raises DataSetError if it is not a tar."""
     samples: dict[str, _Sample] = {}
     try:
         with (
             file.open("rb") as source,
-            tarfile.open(fileobj=source, mode="r:", tarinfo=_Header, errors="replace") as archive,
+            tarfile.open(fileobj=source, mode="r:", tarinfo=TarHeader, errors="replace") as archive,
         ):
             while (member := archive.next()) is not None:
                 if member.isdir():

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexes.captions import Caption
+from indexes.captions import IMPORTED, Caption
 from indexes.catalogue import Catalogue
 from indexes.index import Root
 from retrieval.captions.sidecars import read_captions
@@ -48,10 +48,11 @@ def find_caption_changes(
     now, before = _by_path(read.captions), _by_path(catalogue.captions.of_root(root.id))
     for path in paths:
         inside = embedded.get((root.id, path))
-        if inside is None:  # not read in this run: the file is as it was
-            inside = [caption for caption in before.get(path, ()) if caption.origin == path]
-        if inside:
-            now[path] = [*now.get(path, ()), *inside]
+        # A file that was not read in this run is as it was.
+        staying = (IMPORTED, path) if inside is None else (IMPORTED,)
+        more = [c for c in before.get(path, ()) if c.origin in staying] + list(inside or ())
+        if more:
+            now[path] = [*now.get(path, ()), *more]
     changed = {
         path: tuple(now.get(path, ())) for path in paths if now.get(path) != before.get(path)
     }

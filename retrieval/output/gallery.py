@@ -92,7 +92,8 @@ def _term(term: Term, processes: DecoderProcesses) -> dict[str, object]:
 
 def _hit(hit: Hit, processes: DecoderProcesses) -> dict[str, object]:
     photo = hit.photo
-    facts = [f"{photo.width} × {photo.height}", photo.taken and photo.taken[:10], photo.camera]
+    size = f"{photo.width} × {photo.height}" if photo.width else None
+    facts = [size, photo.taken and photo.taken[:10], photo.camera]
     return {
         "rank": hit.rank,
         "score": f"{hit.score:.3f}",

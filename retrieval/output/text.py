@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from indexes.vectors.store import About
+from retrieval.encoders.registry import UNCHECKED
 from retrieval.indexing.options import Report
 from retrieval.indexing.status import Status
 from retrieval.output.table import as_table
@@ -20,6 +21,7 @@ from retrieval.query import Query
 from retrieval.ranking import methods
 from retrieval.ranking.relevance import LEVELS, WEAK, Level, calibrated_text
 from retrieval.search.hits import Explanation, Hit
+from retrieval.transfer.importing import ImportReport
 
 _FORMULA_STARTS = ("=", "+", "-", "@")
 Format = Literal["table", "json", "jsonl", "csv", "paths"]
@@ -184,6 +186,25 @@ def summary(report: Report) -> str:
         more = len(report.reasons) - 5
         lines.append(f"  and {more} more; `retrieval info --skipped` lists them")
     return "\n".join([*lines, *report.notes])
+
+
+def import_summary(report: ImportReport) -> str:
+    """What an import did, in a few lines."""
+    lines = [
+        f"{report.photos:,} photos imported from {report.rows:,} embeddings into {report.folder}; "
+        f"{report.at_hand:,} have their files here, {report.captioned:,} have captions"
+    ]
+    if report.refused:
+        lines.append(f"{report.refused:,} embedding(s) left out:")
+        lines += [f"  row {row:,}: {printable(reason)}" for row, reason in report.reasons[:5]]
+        if report.refused > len(report.reasons[:5]):
+            lines.append(f"  and {report.refused - len(report.reasons[:5]):,} more")
+    if report.model.fingerprint != UNCHECKED:
+        lines.append(
+            f"model {report.model.name}: "
+            + ("samples agree with it" if report.checked else "there was no sample to check it by")
+        )
+    return "\n".join(lines)
 
 
 def status_text(status: Status, all_skipped: bool) -> str:
