@@ -49,13 +49,21 @@ def check_imported(index: Index, encoder: Encoder) -> bool:
     """
     check_weights(index.model, encoder)
     cosines = index.read(lambda: _texts(index, encoder)) or _photos(index, encoder)
+    check_agreement(encoder, cosines)
+    return bool(cosines)
+
+
+def check_agreement(encoder: Encoder, cosines: Sequence[float]) -> None:
+    """Raise ModelError if given embeddings are not those of an encoder.
+
+    cosines: between them and those of the same samples by the encoder; nothing follows from none.
+    """
     if cosines and float(np.median(cosines)) < _LOWEST:
         raise ModelError(
-            f"The imported embeddings are not those of model {encoder.name}: encoded again, "
-            f"samples agree to a cosine of {float(np.median(cosines)):.2f}. Import them with "
-            "the model that made them: `retrieval import-embeddings SOURCE --model ARCH:WEIGHTS`."
+            f"The embeddings were not made by model {encoder.name}: encoded again, samples agree "
+            f"to a cosine of {float(np.median(cosines)):.2f}. Name the model that made them with "
+            "--model ARCH:WEIGHTS."
         )
-    return bool(cosines)
 
 
 def _texts(index: Index, encoder: Encoder) -> list[float]:

@@ -64,7 +64,8 @@ class _Shard:
 def is_source(where: Path) -> bool:
     """Whether a file or folder holds embeddings, by the names in it."""
     if where.is_dir():
-        return bool(_find(where, (".npy",)))
+        tars = _find(where, (".tar",))
+        return bool(_find(where, (".npy",))) or bool(tars and is_tar_of_embeddings(tars[0]))
     suffix = where.suffix.lower()
     return suffix == ".npy" or (suffix == ".tar" and is_tar_of_embeddings(where))
 
