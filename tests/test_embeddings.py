@@ -115,7 +115,7 @@ def test_a_photo_that_comes_later_takes_the_place_of_its_embedding(
 def test_a_rebuild_does_not_forget_photos_that_are_not_at_hand(source: Path, few: Path) -> None:
     (few / "china.jpg").unlink()
     retrieval.import_embeddings(source, model="mini", folder=few)
-    with pytest.raises(retrieval.RetrievalError, match="1 photos .* imported without their files"):
+    with pytest.raises(retrieval.RetrievalError, match=r"1 photos .* imported without their files"):
         retrieval.index(few, options=retrieval.Options(rebuild=True))
     assert first(few, "a temple in China") == "china.jpg"
 
@@ -411,7 +411,7 @@ def test_an_encoder_of_ones_own_searches_the_index_that_it_made(few: Path) -> No
 
 
 def test_an_encoder_that_did_not_make_the_index_is_refused(photos: Path) -> None:
-    with pytest.raises(retrieval.ModelError, match="model mini, .* than those loaded .model own"):
+    with pytest.raises(retrieval.ModelError, match=r"model mini, .* than those loaded .model own"):
         retrieval.open(photos, encoder=Own())
 
 

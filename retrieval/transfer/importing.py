@@ -5,7 +5,7 @@ embedding. Captions and their embeddings are fused with the photos as those of a
 """
 
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -141,7 +141,8 @@ def _located(folder: Path, places: Places, batch: Batch) -> Generator[_Row | str
         return i, path, read_content(folder, path) if here else None
 
     workers = os.cpu_count() or 1
-    for i, path, content in look_ahead(read, found(), workers, _WINDOW):
+    items = look_ahead(read, found(), workers, _WINDOW) if places.looks else map(read, found())
+    for i, path, content in items:
         entry = batch.entries[i]
         if entry.problem or not path:
             yield entry.problem or "it names no image"
@@ -170,13 +171,23 @@ def _put(index: Index, root: Root, rows: Sequence[_Row]) -> None:
     images = [row.image for row in new.values()]
     if images:
         ids.update(zip(new, catalogue.add_photos(photos, np.stack(images)), strict=True))
+    known = frozenset(by_path)
     by_path |= {path: ids[digest] for path, digest in hashes.items()}
     catalogue.files.put(root.id, [_file(row, by_path[path]) for path, row in firsts.items()])
-    _put_captions(index, root, rows, by_path)
+    _put_captions(index, root, rows, by_path, known)
 
 
-def _put_captions(index: Index, root: Root, rows: Sequence[_Row], by_path: dict[str, int]) -> None:
-    """Write captions and their embeddings, which become the mean of those that a photo has."""
+def _put_captions(
+    index: Index,
+    root: Root,
+    rows: Sequence[_Row],
+    by_path: Mapping[str, int],
+    known: Collection[str],
+) -> None:
+    """Write captions and their embeddings, which become the mean of those that a photo has.
+
+    by_path: photo ids; known: paths that came in batches before.
+    """
     catalogue, dim = index.catalogue, index.model.dim
     captions: dict[str, dict[str, None]] = {}
     sums: dict[int, Floats] = {}
@@ -189,8 +200,9 @@ def _put_captions(index: Index, root: Root, rows: Sequence[_Row], by_path: dict[
         photo = by_path[row.path]
         if row.entry.captions:
             if row.path not in captions:
-                known = catalogue.captions.of_file(root.id, row.path)
-                captions[row.path] = dict.fromkeys(caption.text for caption in known)
+                is_known = row.path in known
+                old = catalogue.captions.of_file(root.id, row.path) if is_known else []
+                captions[row.path] = dict.fromkeys(caption.text for caption in old)
             captions[row.path].update(dict.fromkeys(row.entry.captions))
         if row.text is not None:
             start = stored[photo] * max(before[photo], 1) if photo in stored else 0.0

@@ -43,6 +43,11 @@ class Places:
         self._cut: tuple[str, ...] = ()
         self._misses = 0
 
+    @property
+    def looks(self) -> bool:
+        """Whether photos are looked for at all."""
+        return self._folder is not None
+
     def find(self, text: str) -> tuple[str, bool]:
         """The path inside the folder, '' for none, and whether a photo file is there."""
         parts = self._parts(text)

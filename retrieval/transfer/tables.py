@@ -4,6 +4,7 @@ Parquet (with the extra `parquet`), CSV, TSV and JSON lines, read in blocks. Not
 what is wrong with a line is in its entry. Lists of captions for photos are in `retrieval.captions`.
 """
 
+import ast
 import csv
 import json
 import os
@@ -13,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from retrieval.captions.formats import LONGEST_CAPTION
+from retrieval.captions.sidecars import clean
 from retrieval.errors import DataSetError
 from retrieval.photos.files import printable
 
@@ -26,6 +27,7 @@ _CAPTIONS = ("captions", "caption", "text", "texts", "sentence", "sentences", "t
 _SIDES = (("original_width", "width"), ("original_height", "height"))
 _LONGEST_LINE = 1 << 24  # bytes
 _LONGEST_PATH = 4096  # characters
+_LONGEST_LIST = 100_000  # characters
 _MOST_CAPTIONS = 100  # of a line
 _LARGEST_GROUP = 1 << 31  # bytes of a row group, uncompressed, in the columns that are read
 _LARGEST_SIDE = 1 << 20  # pixels
@@ -89,21 +91,24 @@ def _first(record: Mapping[str, Any], names: tuple[str, ...]) -> Any:
 
 
 def _captions(value: Any) -> tuple[str, ...]:
-    """One caption, a list of them, or such a list as JSON; what is no text is left out."""
+    """One caption, a list of them, or such a list as text; what is no text is left out."""
     if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            pass  # a caption that begins with a bracket
+        value = _parsed_list(value)
     listed = value if isinstance(value, list) else [value]
-    texts = (text.strip() for text in listed[:_MOST_CAPTIONS] if isinstance(text, str))
-    return tuple(
-        dict.fromkeys(
-            text.encode("utf-8", "replace").decode()
-            for text in texts
-            if text and len(text) <= LONGEST_CAPTION
-        )
-    )
+    texts = (clean(text) for text in listed[:_MOST_CAPTIONS] if isinstance(text, str))
+    return tuple(dict.fromkeys(text for text in texts if text))
+
+
+def _parsed_list(text: str) -> Any:
+    """A list as JSON, or as pandas writes one to a CSV; the text itself if it is none."""
+    if len(text) > _LONGEST_LIST:
+        return text
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            return parse(text.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+    return text  # a caption that begins with a bracket
 
 
 def _side(value: Any) -> int:
@@ -126,7 +131,7 @@ def _records(file: Path) -> Iterator[dict[str, Any] | None]:
 
 
 def _lines(file: Path) -> Iterator[str]:
-    """The lines of a text file, with their ends; bytes that are not UTF-8 are replaced."""
+    """The lines of a text file, with their ends; bytes that are not UTF-8 become surrogates."""
     with file.open("rb") as source:
         first = True
         while line := source.readline(_LONGEST_LINE + 1):

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from indexes.arrays import Floats
-from retrieval.captions.formats import quoted
 from retrieval.errors import DataSetError
 from retrieval.photos.files import printable
 from retrieval.photos.walk import PHOTO_SUFFIXES
@@ -113,7 +112,7 @@ def _add(sample: _Sample, archive: tarfile.TarFile, member: tarfile.TarInfo, end
         try:
             row = vector_from_bytes(_read(archive, member, LARGEST_VECTOR))
         except ValueError as error:
-            sample.problem = f"{quoted(member.name)}: {error}"
+            sample.problem = f"{printable(member.name[-100:])}: {error}"
             return
         if any(word in ending for word in _TEXT_WORDS):
             sample.text = row
