@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from indexes.vectors.store import About
 from retrieval.encoders.registry import UNCHECKED
@@ -21,7 +21,9 @@ from retrieval.query import Query
 from retrieval.ranking import methods
 from retrieval.ranking.relevance import LEVELS, WEAK, Level, calibrated_text
 from retrieval.search.hits import Explanation, Hit
-from retrieval.transfer.importing import ImportReport
+
+if TYPE_CHECKING:  # a search prints its hits with this module
+    from retrieval.transfer.importing import ImportReport
 
 _FORMULA_STARTS = ("=", "+", "-", "@")
 Format = Literal["table", "json", "jsonl", "csv", "paths"]
@@ -188,7 +190,7 @@ def summary(report: Report) -> str:
     return "\n".join([*lines, *report.notes])
 
 
-def import_summary(report: ImportReport) -> str:
+def import_summary(report: "ImportReport") -> str:
     """What an import did, in a few lines."""
     lines = [
         f"{report.photos:,} photos imported from {report.rows:,} embeddings into {report.folder}; "
