@@ -19,7 +19,7 @@ from retrieval.indexing.trust import check_trust, trust_command
 from retrieval.query import AnyPath
 from retrieval.transfer.export import ExportReport, export_to
 from retrieval.transfer.importing import ImportReport
-from retrieval.transfer.run import import_into
+from retrieval.transfer.run import as_folder, import_into
 
 
 def import_embeddings(
@@ -47,15 +47,14 @@ def import_embeddings(
         target = photos / FOLDER_NAME
     else:
         raise QueryError("Name the folder of the new index with --index DIR.")
-    report = import_into(target, Path(source).expanduser(), model, photos, progress, log)
-    with Index.open(target) as made:
-        places = [root.path for root in made.roots()]
-    if not trust_command(target, places, model):
+    where = Path(source).expanduser()
+    # Before the run: it may be killed when the index is there.
+    if not trust_command(target, [photos or as_folder(where)], model):
         log(
             "It cannot be recorded that this index is trusted: the user's data folder cannot be "
             "written. Add --trust to the commands that use it."
         )
-    return report
+    return import_into(target, where, model, photos, progress, log)
 
 
 def export(

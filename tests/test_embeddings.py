@@ -247,6 +247,22 @@ def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
     archive.addfile(member, io.BytesIO(data))
 
 
+def test_several_arrays_with_one_table(
+    encoded: tuple[np.ndarray, np.ndarray], few: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    np.save(source / "part-9.npy", encoded[0][:1])
+    np.save(source / "part-10.npy", encoded[0][1:])
+    lists = [{"file_name": name, "captions": str(CAPTIONS[name])} for name in NAMES]
+    write_csv(source / "all.csv", lists)  # lists as pandas writes them
+    report = retrieval.import_embeddings(source, model="mini", folder=few)
+    assert (report.photos, report.at_hand, report.captioned) == (4, 4, 4)
+    with retrieval.open(few) as photos:
+        assert photos.search("close-up tabby", ranking="hybrid", k=1)[0].path.name == "chelsea.png"
+    assert first(few, "a rocket") == "rocket.jpg"
+
+
 def test_bad_rows_are_left_out_one_by_one(
     encoded: tuple[np.ndarray, np.ndarray], run: Run, tmp_path: Path
 ) -> None:
@@ -318,7 +334,7 @@ def test_what_does_not_belong_together_is_an_error(run: Run, source: Path, tmp_p
     write_csv(source.with_suffix(".csv"), [{"colour": name} for name in NAMES])
     assert "name no path" in run(*command).messages
     source.with_suffix(".csv").unlink()
-    assert "0 tables" in run(*command).messages
+    assert "no table of paths" in run(*command).messages
     assert "no file or folder" in run(command[0], tmp_path / "nowhere", *command[2:]).messages
     assert not is_index(tmp_path / "index")
 

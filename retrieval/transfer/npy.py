@@ -61,7 +61,7 @@ class NpyFile:
         """
         dtype, offset = self.header.dtype, self.header.offset
         mapped: Array | None = None
-        if self.header.fortran:
+        if self.header.fortran and self.rows:
             mapped = np.memmap(self.path, dtype, "r", offset, self.header.shape, "F")
         with self.path.open("rb") as file, np.errstate(over="ignore", invalid="ignore"):
             file.seek(offset)

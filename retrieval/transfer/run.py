@@ -25,7 +25,7 @@ from retrieval.indexing.trust import is_known_model
 from retrieval.photos.files import printable
 from retrieval.ranking.hub_bias import prepare_ranking
 from retrieval.ranking.vector_plan import vector_plan
-from retrieval.transfer.about import About
+from retrieval.transfer.about import About, read_about
 from retrieval.transfer.importing import ImportReport, fill
 from retrieval.transfer.source import Source, open_source
 
@@ -61,7 +61,7 @@ def import_into(
             checked = encoder is not None and check_imported(index, encoder)
 
         with staged_creation(folder, index_model) as index:
-            root, _ = index.add_root(photos or _as_folder(where))
+            root, _ = index.add_root(photos or as_folder(where))
             counts = fill(
                 index,
                 root,
@@ -103,7 +103,7 @@ def _finish(index: Index, encoder: Encoder | None, progress: OnProgress) -> None
         prepare_ranking(index, encoder)
 
 
-def _as_folder(where: Path) -> Path:
+def as_folder(where: Path) -> Path:
     """The folder that paths are relative to when nobody names one: the source, as if unpacked.
 
     It is not looked into, and need not be there.
@@ -122,7 +122,7 @@ def _open(
         return open_source(where, model.dim), _model_of(model), model
     about = None
     if model is None:
-        about = open_source(where).about
+        about = read_about(where) if where.is_dir() else None
         model = _exported_model(where, about)
     encoder = encoder_at_hand(model, log)
     if encoder is not None:

@@ -7,6 +7,7 @@ anything is read. No photo is looked for here.
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,10 @@ _LAYOUTS = (
     "a .npy of embeddings with a .parquet, .csv or .jsonl of paths beside it, a folder with "
     "img_emb/ and metadata/ as clip-retrieval writes them, or a tar with one .npy an image"
 )
+
+
+_Counted = tuple[Path, int]
+"""A file and its number of rows."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +60,12 @@ class Source:
 
 
 @dataclass(frozen=True)
-class _Shard:
-    images: NpyFile
-    texts: NpyFile | None
-    table: Path
+class _Files:
+    """Arrays and tables in the order of their rows; texts: none, or as many rows as images."""
+
+    images: tuple[NpyFile, ...]
+    texts: tuple[NpyFile, ...]
+    tables: tuple[Path, ...]
 
 
 def is_source(where: Path) -> bool:
@@ -84,33 +91,41 @@ def open_source(where: Path, dim: int | None = None) -> Source:
         tars = _find(where, (".tar",))
     if tars:
         return _tar_source(where, tars, dim)
-    shards = _shards(where)
-    first = shards[0].images
-    for file in (f for shard in shards for f in (shard.images, shard.texts) if f is not None):
+    files = _files(where)
+    first = files.images[0]
+    for file in (*files.images, *files.texts):
         if file.dim != (dim or first.dim):
             raise DataSetError(
                 f"The rows of {printable(file.path)} have {file.dim} numbers, "
                 + (f"and those of the model {dim}" if dim else f"and others {first.dim}")
                 + ". Name the model that made them with --model, and files of one model."
             )
-    return Source(
-        where,
-        first.dim,
-        sum(shard.images.rows for shard in shards),
-        any(shard.texts is not None for shard in shards),
-        about,
-        lambda: (batch for shard in shards for batch in _read_shard(shard)),
+    rows = sum(file.rows for file in files.images)
+    return Source(where, first.dim, rows, bool(files.texts), about, lambda: _read(files))
+
+
+def _read(files: _Files) -> Iterator[Batch]:
+    entries = (
+        entry for table in files.tables for some in read_entries(table, _BATCH) for entry in some
     )
+    texts = _blocks(files.texts)
+    for images in _blocks(files.images):
+        some = list(islice(entries, len(images)))
+        if len(some) != len(images):
+            raise DataSetError(f"{printable(files.tables[-1])} was shortened while it was read.")
+        yield _batch(some, images, next(texts) if files.texts else None)
 
 
-def _read_shard(shard: _Shard) -> Iterator[Batch]:
-    tables = read_entries(shard.table, _BATCH)
-    texts = None if shard.texts is None else shard.texts.blocks(_BATCH)
-    for images in shard.images.blocks(_BATCH):
-        entries = next(tables, [])
-        if len(entries) != len(images):
-            raise DataSetError(f"{printable(shard.table)} was shortened while it was read.")
-        yield _batch(entries, images, None if texts is None else next(texts))
+def _blocks(files: Sequence[NpyFile]) -> Iterator[Floats]:
+    """The rows of several files one after the other, in blocks of one size but the last."""
+    rest: Floats | None = None
+    for block in (block for file in files for block in file.blocks(_BATCH)):
+        rest = block if rest is None else np.concatenate([rest, block])
+        if len(rest) >= _BATCH:
+            yield rest[:_BATCH]
+            rest = rest[_BATCH:]
+    if rest is not None and len(rest):
+        yield rest
 
 
 def _batch(entries: Sequence[Entry], images: Floats, texts: Floats | None) -> Batch:
@@ -140,8 +155,8 @@ def _why(row: Floats) -> str:
 # Which files belong together -------------------------------------------------------------------
 
 
-def _shards(where: Path) -> list[_Shard]:
-    """The files of embeddings with those of captions and the tables, shard by shard."""
+def _files(where: Path) -> _Files:
+    """The files of embeddings with those of captions and the tables."""
     if where.is_dir():
         arrays, tables = _find(where, (".npy",)), _find(where, SUFFIXES)
     elif where.suffix.lower() == ".npy":
@@ -156,33 +171,32 @@ def _shards(where: Path) -> list[_Shard]:
     # What people write down of one set in several formats is read once.
     suffix = next((s for s in SUFFIXES if any(t.suffix.lower() == s for t in tables)), "")
     tables = [file for file in tables if file.suffix.lower() == suffix]
-    if len(tables) != len(images) or len(texts) not in (0, len(images)):
+    if not tables:
         raise DataSetError(
-            f"{printable(where)} holds {len(images)} .npy of images, {len(texts)} of texts and "
-            f"{len(tables)} tables of paths, which do not belong together: each .npy needs a "
-            ".parquet, .csv or .jsonl with a line for each of its rows. Move other files away."
+            f"{printable(where)} has embeddings and no table of paths. Put a .parquet, .csv or "
+            ".jsonl with a line for each row beside it."
         )
-    shards = [
-        _Shard(open_npy(file), open_npy(texts[i]) if texts else None, tables[i])
-        for i, file in enumerate(images)
-    ]
-    for shard in shards:
-        _check_rows(shard)
-    return shards
+    files = _Files(tuple(map(open_npy, images)), tuple(map(open_npy, texts)), tuple(tables))
+    rows = [(file.path, file.rows) for file in files.images]
+    _check_rows(rows, [(file, count_entries(file)) for file in files.tables], "lines")
+    if texts:
+        _check_rows(rows, [(file.path, file.rows) for file in files.texts], "rows")
+    return files
 
 
-def _check_rows(shard: _Shard) -> None:
-    rows, lines = shard.images.rows, count_entries(shard.table)
-    if rows != lines:
-        raise DataSetError(
-            f"{printable(shard.images.path)} has {rows:,} rows and {printable(shard.table)} "
-            f"{lines:,} lines: they do not belong together. Name files that do."
-        )
-    if shard.texts is not None and shard.texts.rows != rows:
-        raise DataSetError(
-            f"{printable(shard.images.path)} has {rows:,} rows and {printable(shard.texts.path)} "
-            f"{shard.texts.rows:,}: they do not belong together. Name files that do."
-        )
+def _check_rows(images: Sequence[_Counted], others: Sequence[_Counted], what: str) -> None:
+    """Raise DataSetError unless there are as many: file by file, or in all if files differ."""
+    pairs = list(zip(images, others, strict=False))
+    if len(images) != len(others):
+        whole = [(files[0][0], sum(rows for _, rows in files)) for files in (images, others)]
+        pairs = [(whole[0], whole[1])]
+    for (image, rows), (other, count) in pairs:
+        if rows != count:
+            more = " and the files with it" if len(images) != len(others) else ""
+            raise DataSetError(
+                f"{printable(image)} has {rows:,} rows and {printable(other)}{more} {count:,} "
+                f"{what}: they do not belong together. Name files that do, or move others away."
+            )
 
 
 def _is_of_texts(file: Path, where: Path) -> bool:

@@ -68,6 +68,8 @@ def entry_of(record: Mapping[str, Any] | None) -> Entry:
     if record is None:
         return Entry(problem="the line is damaged")
     path = _first(record, _PATHS)
+    if isinstance(path, dict):  # as Hugging Face stores an image: its bytes and its path
+        path = path.get("path")
     if isinstance(path, int) and not isinstance(path, bool):
         path = str(path)  # a key
     if not isinstance(path, str) or not path.strip():
