@@ -15,6 +15,7 @@ from retrieval.commands.main import Commands, run
 from retrieval.commands.manage import fuse, info, remove
 from retrieval.commands.search import search, similar
 from retrieval.commands.train import train, train_fusion
+from retrieval.commands.transfer import export, import_embeddings
 
 app = typer.Typer(
     cls=Commands,
@@ -25,7 +26,20 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (index, search, similar, info, check, remove, fuse, demo, train, train_fusion):
+for command in (
+    index,
+    search,
+    similar,
+    info,
+    check,
+    remove,
+    fuse,
+    import_embeddings,
+    export,
+    demo,
+    train,
+    train_fusion,
+):
     app.command()(command)
 app.add_typer(benchmark, name="benchmark")
 

@@ -45,7 +45,7 @@ def recall(
             metavar="DATASET",
             help="A folder with captions.jsonl, Karpathy's dataset_*.json, COCO's "
             "captions_*.json, Flickr's *.token.txt, a CSV of image and caption, a WebDataset tar, "
-            "or an indexed folder with captions.",
+            "an indexed folder with captions, or embeddings as for `import-embeddings`.",
         ),
     ],
     split: SplitOption = "all",
@@ -82,15 +82,25 @@ def recall(
     Captions have to find their photo, and photos their captions. Recall@k as CLIP papers use
     it, in percent: the share of queries with at least one right item among the first k. What an
     approximate index does not return counts as last. Embeddings are stored, so a second run
-    takes seconds.
+    takes seconds. Embeddings of your own are taken as they are; those of captions, if there are
+    any, are the queries.
     """
     from benchmarks import plots
     from benchmarks import recall as benchmark
-    from retrieval.datasets.captioned import read_captioned
+    from retrieval.datasets.captioned import CaptionedSet, read_captioned
+    from retrieval.datasets.embedded import EmbeddedSet, is_embedded, read_embedded
+    from retrieval.errors import QueryError
 
     plots.check(plot)
-    found = read_captioned(dataset, split, images, skip_bad, print_message)
-    print_message(f"{found.name}: {len(found.photos):,} photos, {len(found.captions):,} captions")
+    found: CaptionedSet | EmbeddedSet
+    if is_embedded(dataset):
+        if split != "all" or images is not None:
+            raise QueryError(f"{dataset} holds embeddings. Leave out --split and --images.")
+        found = read_embedded(dataset, print_message)
+        whole = found.captioned
+    else:
+        found = whole = read_captioned(dataset, split, images, skip_bad, print_message)
+    print_message(f"{whole.name}: {len(whole.photos):,} photos, {len(whole.captions):,} captions")
     options = benchmark.RecallOptions(
         models=model or ["auto"],
         rankings=ranking or ["plain"],

@@ -19,14 +19,15 @@ class Task:
     """What a ranking is given. Embeddings are float32 [n, dim], unit rows.
 
     direction: 'text_to_image' or 'image_to_text'; texts: the captions, whose embeddings are the
-    queries or the gallery; encode: texts to embeddings, through the embedding cache.
+    queries or the gallery; encoder: None for `plain`, which needs none; encode: texts to
+    embeddings, through the embedding cache.
     """
 
     direction: str
     queries: Floats
     gallery: Floats
     texts: Sequence[str]
-    encoder: Encoder
+    encoder: Encoder | None
     encode: Callable[[Sequence[str]], Floats]
 
 
@@ -48,7 +49,10 @@ def _text_ranking(ranking: methods.Ranking) -> Ranking:
         queries = task.queries
         if ranking.templates:
             queries = methods.templated(ranking, list(task.texts), task.encode)
-        generic = bank_embeddings(task.encoder) if ranking.bias else queries[:0]
+        generic = queries[:0]
+        if ranking.bias:
+            assert task.encoder is not None
+            generic = bank_embeddings(task.encoder)
         gallery, queries = methods.transform(ranking, task.gallery, queries, generic)
         return queries, gallery
 

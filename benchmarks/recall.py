@@ -13,18 +13,13 @@ from typing import Any, Literal
 import numpy as np
 
 from benchmarks import index_types, rankings
+from benchmarks.given import Given, embeddings
 from benchmarks.index_types import SearchableIndex, build, kth_best_scores, recall
 from indexes.arrays import Floats, Ints
 from indexes.vectors.rows import Rows
 from retrieval.datasets.captioned import CaptionedSet
-from retrieval.datasets.embedding_cache import (
-    EmbeddingCache,
-    Progress,
-    drop_unreadable,
-    open_embedding_cache,
-)
-from retrieval.encoders.base import Encoder
-from retrieval.encoders.registry import load_encoder
+from retrieval.datasets.embedded import EmbeddedSet
+from retrieval.datasets.embedding_cache import Progress
 from retrieval.evaluation.bootstrap import Difference, Measured, compare, summarise
 from retrieval.evaluation.metrics import METRICS, Ranks, inner_products, rank
 
@@ -80,7 +75,7 @@ class Run:
 
 
 def measure(
-    captioned: CaptionedSet,
+    dataset: CaptionedSet | EmbeddedSet,
     options: RecallOptions = RecallOptions(),
     log: Callable[[str], None] = lambda _: None,
     progress: Progress = lambda *_: None,
@@ -96,27 +91,28 @@ def measure(
     runs = []
     for model in options.models:
         started = time.perf_counter()
-        encoder = load_encoder(model, log)
-        with open_embedding_cache(encoder, progress, options.rebuild) as cache:
-            photos, unreadable = cache.photos(captioned.photos)
-            used = drop_unreadable(captioned, unreadable, options.skip_bad, log)
-            texts = cache.texts(used.captions)
-            encoded = (photos.encoded, texts.encoded)
+        with embeddings(
+            dataset,
+            model,
+            options.skip_bad,
+            options.rebuild,
+            any(name != "plain" for name in chosen),
+            log,
+            progress,
+        ) as given:
+            encoded = given.encoded
             for name, ranking in chosen.items():
-                rows = {
-                    d: ranking(_task(d, used, photos.rows, texts.rows, cache, encoder))
-                    for d in directions
-                }
+                rows = {d: ranking(_task(d, given)) for d in directions}
                 for index_type in options.index_types:
                     found = {
-                        d: rank_with_index(index_type, *rows[d], *_owners(d, used))
+                        d: rank_with_index(index_type, *rows[d], *_owners(d, given.captioned))
                         for d in directions
                     }
                     runs.append(
                         Run(
-                            captioned=used,
-                            model=encoder.name,
-                            fingerprint=encoder.fingerprint,
+                            captioned=given.captioned,
+                            model=given.model,
+                            fingerprint=given.fingerprint,
                             ranking=name,
                             ranks={d: ranks for d, (ranks, _) in found.items()},
                             measured={d: summarise(ranks) for d, (ranks, _) in found.items()},
@@ -130,18 +126,12 @@ def measure(
     return runs
 
 
-def _task(
-    direction: str,
-    used: CaptionedSet,
-    photos: Floats,
-    texts: Floats,
-    cache: EmbeddingCache,
-    encoder: Encoder,
-) -> rankings.Task:
-    queries, gallery = (texts, photos) if direction == "text_to_image" else (photos, texts)
-    return rankings.Task(
-        direction, queries, gallery, used.captions, encoder, lambda more: cache.texts(more).rows
-    )
+def _task(direction: str, given: Given) -> rankings.Task:
+    queries, gallery = given.photos, given.texts
+    if direction == "text_to_image":
+        queries, gallery = gallery, queries
+    captions = given.captioned.captions
+    return rankings.Task(direction, queries, gallery, captions, given.encoder, given.encode)
 
 
 def _owners(direction: str, used: CaptionedSet) -> tuple[Ints, Ints]:

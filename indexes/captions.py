@@ -14,14 +14,17 @@ from indexes.database import Database, explained, guarded
 from indexes.paths import to_sql
 from indexes.rows import ID, INTEGER, PATH, TEXT, Columns
 
+IMPORTED = ""
+"""The origin of captions that were imported with embeddings; no file has this path."""
+
 _CAPTION = Columns("captions", {"path": PATH, "origin": PATH, "text": TEXT})
 _OF_PHOTO = Columns("captions", {"photo_id": ID, "text": TEXT})
-_EMBEDDED = Columns("captions", {"path": PATH, "position": INTEGER, "text": TEXT})
+_STAYING = Columns("captions", {"path": PATH, "position": INTEGER, "text": TEXT, "origin": PATH})
 
 
 @dataclass(frozen=True, slots=True)  # there may be millions
 class Caption:
-    """A caption of the photo at `path` in its root, read from the file `origin`."""
+    """A caption of the photo at `path` in its root, read from the file `origin` or IMPORTED."""
 
     path: str
     origin: str
@@ -71,6 +74,19 @@ class Captions:
                     name,
                     [Caption(name, os.fsdecode(origin), text) for _, origin, text in of_file],
                 )
+
+    @guarded
+    def of_file(self, root_id: int, path: str) -> list[Caption]:
+        """The captions of one file, in their order."""
+        rows = self.database.conn.execute(
+            "SELECT path, origin, text FROM captions WHERE root_id = ? AND path = ? "
+            "ORDER BY position",
+            [root_id, to_sql(path)],
+        ).fetchall()
+        return [
+            Caption(os.fsdecode(path), os.fsdecode(origin), text)
+            for path, origin, text in map(_CAPTION.checked, rows)
+        ]
 
     @guarded
     def of_photos(self, ids: Sequence[int] | None = None) -> dict[int, tuple[str, ...]]:
@@ -124,19 +140,24 @@ class Captions:
         )
 
     def move_root(self, inner: int, outer: int, prefix: str) -> None:
-        """Move the captions that photos of root `inner` carry in themselves to root `outer`.
+        """Move the captions in photos of root `inner`, and imported ones, to root `outer`.
 
         Those from other files are dropped: the run that merges the roots reads them again.
         """
-        embedded = self.database.conn.execute(
-            "SELECT path, position, text FROM captions WHERE root_id = ? AND origin = path", [inner]
+        staying = self.database.conn.execute(
+            "SELECT path, position, text, origin FROM captions "
+            "WHERE root_id = ? AND (origin = path OR origin = ?)",
+            [inner, IMPORTED],
         ).fetchall()
         self.delete_root(inner)
         moved = [
-            (to_sql(f"{prefix}/{os.fsdecode(path)}"), at, text)
-            for path, at, text in map(_EMBEDDED.checked, embedded)
+            (to_sql(f"{prefix}/{os.fsdecode(path)}"), at, text, origin == IMPORTED)
+            for path, at, text, origin in map(_STAYING.checked, staying)
         ]
         self.database.conn.executemany(
             "INSERT OR REPLACE INTO captions VALUES (?, ?, ?, ?, ?)",
-            [(outer, path, at, path, text) for path, at, text in moved],
+            [
+                (outer, path, at, IMPORTED if imported else path, text)
+                for path, at, text, imported in moved
+            ],
         )

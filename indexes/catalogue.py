@@ -175,6 +175,12 @@ class Catalogue:
             self.meta.put("fusion", name)
 
     @guarded
+    def set_fingerprint(self, fingerprint: str) -> None:
+        """Record the hash of the model's weights, of an index that was made without them."""
+        with self.transaction():
+            self.meta.put("fingerprint", fingerprint)
+
+    @guarded
     def setting(self, key: str, default: str) -> str:
         """A setting that is stored in the index, such as what to exclude."""
         return self.meta.get(f"setting:{key}", default)
@@ -216,7 +222,7 @@ class Catalogue:
     def add_photos(self, photos: Sequence[Photo], rows: Floats) -> list[int]:
         """Store new photos with their image embeddings, float32 [n, dim]; returns their ids."""
         with self.transaction():
-            ids = [self.photos.insert(photo) for photo in photos]
+            ids = self.photos.insert(photos)
             self.embeddings.put_images(ids, rows)
         return ids
 

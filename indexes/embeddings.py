@@ -228,6 +228,15 @@ class Embeddings:
         return self._ordered(self._table("said"), ids[:: max(1, -(-len(ids) // most))], dim)
 
     @guarded
+    def captions_of(self, ids: Sequence[int], dim: int) -> dict[int, Floats]:
+        """The caption embeddings of those of the photos that have one, float32 [dim] each."""
+        if not self.database.has_table("said"):
+            return {}
+        rows = self.database.rows_of("SELECT photo_id FROM said WHERE photo_id IN ({marks})", ids)
+        known = id_array(rows, "said.photo_id").tolist()
+        return dict(zip(known, self._ordered(self._table("said"), known, dim), strict=True))
+
+    @guarded
     def caption_digests(self) -> dict[int, bytes]:
         """A digest of the texts behind each caption embedding, by photo id."""
         rows = self.database.conn.execute("SELECT photo_id, digest FROM said").fetchall()

@@ -31,7 +31,7 @@ _PLACE = Columns("files", {"id": ID, "path": PATH})
 class File:
     """One file as last seen: a photo (`photo_id`), or the `reason` why it is not one.
 
-    path: relative to its root. present: whether the file is on disk.
+    path: relative to its root. present: whether the file is on disk, or `elsewhere`.
     """
 
     path: str
@@ -40,6 +40,11 @@ class File:
     photo_id: int | None = None
     reason: str | None = None
     present: bool = True
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the photo was imported without its file: none that is a photo is empty."""
+        return self.photo_id is not None and self.bytes == 0
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,12 @@ class Files:
         condition, values = below(root_id, path)
         query = f"SELECT 1 FROM files f WHERE {condition} LIMIT 1"
         return self.database.conn.execute(query, values).fetchone() is not None
+
+    @guarded
+    def count_elsewhere(self) -> int:
+        """How many photos were imported without their files (`File.elsewhere`)."""
+        query = "SELECT count(*) FROM files WHERE photo_id IS NOT NULL AND bytes = 0 AND present"
+        return int(self.database.conn.execute(query).fetchone()[0])
 
     @guarded
     def skipped(self) -> list[tuple[int, str, str]]:

@@ -211,6 +211,11 @@ class Index:
     def set_caption_files(self, files: Sequence[Path]) -> None:
         self.catalogue.set_setting("captions", json.dumps([str(file) for file in files]))
 
+    def set_fingerprint(self, fingerprint: str) -> None:
+        """Record the hash of the model's weights, of an index that was made without them."""
+        self.catalogue.set_fingerprint(fingerprint)
+        self._snapshots.model = self.catalogue.model()
+
     def set_fusion(self, name: str) -> None:
         """Record which weights fused the photos with their captions."""
         self.catalogue.set_fusion(name)

@@ -4,8 +4,8 @@ Only SQL lives here. A photo's embeddings are in `indexes.embeddings`, its files
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, cast
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -175,11 +175,12 @@ class Photos:
             folders = [below(*folder) for folder in filters.folders]
             conditions.append("(" + " OR ".join(f"({condition})" for condition, _ in folders) + ")")
             values += [value for _, some in folders for value in some]
-        # The time of the file stands in for a missing time of exposure.
+        # The time of the file, if it was ever here, stands in for a missing time of exposure.
         taken = (
             "coalesce(CASE length(p.taken) WHEN 10 THEN p.taken || 'T00:00:00' "
             "WHEN 16 THEN p.taken || ':00' ELSE p.taken END, "
-            "strftime('%Y-%m-%dT%H:%M:%S', f.mtime_ns / 1000000000, 'unixepoch', 'localtime'))"
+            "CASE WHEN f.bytes > 0 THEN strftime('%Y-%m-%dT%H:%M:%S', "
+            "f.mtime_ns / 1000000000, 'unixepoch', 'localtime') END)"
         )
         if filters.after:
             conditions.append(f"{taken} >= ?")
@@ -203,10 +204,32 @@ class Photos:
         new = _NEW_COLUMNS if self.database.format >= FACTS_SINCE else dict[str, Any]()
         return [*_COLUMNS, *(name if name in new else "NULL" for name in _NEW_COLUMNS)]
 
-    def insert(self, photo: Photo) -> int:
-        """Add a photo; returns its id."""
-        row = asdict(photo) | {"metadata_version": METADATA_VERSION}
-        return cast(int, self.database.db.table("photos").insert(row).last_pk)
+    def insert(self, photos: Sequence[Photo]) -> list[int]:
+        """Add photos; returns their ids, which are higher than any before."""
+        conn = self.database.conn
+        last = conn.execute("SELECT seq FROM sqlite_sequence WHERE name = 'photos'").fetchone()
+        first = 1 + (int(last[0]) if last else 0)
+        ids = list(range(first, first + len(photos)))
+        names = [field.name for field in fields(Photo)]
+        columns = ", ".join(("id", *names, "metadata_version"))
+        conn.executemany(
+            f"INSERT INTO photos ({columns}) VALUES (?, ?{', ?' * len(names)})",
+            [
+                (i, *(getattr(photo, name) for name in names), METADATA_VERSION)
+                for i, photo in zip(ids, photos, strict=True)
+            ],
+        )
+        return ids
+
+    @guarded
+    def next_ids(self, after: int, most: int) -> list[int]:
+        """The ids of the next photos on disk that have an embedding, above `after`, in order."""
+        rows = self.database.conn.execute(
+            "SELECT p.id FROM photos p JOIN embeddings e ON e.photo_id = p.id "
+            "WHERE p.present AND p.id > ? ORDER BY p.id LIMIT ?",
+            [after, most],
+        ).fetchall()
+        return [int(i) for i in id_array(rows, "photos.id")]
 
     @guarded
     def update_present(self, ids: Sequence[int]) -> None:

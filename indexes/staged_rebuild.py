@@ -1,6 +1,6 @@
-"""A new index that replaces an old one when it is complete.
+"""A new index that is there when it is complete, in the place of an old one or of none.
 
-Until then the old index stays as it was and can be searched.
+Until then an old index stays as it was and can be searched.
 """
 
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from indexes.catalogue import IndexModel
-from indexes.database import Database
+from indexes.database import Database, place_catalogue
 from indexes.errors import StorageError
 from indexes.index import STAGING, Index
 from indexes.lock import HOLDER
@@ -52,6 +52,30 @@ def staged_rebuild(folder: Path, model: IndexModel) -> Iterator[Index]:
                 path.replace(folder / path.name)
     except StorageError as error:
         raise StorageError(f"{error} The index {folder} is as it was before.") from error
+    finally:
+        with suppress(OSError):  # the next run deletes what is left
+            delete_tree(staging)
+
+
+@contextmanager
+def staged_creation(folder: Path, model: IndexModel) -> Iterator[Index]:
+    """Give an empty index, which is moved into `folder`, where none is, when the block ends.
+
+    The caller holds the lock. If the block raises or the process is killed, there is no index.
+    """
+    staging = folder / REBUILD
+    delete_litter(folder)
+    try:
+        with Index.create(staging, model) as new:
+            yield new
+            new.prepare_move(folder)
+            new.catalogue.database.checkpoint()
+        place_catalogue(staging, folder)
+    except OSError as error:
+        raise StorageError(
+            f"The index {folder} could not be written ({error.strerror}). Choose another place "
+            "with --index DIR."
+        ) from error
     finally:
         with suppress(OSError):  # the next run deletes what is left
             delete_tree(staging)

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
         remove,
     )
     from retrieval.demo import copy_demo_photos, run_demo
+    from retrieval.embeddings import export, import_embeddings
+    from retrieval.encoders.base import Encoder
     from retrieval.encoders.engine import Compute
     from retrieval.encoders.registry import load_encoder
     from retrieval.errors import (
@@ -58,6 +60,8 @@ if TYPE_CHECKING:
     from retrieval.training.fusion_run import TrainedFusion, train_fusion
     from retrieval.training.mini import TrainedModel, train
     from retrieval.training.options import FusionTrainOptions, TrainOptions
+    from retrieval.transfer.export import ExportReport
+    from retrieval.transfer.importing import ImportReport
 
 __version__ = "0.2.0"
 
@@ -69,6 +73,8 @@ _PUBLIC = {
     "IndexMissingError IndexReplacedError IndexWarning RetrievalError StorageError",
     "retrieval.api": "FuseReport Photos check delete_index find_index fuse index open remove",
     "retrieval.demo": "copy_demo_photos run_demo",
+    "retrieval.embeddings": "export import_embeddings",
+    "retrieval.encoders.base": "Encoder",
     "retrieval.encoders.engine": "Compute",
     "retrieval.encoders.registry": "load_encoder",
     "retrieval.errors": "DataSetError ModelError PhotoError QueryError QueryWarning "
@@ -79,6 +85,8 @@ _PUBLIC = {
     "retrieval.query": "Query Term parse_date parse_terms",
     "retrieval.search.hits": "Explanation Hit filter_by_relevance",
     "retrieval.search.options": "SearchOptions",
+    "retrieval.transfer.export": "ExportReport",
+    "retrieval.transfer.importing": "ImportReport",
     "retrieval.training.config": "Recipe parse_recipe",
     "retrieval.training.fusion_run": "TrainedFusion train_fusion",
     "retrieval.training.mini": "TrainedModel train",
@@ -90,12 +98,15 @@ __all__ = [
     "CheckReport",
     "Compute",
     "DataSetError",
+    "Encoder",
     "Explanation",
+    "ExportReport",
     "FullTextError",
     "FuseReport",
     "FusionTrainOptions",
     "GallerySection",
     "Hit",
+    "ImportReport",
     "IndexBusyError",
     "IndexChangedError",
     "IndexDamagedError",
@@ -125,9 +136,11 @@ __all__ = [
     "check",
     "copy_demo_photos",
     "delete_index",
+    "export",
     "filter_by_relevance",
     "find_index",
     "fuse",
+    "import_embeddings",
     "index",
     "load_encoder",
     "open",

@@ -15,6 +15,7 @@ from indexes.index import Index
 from indexes.locate import FOLDER_NAME, find, index_at, is_index
 from indexes.lock import lock
 from retrieval.encoders.base import Encoder
+from retrieval.encoders.registry import UNCHECKED, check_weights
 from retrieval.errors import QueryError
 from retrieval.indexing.options import Options, Progress, Report
 from retrieval.indexing.run import index_folders
@@ -116,20 +117,28 @@ def find_index(where: AnyPath | None = None) -> Path:
     return index
 
 
-def open(where: AnyPath | None = None, trust: bool = False) -> "Photos":
+def open(
+    where: AnyPath | None = None, trust: bool = False, *, encoder: Encoder | None = None
+) -> "Photos":
     """Open an index for searching; where: as for `find_index`.
 
-    trust: use it from now on, whatever folders and model it names. Raises IndexMissingError,
-    IndexDamagedError, or UntrustedIndexError if it was not made on this machine, uses a model that
-    is not known or folders elsewhere, and has not been trusted before.
+    trust: use it from now on, whatever folders and model it names. encoder: encodes queries in
+    place of the model that the index names, which is then not loaded: any object with the
+    attributes and methods of `Encoder`. Raises IndexMissingError, IndexDamagedError,
+    UntrustedIndexError if the index was not made on this machine, uses a model that is not known or
+    folders elsewhere, and has not been trusted before, or ModelError if the encoder is not the one
+    that made the index.
     """
     index = Index.open(find_index(where))
     try:
-        check_trust(index, trust)
+        check_trust(index, trust, model_given=encoder is not None)
+        if encoder is not None:
+            check_weights(index.model, encoder)
+            _check_imported(index, encoder)
     except BaseException:
         index.close()
         raise
-    return Photos(index)
+    return Photos(index, encoder)
 
 
 class Photos:
@@ -138,9 +147,9 @@ class Photos:
     The first query that needs the encoder loads it; later ones use it again.
     """
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index, encoder: Encoder | None = None) -> None:
         self._index = index
-        self._encoder: Encoder | None = None
+        self._encoder = encoder
 
     def search(
         self,
@@ -218,7 +227,9 @@ class Photos:
         if self._encoder is None:
             from retrieval.encoders.registry import load_encoder_of
 
-            self._encoder = load_encoder_of(self._index.model)
+            encoder = load_encoder_of(self._index.model)
+            _check_imported(self._index, encoder)
+            self._encoder = encoder
         return self._encoder
 
     def close(self) -> None:
@@ -229,6 +240,14 @@ class Photos:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _check_imported(index: Index, encoder: Encoder) -> None:
+    """Compare an encoder with the embeddings of an index that was imported without it."""
+    if index.model.fingerprint == UNCHECKED:
+        from retrieval.indexing.imported import check_imported
+
+        check_imported(index, encoder)
 
 
 @dataclass(frozen=True)

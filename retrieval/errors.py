@@ -11,6 +11,10 @@ class ModelError(RetrievalError):
     """A model cannot be found or loaded, or is not the one that made the index."""
 
 
+class WeightsMissingError(ModelError):
+    """The weights of a model are neither on this machine nor available for download."""
+
+
 class PhotoError(RetrievalError):
     """A file cannot be used as a photo."""
 

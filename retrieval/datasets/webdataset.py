@@ -13,12 +13,13 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 from retrieval.captions.rows import Note, Problem, entry, inner_path, quoted, usable_captions
 from retrieval.captions.text_lines import decode_text
 from retrieval.errors import DataSetError
 from retrieval.photos.walk import PHOTO_SUFFIXES
+from retrieval.transfer.tar_header import TarHeader
 
 _TEXT_SUFFIXES = frozenset(("txt", "caption", "captions", "cap", "text"))
 # Of several photos in a sample: by what their names have between key and ending, then by the
@@ -61,29 +62,13 @@ class _Sample:
     dropped: list[str] = field(default_factory=list)  # what is wrong with single captions
 
 
-class _Header(tarfile.TarInfo):
-    """A tar header that limits the length of names; `tarfile` would read gigabytes."""
-
-    @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
-        assert archive.fileobj is not None
-        position = archive.fileobj.tell()
-        block = archive.fileobj.read(tarfile.BLOCKSIZE)
-        archive.fileobj.seek(position)
-        if len(block) == tarfile.BLOCKSIZE and block[156:157] in b"xXgLK":
-            size = tarfile.TarInfo.frombuf(block, archive.encoding or "utf-8", "replace").size
-            if size > _MAX_TEXT_BYTES:
-                raise tarfile.ReadError(f"a name of {size:,} bytes")
-        return super().fromtarfile(archive)
-
-
 def read_members(file: Path) -> Iterator[Member | Problem | Note]:
     """The captioned photos of a tar, in its order. Raises DataSetError if it is not a tar."""
     samples: defaultdict[str, _Sample] = defaultdict(_Sample)
     try:
         with (
             file.open("rb") as source,
-            tarfile.open(fileobj=source, mode="r:", tarinfo=_Header, errors="replace") as archive,
+            tarfile.open(fileobj=source, mode="r:", tarinfo=TarHeader, errors="replace") as archive,
         ):
             while (member := archive.next()) is not None:
                 # It would hold all headers in memory.

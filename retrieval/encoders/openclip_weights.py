@@ -17,7 +17,7 @@ from typing import Any
 
 from retrieval.encoders.hub import hub_access, is_hub_reachable
 from retrieval.encoders.openclip_files import check_checkpoint, check_folder, read_config
-from retrieval.errors import ModelError
+from retrieval.errors import ModelError, WeightsMissingError
 
 
 def split_name(name: str) -> tuple[str, str, str | None]:
@@ -83,7 +83,7 @@ def load_model(name: str, architecture: str, weights: str | None) -> tuple[Any, 
                 f"The model {name} cannot be loaded: {_one_line(reason)}. Check that the "
                 "checkpoint belongs to that architecture and is not damaged."
             ) from reason
-    raise ModelError(
+    raise WeightsMissingError(
         f"The weights of {name} are not on this machine and cannot be downloaded "
         f"({_one_line(reason)}). Connect to the network and try again, give a local checkpoint as "
         "ARCH:FILE, or use --model mini, which needs no network."

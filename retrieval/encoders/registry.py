@@ -24,6 +24,9 @@ _BASE_REPOSITORY = "laion/CLIP-ViT-B-32-256x256-DataComp-s34B-b86K"
 
 _TRAINED = "trained:"
 
+UNCHECKED = "unchecked"
+"""The fingerprint of an index of imported embeddings whose model was not at hand."""
+
 
 def load_encoder(
     name: str = "auto", log: Log = lambda _: None, compute: Compute = Compute()
@@ -96,13 +99,21 @@ def load_encoder_of(
 
 
 def check_weights(model: IndexModel, encoder: Encoder) -> None:
-    """Raise ModelError if an index was not built with the weights of this encoder."""
-    if (encoder.fingerprint, encoder.dim) != (model.fingerprint, model.dim):
+    """Raise ModelError if an index was not built with the weights of this encoder.
+
+    Of weights that were not at hand when embeddings were imported, only the name and the dimension
+    are known (`UNCHECKED`).
+    """
+    if model.fingerprint == UNCHECKED:
+        fits = (encoder.name, encoder.dim) == (model.name, model.dim)
+    else:
+        fits = (encoder.fingerprint, encoder.dim) == (model.fingerprint, model.dim)
+    if not fits:
         raise ModelError(
-            f"This index was built with other weights (model {model.name}, {model.fingerprint}) "
-            f"than those loaded (model {encoder.name}, {encoder.fingerprint}), so its photos "
-            "cannot be compared with the query. Run `retrieval index --rebuild` to encode them "
-            "again."
+            f"This index was built with other weights (model {model.name}, {model.fingerprint}, "
+            f"{model.dim} dimensions) than those loaded (model {encoder.name}, "
+            f"{encoder.fingerprint}, {encoder.dim} dimensions), so its photos cannot be compared "
+            "with the query. Run `retrieval index --rebuild` to encode them again."
         )
 
 

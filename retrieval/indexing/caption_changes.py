@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexes.captions import Caption
+from indexes.captions import IMPORTED, Caption
 from indexes.catalogue import Catalogue
 from indexes.index import Root
 from retrieval.captions.sidecars import read_captions
@@ -58,10 +58,11 @@ def find_caption_changes(
     for path, before in catalogue.captions.by_file(root.id):
         if path not in chosen:
             continue
-        if (root.id, path) not in embedded:  # not read in this run: the file is as it was
-            inside = [caption for caption in before if caption.origin == path]
-            if inside:
-                now[path] = [*now.get(path, ()), *inside]
+        # A file that was not read in this run is as it was.
+        staying = (IMPORTED,) if (root.id, path) in embedded else (IMPORTED, path)
+        more = [caption for caption in before if caption.origin in staying]
+        if more:
+            now[path] = [*now.get(path, ()), *more]
         if path not in now:
             emptied.append(path)
         elif now[path] == before:

@@ -77,7 +77,9 @@ def find_changes(
         frozenset(
             path
             for path, file in missing.items()
-            if file.present and not any(is_below(path, folder) for folder in left_out.unreadable)
+            if file.present
+            and not file.elsewhere
+            and not any(is_below(path, folder) for folder in left_out.unreadable)
         ),
         unchanged,
         skipped,

@@ -15,6 +15,8 @@ from retrieval.encoders.base import Encoder
 from retrieval.fusion.attention import Fusion, normalise
 from retrieval.fusion.store import load_fusion
 
+IMPORTED_DIGEST = b"imported"
+"""The digest of a caption embedding that was imported without its texts."""
 _BATCH = 64  # photos whose captions are embedded and committed together
 
 
@@ -33,8 +35,8 @@ def fuse_index(
     digests: dict[int, bytes] = {}
     for some in catalogue.photos.id_ranges():  # all captions at once may not fit in memory
         texts = catalogue.captions.of_photos(some)
-        digests.update((i, _digest(of_photo)) for i, of_photo in texts.items())
-    without = [i for i in before if i not in digests]
+        digests.update((i, texts_digest(of_photo)) for i, of_photo in texts.items())
+    without = [i for i, old in before.items() if i not in digests and old != IMPORTED_DIGEST]
     if without:
         # A photo whose file is missing may come back, and keeps its captions.
         absent = set(catalogue.photos.missing().tolist())
@@ -75,5 +77,6 @@ def _embed(encoder: Encoder, captions: Sequence[Sequence[str]]) -> Floats:
     return normalise(np.stack([part.mean(0) for part in np.split(rows, ends)]))
 
 
-def _digest(texts: Sequence[str]) -> bytes:
+def texts_digest(texts: Sequence[str]) -> bytes:
+    """What tells whether the captions of a photo are those that were embedded."""
     return blake3("\0".join(texts).encode("utf-8", "surrogatepass")).digest()

@@ -26,6 +26,7 @@ from retrieval.encoders.base import Encoder, Log
 from retrieval.encoders.registry import load_encoder
 from retrieval.fusion.store import load_fusion
 from retrieval.indexing.encoder_loader import EncoderLoader
+from retrieval.indexing.imported import confirm_model
 from retrieval.indexing.options import Options, Progress, Report
 from retrieval.indexing.scope import caption_lists, find_scopes, remember_patterns
 from retrieval.photos.files import printable
@@ -79,6 +80,7 @@ def _update(
         Index.create(folder, _index_model(model)).close()
     with Index.open(folder, writable=True) as index:
         encoder = EncoderLoader(index.model, model, options.compute, log)
+        confirm_model(index, encoder)
         return _run(index, folders, encoder, options, progress)
 
 
@@ -102,6 +104,13 @@ def _rebuild(
                     "forget its photos. Bring it back, or forget them first with "
                     f"`retrieval remove {root.path}`."
                 )
+        elsewhere = old.catalogue.files.count_elsewhere()
+        if elsewhere:
+            raise RetrievalError(
+                f"{elsewhere:,} photos of the index {folder} were imported without their files, "
+                "which a rebuild would need. Make a new index of the files that are here, with "
+                "--index DIR; or import embeddings by another model into one."
+            )
         encoder = _load(model or old.model.name, options, log)
         every_folder = [*(root.path for root in old.roots()), *folders]
         captions = options.captions

@@ -53,7 +53,7 @@ def status(index: Index, look: bool = True) -> Status:
     for root in roots if look else ():
         known = {p: f for p, f in index.catalogue.files.below(root.id).items() if f.present}
         if not is_folder(root.path):
-            gone += len(known)
+            gone += sum(not file.elsewhere for file in known.values())
             continue
         left_out = LeftOut()
         for found in walk(root.path, "", exclude, has_rawpy(), left_out, include):
@@ -62,7 +62,10 @@ def status(index: Index, look: bool = True) -> Status:
                 new += 1
             elif (file.bytes, file.mtime_ns) != (found.bytes, found.mtime_ns):
                 changed += 1
-        gone += sum(not any(is_below(p, f) for f in left_out.unreadable) for p in known)
+        gone += sum(
+            not file.elsewhere and not any(is_below(p, f) for f in left_out.unreadable)
+            for p, file in known.items()
+        )
     return Status(
         folder=index.folder,
         model=index.model,

@@ -30,13 +30,14 @@ class Foreign:
     models: tuple[str, ...]
 
 
-def check_trust(index: Index, trust: bool = False) -> None:
+def check_trust(index: Index, trust: bool = False, model_given: bool = False) -> None:
     """Raise UntrustedIndexError if an index uses what the user has not trusted.
 
-    trust: trust it from now on. What cannot be recorded is trusted this time only.
+    trust: trust it from now on. What cannot be recorded is trusted this time only. model_given:
+    the model that the index names is not loaded.
     """
     places = [*(root.path for root in index.roots()), *index.caption_files()]
-    foreign = _foreign(index.folder, places, index.model.name)
+    foreign = _foreign(index.folder, places, "mini" if model_given else index.model.name)
     real = str(index.folder.resolve())
     if trust:
         _record(foreign, real)
@@ -82,11 +83,11 @@ def _foreign(folder: Path, places: Iterable[Path], model: str) -> Foreign:
     outside = (place.resolve() for place in places)
     return Foreign(
         tuple(place for place in outside if not place.is_relative_to(surroundings)),
-        () if _is_known(model) else (model,),
+        () if is_known_model(model) else (model,),
     )
 
 
-def _is_known(model: str) -> bool:
+def is_known_model(model: str) -> bool:
     """Whether a model is built in, or one that open_clip fetches from a place it knows."""
     scheme, _, weights = model.partition(":")
     if model == "mini":

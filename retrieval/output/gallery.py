@@ -94,7 +94,7 @@ def _term(term: Term, processes: DecoderProcesses) -> dict[str, object]:
 def _hit(hit: Hit, processes: DecoderProcesses) -> dict[str, object]:
     photo = hit.photo
     facts = [
-        f"{photo.width} × {photo.height}",
+        f"{photo.width} × {photo.height}" if photo.width else None,
         printable((photo.taken or "")[:10]),
         photo.camera,
         photo.place,

@@ -9,9 +9,10 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from indexes.vectors.store import About
+from retrieval.encoders.registry import UNCHECKED
 from retrieval.indexing.options import Report
 from retrieval.indexing.status import Status
 from retrieval.output.facts import place, taken
@@ -21,6 +22,9 @@ from retrieval.query import Query
 from retrieval.ranking import methods
 from retrieval.ranking.relevance import LEVELS, WEAK, Level, calibrated_text
 from retrieval.search.hits import Explanation, Hit
+
+if TYPE_CHECKING:  # a search prints its hits with this module
+    from retrieval.transfer.importing import ImportReport
 
 _FORMULA_STARTS = ("=", "+", "-", "@")
 Format = Literal["table", "json", "jsonl", "csv", "paths"]
@@ -196,6 +200,25 @@ def summary(report: Report) -> str:
         more = len(report.reasons) - 5
         lines.append(f"  and {more} more; `retrieval info --skipped` lists them")
     return "\n".join([*lines, *report.notes])
+
+
+def import_summary(report: "ImportReport") -> str:
+    """What an import did, in a few lines."""
+    lines = [
+        f"{report.photos:,} photos imported from {report.rows:,} embeddings into {report.folder}; "
+        f"{report.at_hand:,} have their files here, {report.captioned:,} have captions"
+    ]
+    if report.refused:
+        lines.append(f"{report.refused:,} embedding(s) left out:")
+        lines += [f"  row {row:,}: {printable(reason)}" for row, reason in report.reasons[:5]]
+        if report.refused > len(report.reasons[:5]):
+            lines.append(f"  and {report.refused - len(report.reasons[:5]):,} more")
+    if report.model.fingerprint != UNCHECKED:
+        lines.append(
+            f"model {report.model.name}: "
+            + ("samples agree with it" if report.checked else "there was no sample to check it by")
+        )
+    return "\n".join(lines)
 
 
 def status_text(status: Status, all_skipped: bool) -> str:
