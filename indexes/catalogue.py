@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from indexes.arrays import Floats
+from indexes.browse import Browse
 from indexes.captions import Captions
 from indexes.database import FORMAT_VERSION, Database, guarded
 from indexes.embeddings import Embeddings
@@ -52,6 +53,7 @@ class Catalogue:
         self.captions = Captions(database)
         self.full_text = FullText(database, self.captions)
         self.embeddings = Embeddings(database, self._meta)
+        self.browse = Browse(database)
 
     @classmethod
     def create(cls, folder: Path, model: IndexModel) -> Self:

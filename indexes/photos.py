@@ -28,6 +28,17 @@ _PHOTO = Columns(
 )
 _PLACE = Columns("files", {"photo_id": ID, "root_id": ID, "path": PATH})
 _HASH = Columns("photos", {"id": ID, "hash": TEXT})
+_CAPTIONED = (
+    "(f.photo_id IN (SELECT o.photo_id FROM files o JOIN captions c ON c.root_id = o.root_id "
+    "AND c.path = o.path WHERE o.present AND o.photo_id IS NOT NULL))"
+)
+TAKEN = (
+    "coalesce(p.taken, strftime('%Y-%m-%dT%H:%M:%S', f.mtime_ns / 1000000000, "
+    "'unixepoch', 'localtime'))"
+)
+"""When a photo was taken, in SQL over `files f` and `photos p`.
+
+The time of the file stands in for a missing time of exposure."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +58,14 @@ class Photo:
 @dataclass(frozen=True)
 class Filter:
     """Which photos a search may find. Folders are (root id, path in it, '' for the whole root);
-    a photo has to be in one of them. Times are local ISO 8601: `after` <= taken < `before`."""
+    a photo has to be in one of them. Times are local ISO 8601: `after` <= taken < `before`.
+    cameras: one of them took the photo. captioned: whether the photo has a caption."""
 
     folders: tuple[tuple[int, str], ...] = ()
     after: str | None = None
     before: str | None = None
+    cameras: tuple[str, ...] = ()
+    captioned: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -125,17 +139,18 @@ class Photos:
             folders = [below(*folder) for folder in filters.folders]
             conditions.append("(" + " OR ".join(f"({condition})" for condition, _ in folders) + ")")
             values += [value for _, some in folders for value in some]
-        # The time of the file stands in for a missing time of exposure.
-        taken = (
-            "coalesce(p.taken, strftime('%Y-%m-%dT%H:%M:%S', f.mtime_ns / 1000000000, "
-            "'unixepoch', 'localtime'))"
-        )
         if filters.after:
-            conditions.append(f"{taken} >= ?")
+            conditions.append(f"{TAKEN} >= ?")
             values.append(filters.after)
         if filters.before:
-            conditions.append(f"{taken} < ?")
+            conditions.append(f"{TAKEN} < ?")
             values.append(filters.before)
+        if filters.cameras:
+            conditions.append(f"p.camera IN ({','.join('?' * len(filters.cameras))})")
+            values += filters.cameras
+        if filters.captioned is not None:
+            some = _CAPTIONED if self.database.has_table("captions") else "0"
+            conditions.append(some if filters.captioned else f"NOT {some}")
         rows = self.database.conn.execute(
             "SELECT DISTINCT f.photo_id FROM files f JOIN photos p ON p.id = f.photo_id WHERE "
             + " AND ".join(conditions),

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from retrieval.query import Query, Term, parse_date, parse_terms
     from retrieval.search.hits import Explanation, Hit, filter_by_relevance
     from retrieval.search.options import SearchOptions
+    from retrieval.server.options import ServeOptions
+    from retrieval.server.run import Address, serve, serving
     from retrieval.training.config import Recipe, parse_recipe
     from retrieval.training.fusion_run import TrainedFusion, train_fusion
     from retrieval.training.mini import TrainedModel, train
@@ -74,6 +76,8 @@ _PUBLIC = {
     "retrieval.query": "Query Term parse_date parse_terms",
     "retrieval.search.hits": "Explanation Hit filter_by_relevance",
     "retrieval.search.options": "SearchOptions",
+    "retrieval.server.options": "ServeOptions",
+    "retrieval.server.run": "Address serve serving",
     "retrieval.training.config": "Recipe parse_recipe",
     "retrieval.training.fusion_run": "TrainedFusion train_fusion",
     "retrieval.training.mini": "TrainedModel train",
@@ -82,6 +86,7 @@ _PUBLIC = {
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 
 __all__ = [
+    "Address",
     "Compute",
     "DataSetError",
     "Explanation",
@@ -107,6 +112,7 @@ __all__ = [
     "Report",
     "RetrievalError",
     "SearchOptions",
+    "ServeOptions",
     "Status",
     "StorageError",
     "Term",
@@ -127,6 +133,8 @@ __all__ = [
     "parse_terms",
     "remove",
     "run_demo",
+    "serve",
+    "serving",
     "train",
     "train_fusion",
     "write_gallery",

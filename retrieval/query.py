@@ -21,7 +21,11 @@ _WEIGHT = re.compile(r"^(?P<value>.*)=(?P<weight>-?[0-9]*\.?[0-9]+)$", re.DOTALL
 
 @dataclass(frozen=True)
 class Term:
-    """One part of a query. value: a text, or the path of a photo ('-' for standard input)."""
+    """One part of a query.
+
+    value: a text, or the path of a photo ('-' for standard input, `hash:` and the content hash for
+    a photo of the index, wherever it is).
+    """
 
     kind: Literal["text", "photo"]
     value: str
@@ -45,7 +49,8 @@ class Query:
     """Terms, and filters on what may be found.
 
     within: folders, or photos, to search in; after, before: ISO dates (`after` is included,
-    `before` is not); min_score: the lowest cosine to show.
+    `before` is not); min_score: the lowest cosine to show; cameras: names, one of which took the
+    photo; captioned: whether the photo has a caption, None for either.
     """
 
     terms: tuple[Term, ...]
@@ -53,6 +58,8 @@ class Query:
     after: str | None = None
     before: str | None = None
     min_score: float | None = None
+    cameras: tuple[str, ...] = ()
+    captioned: bool | None = None
 
     def __post_init__(self) -> None:
         if self.min_score is not None and not math.isfinite(self.min_score):

@@ -4,6 +4,7 @@ The encoder is loaded only for terms that need one: the embedding of a photo in 
 from there.
 """
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,6 +25,8 @@ from retrieval.query import Term
 from retrieval.ranking import methods
 from retrieval.ranking.methods import Ranking
 from retrieval.search.state import Search
+
+_BY_HASH = re.compile("hash:([0-9a-f]{64})")
 
 
 def encode(search: Search) -> Search:
@@ -100,10 +103,13 @@ def _example(value: str, size: int) -> Image.Image:
 def indexed_photo(index: Index, value: str) -> int | None:
     """The id of the photo that the index knows by this path or its content; None if unknown.
 
-    The path may be one on this machine, or one relative to an indexed folder.
+    The path may be one on this machine, or one relative to an indexed folder. `hash:` and a content
+    hash name a photo without a path.
     """
     if value == "-":
         return None
+    if named := _BY_HASH.fullmatch(value):
+        return index.catalogue.photos.ids([named[1]]).get(named[1])
     path = Path(value)
     located = index.locate(path)
     if located is not None:

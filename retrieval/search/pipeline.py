@@ -29,18 +29,32 @@ def search(
     """
     # Before the snapshot is held, for it may take long: models are loaded here.
     state = encode(start(index, query, options, encoder))
-    return index.read(lambda: _answer(state))
+
+    def answer() -> list[Hit]:
+        return filter_by_relevance(build_hits(_rank(state)), options.relevance)
+
+    return index.read(answer)
 
 
-def _answer(state: Search) -> list[Hit]:
-    """The hits of a query that is encoded, all from one snapshot."""
+def candidates(
+    index: Index, query: Query, options: SearchOptions, encoder: Callable[[], Encoder]
+) -> Search:
+    """As `search`, but the search itself with its candidates, whatever their relevance.
+
+    For who shows hits page by page: `build_hits` makes them of a part of the candidates.
+    """
+    state = encode(start(index, query, options, encoder))
+    return index.read(lambda: _rank(state))
+
+
+def _rank(state: Search) -> Search:
+    """A query that is encoded with its candidates and their relevance, all from one snapshot."""
     state = on_snapshot(state)
     state = expand(state)
     state = read_bias(state)
     state = find_candidates(state)
     state = rerank(state)
-    state = calibrate(state)
-    return filter_by_relevance(build_hits(state), state.options.relevance)
+    return calibrate(state)
 
 
 def similar(index: Index, photo: str, k: int, encoder: Callable[[], Encoder]) -> list[Hit]:

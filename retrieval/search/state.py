@@ -94,7 +94,7 @@ def _ranking(index: Index, query: Query, options: SearchOptions) -> Ranking:
 
 def _filter(index: Index, query: Query) -> Filter:
     folders = tuple(_place(index, folder) for folder in query.within)
-    return Filter(folders, query.after, query.before)
+    return Filter(folders, query.after, query.before, query.cameras, query.captioned)
 
 
 def _place(index: Index, folder: Path) -> tuple[int, str]:
