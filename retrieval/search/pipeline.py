@@ -11,10 +11,17 @@ from indexes.index import Index
 from retrieval.encoders.base import Encoder
 from retrieval.fusion.attention import FusedQuery
 from retrieval.query import Query, Term
+from retrieval.ranking.methods import Candidate
 from retrieval.search.calibrate import calibrate
 from retrieval.search.candidates import expand, find_candidates, read_bias, rerank
 from retrieval.search.encode_query import encode, indexed_photo
-from retrieval.search.hits import Hit, build_hits, filter_by_relevance
+from retrieval.search.hits import (
+    Explanation,
+    Hit,
+    build_hits,
+    explanations,
+    filter_by_relevance,
+)
 from retrieval.search.options import SearchOptions
 from retrieval.search.state import Search, on_snapshot, start
 
@@ -45,6 +52,19 @@ def candidates(
     """
     state = encode(start(index, query, options, encoder))
     return index.read(lambda: _rank(state))
+
+
+def explain(
+    index: Index,
+    query: Query,
+    options: SearchOptions,
+    encoder: Callable[[], Encoder],
+    photo: int,
+) -> Explanation | None:
+    """How the score of one photo is computed, by its id; None if the ranking expands the query."""
+    state = encode(start(index, query, options, encoder))
+    asked = replace(state, candidates=(Candidate(photo, 0.0, 0.0),))
+    return index.read(lambda: explanations(asked).get(photo))
 
 
 def _rank(state: Search) -> Search:

@@ -36,8 +36,8 @@ _NOT_TEXT = ("templates",)  # rankings that encode other texts than those of the
 class NotFoundError(RetrievalError):
     """There is no such photo in the index."""
 
-    def __init__(self) -> None:
-        super().__init__("This photo is not in the index, or not any more.")
+    def __init__(self, sentence: str = "This photo is not in the index, or not any more.") -> None:
+        super().__init__(sentence)
 
 
 class Engine:
@@ -86,6 +86,17 @@ class Engine:
             )
         finally:
             self.searching -= 1
+
+    async def explain(self, photo: str, request: models.SearchRequest) -> models.Explanation:
+        """How the score of a photo is computed; raises NotFoundError."""
+        found = await self.readers.run(
+            lambda index: self._searches.explain(
+                index, request, photo, self._examples.path, lambda: self._encoder_of(index)
+            )
+        )
+        if found is None:
+            raise NotFoundError("This photo has no score for this query.")
+        return found
 
     def _encoder_of(self, index: Index) -> Encoder:
         """The encoder; another one is loaded if the index was rebuilt with another model."""

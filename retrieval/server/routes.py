@@ -102,6 +102,16 @@ def _add_searching(router: APIRouter, engine: Engine) -> None:
         return json(await engine.search(request))
 
     @router.post(
+        "/photos/{photo}/explanation",
+        response_model=models.Explanation,
+        responses=problems(404),
+        tags=["search"],
+    )
+    async def explain(photo: models.PhotoId, request: models.SearchRequest) -> Response:
+        """How the score of one photo is computed for a query, whether it was found or not."""
+        return json(await engine.explain(photo, request))
+
+    @router.post(
         "/examples",
         response_model=models.Example,
         status_code=201,

@@ -31,6 +31,7 @@ _FIRST_DEPTH = 200
 _DEEPER = 10  # times as deep when the hits run out
 _SORTED = 2000  # hits that are sorted by date
 _KEPT = 64  # rankings
+_JUDGED = 10  # hits that tell whether any photo matches well
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,22 @@ class Searches:
             likely=LEVELS["normal"],
             seconds=round(time.perf_counter() - started, 4),
         )
+
+    def explain(
+        self,
+        index: Index,
+        request: models.SearchRequest,
+        photo: str,
+        example: Callable[[str], str],
+        encoder: Callable[[], Encoder],
+    ) -> models.Explanation | None:
+        """How the score of a photo, by its content hash, is computed; None if it has none."""
+        asked = index.read(lambda: translate(index, request, example))
+        number = index.catalogue.photos.ids([photo]).get(photo)
+        if asked.query is None or number is None:
+            return None
+        how = pipeline.explain(index, asked.query, asked.options, encoder, number)
+        return None if how is None else api_explanation(how)
 
     def _keep(self, token: str, ranked: Ranked) -> None:
         with self._lock:
@@ -263,11 +280,11 @@ def _verdict(ranked: Ranked) -> models.Verdict:
     if not ranked.ids:
         return "none"
     known = {} if ranked.search is None else ranked.search.relevance
-    if not known:
+    first = [known.get(i) for i in ranked.ids[:_JUDGED]]
+    best = max((p for p in first if p is not None), default=None)
+    if best is None or (best < WEAK and None in first):
         return "unknown"
-    if max(known.values()) >= WEAK:
-        return "good"
-    return "weak" if all(i in known for i in ranked.ids) else "unknown"
+    return "good" if best >= WEAK else "weak"
 
 
 def _parse_cursor(cursor: str | None) -> tuple[str, int]:
