@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from threadpoolctl import ThreadpoolController
+
 from indexes.errors import RetrievalError
 from indexes.index import Index
 from retrieval.encoders.base import Encoder
@@ -50,6 +52,9 @@ class Engine:
         """Load the encoder; raises RetrievalError."""
         self.folder = folder.resolve()
         self._lock = threading.Lock()
+        # Readers search at the same time: threads inside their small products would only wait for
+        # each other, and take three times the processor time.
+        self._blas = ThreadpoolController().limit(limits=1, user_api="blas")
         with Index.open(self.folder) as index:
             self._encoder = SharedEncoder(load_encoder_of(index.model))
             self.roots = [root.path for root in index.roots()]
@@ -196,6 +201,7 @@ class Engine:
         await self.jobs.stop()
         for part in (self.readers, self._background, self._uploads, self.thumbnails, self._encoder):
             part.close()
+        self._blas.restore_original_limits()
 
 
 def nearest_size(size: int) -> int:
