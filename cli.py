@@ -12,6 +12,7 @@ from retrieval.commands.demo import demo
 from retrieval.commands.index import index
 from retrieval.commands.main import Commands, run
 from retrieval.commands.manage import fuse, info, remove
+from retrieval.commands.mcp import mcp
 from retrieval.commands.search import search, similar
 from retrieval.commands.serve import serve
 from retrieval.commands.train import train, train_fusion
@@ -25,7 +26,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (index, search, similar, serve, info, remove, fuse, demo, train, train_fusion):
+for command in (
+    *(index, search, similar, serve, mcp, info, remove, fuse),
+    *(demo, train, train_fusion),
+):
     app.command()(command)
 app.add_typer(benchmark, name="benchmark")
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         open,
         remove,
     )
+    from retrieval.client import Client
     from retrieval.demo import copy_demo_photos, run_demo
     from retrieval.encoders.engine import Compute
     from retrieval.encoders.registry import load_encoder
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from retrieval.query import Query, Term, parse_date, parse_terms
     from retrieval.search.hits import Explanation, Hit, filter_by_relevance
     from retrieval.search.options import SearchOptions
+    from retrieval.server.mcp_server import run_mcp
     from retrieval.server.options import ServeOptions
     from retrieval.server.run import Address, serve, serving
     from retrieval.training.config import Recipe, parse_recipe
@@ -66,6 +68,7 @@ _PUBLIC = {
     "indexes.errors": "FullTextError IndexBusyError IndexChangedError IndexDamagedError "
     "IndexMissingError IndexReplacedError IndexWarning RetrievalError StorageError",
     "retrieval.api": "FuseReport Photos delete_index find_index fuse index open remove",
+    "retrieval.client": "Client",
     "retrieval.demo": "copy_demo_photos run_demo",
     "retrieval.encoders.engine": "Compute",
     "retrieval.encoders.registry": "load_encoder",
@@ -76,6 +79,7 @@ _PUBLIC = {
     "retrieval.query": "Query Term parse_date parse_terms",
     "retrieval.search.hits": "Explanation Hit filter_by_relevance",
     "retrieval.search.options": "SearchOptions",
+    "retrieval.server.mcp_server": "run_mcp",
     "retrieval.server.options": "ServeOptions",
     "retrieval.server.run": "Address serve serving",
     "retrieval.training.config": "Recipe parse_recipe",
@@ -87,6 +91,7 @@ _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in name
 
 __all__ = [
     "Address",
+    "Client",
     "Compute",
     "DataSetError",
     "Explanation",
@@ -133,6 +138,7 @@ __all__ = [
     "parse_terms",
     "remove",
     "run_demo",
+    "run_mcp",
     "serve",
     "serving",
     "train",

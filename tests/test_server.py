@@ -374,6 +374,20 @@ def test_the_command_serves_and_ends(indexed: Path, tmp_path: Path) -> None:
             assert process.wait(timeout=30) in (0, -signal.SIGINT, 130)
 
 
+@pytest.mark.slow
+def test_the_demo_can_end_in_the_page(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    command = [sys.executable, Path(__file__).parents[1] / "cli.py", "demo", "--serve"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        lines = (line.decode() for line in process.stdout)
+        url = next(line for line in lines if line.startswith("Photos: ")).partition(" ")[2].strip()
+        assert httpx.get(f"{url}api/v1/status").json()["photos"] == 20
+        process.terminate()
+
+
 def test_a_port_that_is_taken_is_a_sentence(client: httpx.Client, indexed: Path, run: Run) -> None:
     done = run("serve", indexed, "--port", client.base_url.port)
     assert done.code == 1 and "cannot listen" in done.messages and "--port" in done.messages

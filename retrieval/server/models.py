@@ -70,6 +70,7 @@ class SearchRequest(_Request):
     leave_out_examples: bool = Field(
         default=False, description="Whether photos that are terms are left out of the hits."
     )
+    min_score: float | None = Field(default=None, ge=-1, le=1, description="The lowest cosine.")
     explain: bool = Field(default=False, description="Whether hits tell how they were scored.")
     k: int = Field(default=60, ge=1, le=LIMITS.page, description="The most hits in this answer.")
     cursor: Annotated[str, StringConstraints(max_length=64)] | None = Field(

@@ -155,6 +155,7 @@ def translate(index: Index, request: models.SearchRequest, example: Callable[[st
             within=tuple(roots[root_id] / path for root_id, path in places),
             after=after,
             before=before,
+            min_score=request.min_score,
             cameras=tuple(filters.cameras),
             captioned=filters.captioned,
         )
