@@ -13,7 +13,9 @@ from retrieval.commands.demo import demo
 from retrieval.commands.index import index
 from retrieval.commands.main import Commands, run
 from retrieval.commands.manage import fuse, info, remove
+from retrieval.commands.mcp import mcp
 from retrieval.commands.search import search, similar
+from retrieval.commands.serve import serve
 from retrieval.commands.train import train, train_fusion
 from retrieval.commands.transfer import export, import_embeddings
 
@@ -27,18 +29,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    index,
-    search,
-    similar,
-    info,
-    check,
-    remove,
-    fuse,
-    import_embeddings,
-    export,
-    demo,
-    train,
-    train_fusion,
+    *(index, search, similar, serve, mcp, info, check, remove, fuse),
+    *(import_embeddings, export, demo, train, train_fusion),
 ):
     app.command()(command)
 app.add_typer(benchmark, name="benchmark")

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from benchmarks.serve_command import serve
 from retrieval.commands.main import Commands, run
 from retrieval.commands.options import ImagesOption, SkipBadOption
 from retrieval.output.terminal import print_message, print_result, progress_line
@@ -340,6 +341,9 @@ def startup(
     if plot is not None:
         plots.startup(found, plot)
         print_message(f"Chart: {plot}")
+
+
+app.command()(serve)
 
 
 def alone(name: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from indexes.arrays import Floats
+from indexes.browse import Browse
 from indexes.captions import Captions
 from indexes.changes import Changes
 from indexes.database import FORMAT_VERSION, Database, guarded
@@ -57,6 +58,7 @@ class Catalogue:
         self.full_text = FullText(database, self.captions)
         self.changes = Changes(database, self.meta)
         self.embeddings = Embeddings(database, self.changes)
+        self.browse = Browse(database)
 
     @classmethod
     def create(cls, folder: Path, model: IndexModel) -> Self:

@@ -40,6 +40,19 @@ _NEW_COLUMNS = {
 _PHOTO = Columns("photos", _COLUMNS | _NEW_COLUMNS)
 _PLACE = Columns("files", {"photo_id": ID, "root_id": ID, "path": PATH})
 _HASH = Columns("photos", {"id": ID, "hash": TEXT})
+_CAPTIONED = (
+    "(f.photo_id IN (SELECT o.photo_id FROM files o JOIN captions c ON c.root_id = o.root_id "
+    "AND c.path = o.path WHERE o.present AND o.photo_id IS NOT NULL))"
+)
+TAKEN = (
+    "coalesce(CASE length(p.taken) WHEN 10 THEN p.taken || 'T00:00:00' "
+    "WHEN 16 THEN p.taken || ':00' ELSE p.taken END, "
+    "CASE WHEN f.bytes > 0 THEN strftime('%Y-%m-%dT%H:%M:%S', "
+    "f.mtime_ns / 1000000000, 'unixepoch', 'localtime') END)"
+)
+"""When a photo was taken, in SQL over `files f` and `photos p`.
+
+The time of the file, if it was ever here, stands in for a missing time of exposure."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +91,16 @@ class Filter:
     a photo has to be in one of them. Times are local ISO 8601: `after` <= taken < `before`; a photo
     of which only the day is known counts as taken at its start. near: latitude and longitude in
     degrees, and kilometres around them; place: names that a photo's city, region or country have,
-    all of them, whatever their case and accents."""
+    all of them, whatever their case and accents. cameras: one of them took the photo. captioned:
+    whether the photo has a caption."""
 
     folders: tuple[tuple[int, str], ...] = ()
     after: str | None = None
     before: str | None = None
     near: tuple[float, float, float] | None = None
     place: tuple[str, ...] = ()
+    cameras: tuple[str, ...] = ()
+    captioned: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -175,19 +191,18 @@ class Photos:
             folders = [below(*folder) for folder in filters.folders]
             conditions.append("(" + " OR ".join(f"({condition})" for condition, _ in folders) + ")")
             values += [value for _, some in folders for value in some]
-        # The time of the file, if it was ever here, stands in for a missing time of exposure.
-        taken = (
-            "coalesce(CASE length(p.taken) WHEN 10 THEN p.taken || 'T00:00:00' "
-            "WHEN 16 THEN p.taken || ':00' ELSE p.taken END, "
-            "CASE WHEN f.bytes > 0 THEN strftime('%Y-%m-%dT%H:%M:%S', "
-            "f.mtime_ns / 1000000000, 'unixepoch', 'localtime') END)"
-        )
         if filters.after:
-            conditions.append(f"{taken} >= ?")
+            conditions.append(f"{TAKEN} >= ?")
             values.append(filters.after)
         if filters.before:
-            conditions.append(f"{taken} < ?")
+            conditions.append(f"{TAKEN} < ?")
             values.append(filters.before)
+        if filters.cameras:
+            conditions.append(f"p.camera IN ({','.join('?' * len(filters.cameras))})")
+            values += filters.cameras
+        if filters.captioned is not None:
+            some = _CAPTIONED if self.database.has_table("captions") else "0"
+            conditions.append(some if filters.captioned else f"NOT {some}")
         rows = self.database.conn.execute(
             "SELECT f.photo_id FROM files f JOIN photos p ON p.id = f.photo_id WHERE "
             + " AND ".join(conditions),

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         open,
         remove,
     )
+    from retrieval.client import Client
     from retrieval.demo import copy_demo_photos, run_demo
     from retrieval.embeddings import export, import_embeddings
     from retrieval.encoders.base import Encoder
@@ -56,6 +57,9 @@ if TYPE_CHECKING:
     from retrieval.query import Query, Term, parse_date, parse_terms
     from retrieval.search.hits import Explanation, Hit, filter_by_relevance
     from retrieval.search.options import SearchOptions
+    from retrieval.server.mcp_server import run_mcp
+    from retrieval.server.options import ServeOptions
+    from retrieval.server.run import Address, serve, serving
     from retrieval.training.config import Recipe, parse_recipe
     from retrieval.training.fusion_run import TrainedFusion, train_fusion
     from retrieval.training.mini import TrainedModel, train
@@ -72,6 +76,7 @@ _PUBLIC = {
     "indexes.errors": "FullTextError IndexBusyError IndexChangedError IndexDamagedError "
     "IndexMissingError IndexReplacedError IndexWarning RetrievalError StorageError",
     "retrieval.api": "FuseReport Photos check delete_index find_index fuse index open remove",
+    "retrieval.client": "Client",
     "retrieval.demo": "copy_demo_photos run_demo",
     "retrieval.embeddings": "export import_embeddings",
     "retrieval.encoders.base": "Encoder",
@@ -87,6 +92,9 @@ _PUBLIC = {
     "retrieval.search.options": "SearchOptions",
     "retrieval.transfer.export": "ExportReport",
     "retrieval.transfer.importing": "ImportReport",
+    "retrieval.server.mcp_server": "run_mcp",
+    "retrieval.server.options": "ServeOptions",
+    "retrieval.server.run": "Address serve serving",
     "retrieval.training.config": "Recipe parse_recipe",
     "retrieval.training.fusion_run": "TrainedFusion train_fusion",
     "retrieval.training.mini": "TrainedModel train",
@@ -95,7 +103,9 @@ _PUBLIC = {
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 
 __all__ = [
+    "Address",
     "CheckReport",
+    "Client",
     "Compute",
     "DataSetError",
     "Encoder",
@@ -126,6 +136,7 @@ __all__ = [
     "Report",
     "RetrievalError",
     "SearchOptions",
+    "ServeOptions",
     "Status",
     "StorageError",
     "Term",
@@ -149,6 +160,9 @@ __all__ = [
     "parse_terms",
     "remove",
     "run_demo",
+    "run_mcp",
+    "serve",
+    "serving",
     "train",
     "train_fusion",
     "write_gallery",

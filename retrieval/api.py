@@ -215,6 +215,17 @@ class Photos:
         """The `k` photos that look most like one, which need not be indexed. It is left out."""
         return pipeline.similar(self._index, os.fspath(photo), k, self._need_encoder)
 
+    def captions(self, hit: Hit) -> tuple[str, ...]:
+        """The captions of a photo that was found."""
+        catalogue = self._index.catalogue
+
+        def read() -> tuple[str, ...]:
+            number = catalogue.photos.ids([hit.photo.hash]).get(hit.photo.hash)
+            found = catalogue.browse.captions([] if number is None else [number])
+            return tuple(text for texts in found.values() for text, _ in texts)
+
+        return self._index.read(read)
+
     def embed(self, query: Query) -> Floats:
         """The vector of a query, float32 [dim], of length one."""
         return encode_query(self._index, query.terms, self._need_encoder).vector

@@ -23,7 +23,11 @@ _WEIGHT = re.compile(r"^(?P<value>.*)=(?P<weight>-?[0-9]*\.?[0-9]+)$", re.DOTALL
 
 @dataclass(frozen=True)
 class Term:
-    """One part of a query. value: a text, or the path of a photo ('-' for standard input)."""
+    """One part of a query.
+
+    value: a text, or the path of a photo ('-' for standard input, `hash:` and the content hash for
+    a photo of the index, wherever it is).
+    """
 
     kind: Literal["text", "photo"]
     value: str
@@ -49,7 +53,8 @@ class Query:
     within: folders, or photos, to search in; after, before: ISO dates (`after` is included,
     `before` is not); min_score: the lowest cosine to show; near: only photos taken within `near_km`
     kilometres of a place, by its name or as `LATITUDE,LONGITUDE`; place: only photos taken in a
-    city, region or country, or in all that commas separate.
+    city, region or country, or in all that commas separate; cameras: names, one of which took the
+    photo; captioned: whether the photo has a caption, None for either.
     """
 
     terms: tuple[Term, ...]
@@ -60,6 +65,8 @@ class Query:
     near: str | None = None
     near_km: float = DEFAULT_KM
     place: str | None = None
+    cameras: tuple[str, ...] = ()
+    captioned: bool | None = None
 
     def __post_init__(self) -> None:
         if self.min_score is not None and not math.isfinite(self.min_score):

@@ -20,6 +20,9 @@ def demo(
     ] = Path("retrieval-demo"),
     model: ModelOption = "mini",
     show: OpenOption = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="End in the page to search them on: `retrieval serve`.")
+    ] = False,
 ) -> None:
     """Index and search a few real photos.
 
@@ -36,5 +39,9 @@ def demo(
         write_hits(hits, "table")
     page = (folder / "gallery.html").absolute()
     print_result(f"\nThe same with pictures: {page}")
-    if show:
+    if serve:
+        from retrieval.commands.serve import serve as run
+
+        run(photos, port=0, show=show)
+    elif show:
         open_page(page)

@@ -23,6 +23,8 @@ from retrieval.output.terminal import print_message, print_result
 if TYPE_CHECKING:
     from retrieval import Hit, Query
 
+_DRAWN = 5  # hits, with --show
+
 
 def search(
     text: Annotated[
@@ -97,6 +99,18 @@ def search(
             metavar="PLACE", help="Only photos taken in this city, region or country: Austria."
         ),
     ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="RETRIEVAL_SERVER",
+            help="Ask a running `retrieval serve`, as http://localhost:8000: the model is loaded "
+            "there. A token is taken from RETRIEVAL_TOKEN.",
+        ),
+    ] = None,
+    draw: Annotated[
+        bool, typer.Option("--show", help="Draw the first hits in the terminal.")
+    ] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show how each hit's score was computed.")
     ] = False,
@@ -132,13 +146,24 @@ def search(
         near_km=near_km,
         place=place,
     )
-    where = _index_to_search(index, index_first, trust)
-    with retrieval.open(where, trust) as photos:
-        hits = photos.ask(query, retrieval.SearchOptions(k, ranking, rerank))
-    shown = retrieval.filter_by_relevance(hits, relevance)
+    options = retrieval.SearchOptions(k, ranking, rerank)
+    captions: list[str] = []
+    with (
+        retrieval.open(_index_to_search(index, index_first, trust), trust)
+        if server is None
+        else retrieval.Client(server)
+    ) as asked:
+        hits = asked.ask(query, options)
+        shown = retrieval.filter_by_relevance(hits, relevance)
+        if draw:
+            captions = ["; ".join(asked.captions(hit)) for hit in shown[:_DRAWN]]
     _show(shown, query, form, nul, gallery, show)
     if explain and form == "table" and (lines := output.explain(query, shown)):
         print_result(lines)
+    if draw:
+        from retrieval.output import preview
+
+        preview.draw(shown[:_DRAWN], captions)
     for sentence in output.verdict(query, hits, shown, relevance, ranking):
         print_message(sentence)
 

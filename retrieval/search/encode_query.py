@@ -4,6 +4,7 @@ The encoder is loaded only for terms that need one: the embedding of a photo in 
 from there.
 """
 
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -29,6 +30,8 @@ from retrieval.search.state import Search
 
 _SHOWN = 40  # characters of a text in a message
 _CUT = "The text '{}' is longer than the model reads: its end was not read. Use fewer words."
+
+_BY_HASH = re.compile("hash:([0-9a-f]{64})")
 
 
 def encode(search: Search) -> Search:
@@ -116,10 +119,12 @@ def indexed_photo(index: Index, value: str) -> int | None:
     """The id of the photo that the index knows by this path or its content; None if unknown.
 
     The path may be one on this machine, or one relative to an indexed folder, in either Unicode
-    form.
+    form. `hash:` and a content hash name a photo without a path.
     """
     if value == "-":
         return None
+    if named := _BY_HASH.fullmatch(value):
+        return index.catalogue.photos.ids([named[1]]).get(named[1])
     path, files = Path(value), index.catalogue.files
     roots = {root.id: root.path for root in index.roots()}
     for root_id, inside in find_from_here(index, path):

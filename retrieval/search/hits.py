@@ -1,7 +1,7 @@
 """Hits: the photos that were found, where they are, and how their scores were computed."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,19 +57,13 @@ def build_hits(search: Search) -> list[Hit]:
     index = search.index
     roots = {root.id: root.path for root in index.roots()}
     photos = index.catalogue.photos.get([found.photo for found in search.candidates])
-    explanations = _explanations(search)
+    explained = explanations(search)
     hits: list[Hit] = []
     for found in search.candidates:
         if found.photo not in photos:
             continue  # removed by another process since the search
         photo, places = photos[found.photo]
-        paths = [
-            roots[root_id] / path
-            for root_id, path in places
-            if root_id in roots and real_path(roots[root_id], path) is not None
-        ]
-        # A folder may be away while a copy of the photo is not. (os.path: an error is a no)
-        paths.sort(key=lambda path: not os.path.exists(path))  # noqa: PTH110
+        paths = paths_of(roots, places)
         if paths:
             hits.append(
                 Hit(
@@ -79,14 +73,29 @@ def build_hits(search: Search) -> list[Hit]:
                     tuple(paths[1:]),
                     photo,
                     search.relevance.get(found.photo),
-                    explanations.get(found.photo),
+                    explained.get(found.photo),
                     found.match,
                 )
             )
     return hits
 
 
-def _explanations(search: Search) -> dict[int, Explanation]:
+def paths_of(roots: Mapping[int, Path], places: Iterable[tuple[int, str]]) -> list[Path]:
+    """Where a photo is, from its (root id, path) places: those that are there now come first.
+
+    Places that a link leads out of their root are left out.
+    """
+    paths = [
+        roots[root_id] / path
+        for root_id, path in places
+        if root_id in roots and real_path(roots[root_id], path) is not None
+    ]
+    # A folder may be away while a copy of the photo is not. (os.path: an error is a no)
+    paths.sort(key=lambda path: not os.path.exists(path))  # noqa: PTH110
+    return paths
+
+
+def explanations(search: Search) -> dict[int, Explanation]:
     """How each candidate's score was computed, by photo id; none for an expanded query."""
     ids = [found.photo for found in search.candidates]
     if search.ranking.expansion or not ids:
