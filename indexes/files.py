@@ -90,7 +90,7 @@ class Files:
         condition, values = below(root_id, path)
         rows = self.database.conn.execute(
             f"SELECT {_COLUMNS} FROM files f WHERE {condition}", values
-        ).fetchall()
+        )  # not all at once: there may be millions
         return {file.path: file for file in map(_file, rows)}
 
     @guarded

@@ -54,7 +54,7 @@ _SYSTEM_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "picasa.in
 _MOST_ENDINGS = 1000  # that are told apart
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be millions
 class FoundFile:
     """A file that may be a photo: its path in the root, bytes, and time of change in ns."""
 
