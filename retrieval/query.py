@@ -44,17 +44,20 @@ class Term:
 class Query:
     """Terms, and filters on what may be found.
 
-    within: folders, or photos, to search in; after, before: ISO dates (`after` is included,
-    `before` is not); min_score: the lowest cosine to show.
+    terms, within: one or several, kept as tuples. within: folders, or photos, to search in; after,
+    before: ISO dates (`after` is included, `before` is not); min_score: the lowest cosine to show.
     """
 
-    terms: tuple[Term, ...]
-    within: tuple[Path, ...] = ()
+    terms: Sequence[Term]
+    within: Sequence[Path] = ()
     after: str | None = None
     before: str | None = None
     min_score: float | None = None
 
     def __post_init__(self) -> None:
+        terms = (self.terms,) if isinstance(self.terms, Term) else tuple(self.terms)
+        object.__setattr__(self, "terms", terms)
+        object.__setattr__(self, "within", tuple(map(Path, as_list(self.within))))
         if self.min_score is not None and not math.isfinite(self.min_score):
             raise QueryError(f"The lowest score {self.min_score} is not a number from -1 to 1.")
         if not any(term.wanted for term in self.terms):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from retrieval.encoders.engine import Compute
+from retrieval.query import as_list
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,12 @@ class Progress:
 class Options:
     """How to index.
 
-    exclude: shell patterns of files to leave out, None for those of the last run; workers: decoding
-    threads, None for one a core; max_megapixels: larger photos are skipped, None to choose by free
-    memory; prune: forget photos that are missing from disk; rebuild: encode all photos again, as a
-    change of model needs; compute: engine and device; batch_size: photos that are encoded and
-    committed together, None to choose by the device; captions: files with captions of photos, None
-    for those of the last run.
+    exclude: shell patterns of files to leave out, one or several, None for those of the last run;
+    workers: decoding threads, None for one a core; max_megapixels: larger photos are skipped, None
+    to choose by free memory; prune: forget photos that are missing from disk; rebuild: encode all
+    photos again, as a change of model needs; compute: engine and device; batch_size: photos that
+    are encoded and committed together, None to choose by the device; captions: files with captions
+    of photos, one or several, None for those of the last run.
     """
 
     exclude: Sequence[str] | None = None
@@ -70,3 +71,9 @@ class Options:
     compute: Compute = field(default_factory=Compute)
     batch_size: int | None = None
     captions: Sequence[Path] | None = None
+
+    def __post_init__(self) -> None:
+        if self.exclude is not None:
+            object.__setattr__(self, "exclude", as_list(self.exclude))
+        if self.captions is not None:
+            object.__setattr__(self, "captions", [Path(file) for file in as_list(self.captions)])
