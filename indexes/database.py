@@ -71,8 +71,11 @@ def _explain(error: sqlite3.Error, folder: Path) -> RetrievalError:
             f"The index {folder} is busy with another process. Wait a moment and try again."
         )
     if "readonly" in text or "unable to open" in text or "disk I/O" in text:
+        name = getattr(error, "sqlite_errorname", "")  # SQLITE_IOERR_READ, …_WRITE, …_FSYNC
+        read = "IOERR" in name and "READ" in name
+        what = "opened" if "unable to open" in text else "read" if read else "written"
         return StorageError(
-            f"The index {folder} cannot be written ({text}). Check the disk and the permissions "
+            f"The index {folder} cannot be {what} ({text}). Check the disk and the permissions "
             "of the folder, then run the same command again."
         )
     return explain_unreadable(error, folder, folder / FILENAME)
@@ -207,6 +210,7 @@ class Database:
                 connection.execute("PRAGMA locking_mode=EXCLUSIVE")
             database._pragmas()
             database._check_format()
+            check_own_files(folder, SQLITE_FILES)  # again: SQLite itself follows links
         except BaseException:
             connection.close()
             raise

@@ -33,7 +33,7 @@ def open_regular(path: Path) -> BinaryIO:
     """Open a regular file for reading; raises OSError for anything else."""
     if not is_regular(path):
         raise FileNotFoundError(f"{path} is missing or not a regular file")
-    descriptor = os.open(path, os.O_RDONLY | _SAFE_FLAGS)
+    descriptor = _open_in_folder(path)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(f"{path} is not a regular file")
@@ -41,6 +41,23 @@ def open_regular(path: Path) -> BinaryIO:
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def _open_in_folder(path: Path) -> int:
+    """Open a file by its name in a folder that is opened first.
+
+    A `.retrieval` that is replaced by a link meanwhile is not followed, as `check_own_files` says.
+    """
+    if os.open not in os.supports_dir_fd or not hasattr(os, "O_DIRECTORY"):  # Windows
+        return os.open(path, os.O_RDONLY | _SAFE_FLAGS)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    if path.parent.name == ".retrieval":
+        flags |= os.O_NOFOLLOW
+    folder = os.open(path.parent, flags)
+    try:
+        return os.open(path.name, os.O_RDONLY | _SAFE_FLAGS, dir_fd=folder)
+    finally:
+        os.close(folder)
 
 
 def read_regular(path: Path, most: int) -> bytes:
@@ -83,7 +100,11 @@ def check_own_files(folder: Path, names: tuple[str, ...]) -> None:
         )
     for name in names:
         path = folder / name
-        if os.path.lexists(path) and not is_regular(path):
+        try:
+            mode = path.lstat().st_mode
+        except (OSError, ValueError):  # SQLite deletes its files when it is done with them
+            continue
+        if not stat.S_ISREG(mode):
             raise StorageError(
                 f"{path} is a link, pipe, device or folder, which no index has; nothing was "
                 "read or written through it. Remove it if this index is yours, and run the same "

@@ -50,6 +50,8 @@ class Term:
 class Query:
     """Terms, and filters on what may be found.
 
+    terms, within and cameras are one or several, kept as tuples.
+
     within: folders, or photos, to search in; after, before: ISO dates (`after` is included,
     `before` is not); min_score: the lowest cosine to show; near: only photos taken within `near_km`
     kilometres of a place, by its name or as `LATITUDE,LONGITUDE`; place: only photos taken in a
@@ -57,8 +59,8 @@ class Query:
     photo; captioned: whether the photo has a caption, None for either.
     """
 
-    terms: tuple[Term, ...]
-    within: tuple[Path, ...] = ()
+    terms: Sequence[Term]
+    within: Sequence[Path] = ()
     after: str | None = None
     before: str | None = None
     min_score: float | None = None
@@ -69,6 +71,10 @@ class Query:
     captioned: bool | None = None
 
     def __post_init__(self) -> None:
+        terms = (self.terms,) if isinstance(self.terms, Term) else tuple(self.terms)
+        object.__setattr__(self, "terms", terms)
+        object.__setattr__(self, "within", tuple(map(Path, as_list(self.within))))
+        object.__setattr__(self, "cameras", tuple(as_list(self.cameras)))
         if self.min_score is not None and not math.isfinite(self.min_score):
             raise QueryError(f"The lowest score {self.min_score} is not a number from -1 to 1.")
         if not 0 < self.near_km < math.inf:

@@ -160,7 +160,7 @@ import retrieval
 folder, seconds, seed = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
 chance, end, opened = random.Random(seed), time.time() + seconds, None
 searches, errors = 0, Counter()
-while time.time() < end:
+while time.time() < end or searches < 5:
     searches += 1
     try:
         if opened is None or searches % 5 == 0:
@@ -172,6 +172,9 @@ while time.time() < end:
         ranking = chance.choice(["auto", "auto", "hybrid", "nnn", "qbnorm", "expansion"])
         hits = opened.search(words, k=chance.choice([5, 50, 500]), ranking=ranking)
         assert len({hit.photo.hash for hit in hits}) == len(hits), "a photo was found twice"
+        if chance.random() < 0.02:
+            report = retrieval.check(folder)
+            assert report.is_whole, report.problems
         if hits and chance.random() < 0.2:
             try:
                 opened.similar(chance.choice(hits).path)
@@ -196,7 +199,7 @@ def photos():
     return sorted(file for file in folder.glob("*.jpg"))
 
 
-while time.time() < end:
+while time.time() < end or runs < 2:
     runs += 1
     for _ in range(chance.randrange(4, 12)):
         number += 1
@@ -216,6 +219,8 @@ while time.time() < end:
         retrieval.remove(chance.sample(photos(), 2), folder)
     if runs % 5 == 0:
         retrieval.fuse(folder)
+    report = retrieval.check(folder, repair=runs % 6 == 0)
+    assert report.is_whole and not report.repaired, report
 print(runs)
 """
 
@@ -226,7 +231,10 @@ print(runs)
 def test_no_search_fails_beside_a_writer(
     folder: Path, small: Path, readers: int, seconds: int
 ) -> None:
-    """Small batches, prune, remove, fuse and rebuild by one process; others search all the time."""
+    """One process indexes in small batches, prunes, removes, fuses, rebuilds; others search.
+
+    All of them check the index now and then.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def start(code: str, *arguments: object) -> subprocess.Popen[str]:

@@ -391,6 +391,38 @@ def test_an_index_on_a_read_only_disk_can_be_searched(photos: Path, tmp_path: Pa
         subprocess.run(["umount", "--lazy", str(photos)], check=True)
 
 
+@pytest.mark.parametrize("fill", [b"\xff", b"\x7f", b"\0\0\x80\x7f"])
+def test_damaged_vectors_print_no_warnings(photos: Path, fill: bytes) -> None:
+    """The cache of vectors has no checksum: `retrieval check` finds this."""
+    (file,) = (photos / ".retrieval").glob("vectors-*")
+    data = file.read_bytes()
+    start, bad = len(data) // 2 // 4 * 4, (fill * 6000)[:6000]
+    file.write_bytes(data[:start] + bad + data[start + len(bad) :])
+    command = [sys.executable, "cli.py", "search", "a cat", "--index", photos, "--trust"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert done.returncode == 0 and "Warning" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "what"), [("READ", "cannot be read"), ("WRITE", "cannot be written")]
+)
+def test_an_error_of_the_disk_says_whether_it_was_read(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, code: str, what: str
+) -> None:
+    def failing(*_: object) -> None:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorname = f"SQLITE_IOERR_{code}"
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+        raise error
+
+    monkeypatch.setattr("indexes.photos.id_array", failing)
+    with (
+        retrieval.open(photos) as opened,
+        pytest.raises(retrieval.StorageError, match=what),
+    ):
+        opened.search("a cat")
+
+
 @pytest.mark.parametrize("name", ["catalogue.db", "catalogue.db-wal", "lock", "holder.json"])
 @pytest.mark.parametrize("kind", ["link", "dangling", "pipe", "device"])
 def test_a_link_in_the_place_of_a_file_is_refused(

@@ -5,6 +5,7 @@ import io
 import os
 import shutil
 import signal
+import sqlite3
 import struct
 import time
 import zlib
@@ -16,6 +17,8 @@ import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
 import retrieval
+from indexes import regular_files
+from indexes.regular_files import read_regular
 from retrieval import memory
 from retrieval.captions.formats import Problem, read_rows
 from retrieval.captions.metadata import embedded_texts, texts_of
@@ -369,3 +372,40 @@ def test_a_name_that_looks_like_an_option_is_explained(run: Run, few: Path) -> N
     assert "write ./-rf.jpg" in " ".join(result.messages.split())
     assert run("similar", "./-rf.jpg", "-f", "json", cwd=few).code == 0
     assert " ./-rf.jpg" in run("search", "a temple", cwd=few).out
+
+
+def test_a_folder_of_an_index_that_becomes_a_link_is_not_followed(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is replaced between the look at a file and its opening."""
+    index, other = photos / ".retrieval", tmp_path / "other"
+    other.mkdir()
+    (other / "holder.json").write_text("elsewhere")
+    (index / "holder.json").write_text("here")
+    assert read_regular(index / "holder.json", 99) == b"here"
+    real = regular_files.is_regular
+
+    def swap(path: Path) -> bool:
+        found = real(path)
+        index.rename(tmp_path / "moved")
+        index.symlink_to(other)
+        return found
+
+    monkeypatch.setattr(regular_files, "is_regular", swap)
+    with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
+        read_regular(index / "holder.json", 99)
+
+
+def test_an_index_that_becomes_a_link_while_it_is_opened_is_refused(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, real = photos / ".retrieval", sqlite3.connect
+
+    def swap(*arguments: object, **options: object) -> sqlite3.Connection:
+        index.rename(tmp_path / "moved")
+        index.symlink_to(tmp_path / "moved")
+        return real(*arguments, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr("indexes.database.sqlite3.connect", swap)
+    with pytest.raises(retrieval.StorageError, match="is a link"):
+        retrieval.open(photos)

@@ -59,6 +59,23 @@ def test_the_scores_are_those_of_exact_search(indexed: Path) -> None:
     assert np.allclose([hit.score for hit in hits], expected, atol=1e-6)
 
 
+def test_one_folder_pattern_or_list_needs_no_brackets(photos: Path) -> None:
+    """A text is one item, not a sequence of letters."""
+    (photos / "cats").mkdir()
+    (photos / "chelsea.png").rename(photos / "cats" / "chelsea.png")
+    (photos / "list.csv").write_text("image,caption\nchina.jpg,a temple\n")
+    options = retrieval.Options(exclude="rocket.jpg", captions=str(photos / "list.csv"))
+    assert retrieval.index(photos, options=options).captioned == 1
+    with retrieval.open(photos) as opened:
+        term = retrieval.Term("text", "a rocket")
+        for within in (str(photos / "cats"), photos / "cats", [photos / "cats"]):
+            (hit,) = opened.ask(retrieval.Query(term, within=within))
+            assert hit.path.name == "chelsea.png"
+        names = {hit.path.name for hit in opened.ask(retrieval.Query([term]))}
+        assert opened.status().excluded == ("rocket.jpg",)
+    assert "rocket.jpg" not in names
+
+
 def test_unwanted_words_push_photos_down(run: Run, indexed: Path) -> None:
     plain = run("search", "an animal", "-k", 20, "-f", "json", cwd=indexed).names
     without = run("search", "an animal", "--not", "a cat", "-k", 20, "-f", "json", cwd=indexed)

@@ -253,3 +253,8 @@ def test_photos_that_cannot_be_read_are_left_out_if_wanted(
     trained = run(*command, "--skip-bad")
     assert trained.code == 0, trained.messages
     assert "Left out 3 photos that cannot be read" in trained.messages
+    for name in names[3:15]:
+        bad = folder / Path(name).name
+        bad.write_bytes(bad.read_bytes()[:300])
+    few = run(*command[:-1], tmp_path / "other", "--skip-bad")
+    assert few.code == 1 and "15 captioned photos to train on" in few.messages

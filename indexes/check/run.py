@@ -44,9 +44,16 @@ def check_index(folder: Path, progress: Progress = lambda *_: None) -> CheckRepo
     with Catalogue.open(folder) as catalogue, explained(folder), _as_stored(catalogue):
         catalogue.database.begin_read()
         try:
-            return _check(catalogue, progress, is_held(folder))
+            version = catalogue.version()
+            report = _check(catalogue, progress, is_held(folder))
+            with_caches = _check_caches(catalogue, report, progress)
         finally:
             catalogue.database.end_read()
+        if catalogue.version() == version and not is_held(folder):
+            return with_caches
+        # Another process may have written newer caches than the version that was read.
+        note = "Another process changes the index: its cache files were not checked."
+        return replace(report, notes=(*report.notes, note))
 
 
 def repair_index(folder: Path, progress: Progress = lambda *_: None) -> CheckReport:
@@ -59,6 +66,7 @@ def repair_index(folder: Path, progress: Progress = lambda *_: None) -> CheckRep
         with Catalogue.open(folder, for_repair=True) as catalogue, explained(folder):
             with _as_stored(catalogue):
                 report = _check(catalogue, progress, at_work=False)
+                report = _check_caches(catalogue, report, progress)
             damaged = any(problem.is_damaged_file for problem in report.problems)
             mends = [problem.mend for problem in report.problems if problem.mend is not None]
             if mends:
@@ -149,21 +157,25 @@ def _check(catalogue: Catalogue, progress: Progress, at_work: bool) -> CheckRepo
     report.add("references between tables", check_references(database))
     report.add("ids", check_next_id(catalogue))
     report.add("which photos are on disk", [*check_presence(database), *check_files(database)])
-    sound = dim is None or report.add(
-        f"embeddings of {photos:,} photos", check_embeddings(catalogue, dim, progress)
-    )
+    if dim is not None:
+        report.add(f"embeddings of {photos:,} photos", check_embeddings(catalogue, dim, progress))
     if database.has_table("captions") and not at_work:
         report.add("full text", check_full_text(catalogue))
-    if sound and not report.problems and dim is not None:
-        caches = len(cache_files(database.folder, catalogue))
-        report.add(f"{caches} folder(s) of vectors", check_caches(catalogue, dim, progress))
-    elif report.problems:
-        report.notes.append("The cache files were not checked: what they are made of is damaged.")
     if database.format < FORMAT_VERSION:
         report.notes.append(
             f"The index has format {database.format}, which has no checksums; the next "
             "`retrieval index` brings it up to date."
         )
     if at_work:
-        report.notes.append("Another process is changing the index; full text was not checked.")
+        report.notes.append("Another process changes the index: full text was not checked.")
     return result()
+
+
+def _check_caches(catalogue: Catalogue, report: CheckReport, progress: Progress) -> CheckReport:
+    """The report with what is wrong with the cache files; they go with any other problem."""
+    if report.problems:
+        return report
+    files = cache_files(catalogue.database.folder, catalogue)
+    found = tuple(check_caches(catalogue, catalogue.model().dim, progress))
+    checked = (*report.checked, f"{len(files)} folder(s) of vectors")
+    return replace(report, checked=checked, problems=found)

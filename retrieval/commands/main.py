@@ -14,7 +14,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from retrieval.output.terminal import hide_image_warnings, print_message
+from retrieval.output.terminal import hide_library_warnings, print_message
 
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # of the click that typer brings
 
@@ -64,7 +64,7 @@ def run(app: Callable[[], object]) -> None:
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115
     # typer uses pydantic, which would look for plugins in every installed package.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    hide_image_warnings()
+    hide_library_warnings()
     warnings.showwarning = _show_warning(warnings.showwarning)
     try:
         app()

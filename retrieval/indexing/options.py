@@ -7,6 +7,7 @@ from typing import Literal
 
 from indexes.vectors.build import Choice
 from retrieval.encoders.engine import Compute
+from retrieval.query import as_list
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ class Options:
     captions: files with captions of photos.
     vectors: how they are searched, 'auto' or one of `indexes.vectors.store.KINDS`.
 
-    exclude, include, captions and vectors are remembered: None takes those of the last run.
+    exclude, include and captions are one or several. With vectors they are remembered: None takes
+    those of the last run.
     """
 
     exclude: Sequence[str] | None = None
@@ -83,3 +85,11 @@ class Options:
     vectors: Choice | None = None
     include: Sequence[str] | None = None
     reread: bool = False
+
+    def __post_init__(self) -> None:
+        if self.exclude is not None:
+            object.__setattr__(self, "exclude", as_list(self.exclude))
+        if self.include is not None:
+            object.__setattr__(self, "include", as_list(self.include))
+        if self.captions is not None:
+            object.__setattr__(self, "captions", [Path(file) for file in as_list(self.captions)])

@@ -41,9 +41,14 @@ def print_message(sentence: str) -> None:
     _echo(sentence, err=True)
 
 
-def hide_image_warnings() -> None:
-    """Keep Pillow's warnings off the terminal: bad photos are reported with their reasons."""
+def hide_library_warnings() -> None:
+    """Keep warnings off the terminal that tell a user nothing.
+
+    Pillow's, because bad photos are reported with their reasons; numpy's of numbers that overflow,
+    because what is computed is checked.
+    """
     warnings.filterwarnings("ignore", module="PIL")
+    warnings.filterwarnings("ignore", category=RuntimeWarning)
 
 
 def _echo(text: str, err: bool) -> None:

@@ -20,13 +20,13 @@ def main(folder: str) -> None:
     from indexes.errors import RetrievalError
     from retrieval import api
     from retrieval.indexing.options import Progress
-    from retrieval.output.terminal import hide_image_warnings
+    from retrieval.output.terminal import hide_library_warnings
     from retrieval.output.text import summary
 
     threading.Thread(target=_end_with_server, daemon=True).start()
     if hasattr(os, "nice"):
         os.nice(_NICE)
-    hide_image_warnings()
+    hide_library_warnings()
     last = 0.0
 
     def show(progress: Progress) -> None:

@@ -19,7 +19,7 @@ from retrieval.fusion.store import save_fusion, user_fusion_file
 from retrieval.ranking import matching
 from retrieval.ranking.query_bank import bank_embeddings
 from retrieval.training.curve import draw_fusion_curve
-from retrieval.training.held_out import training_and_held_out
+from retrieval.training.held_out import require_enough, training_and_held_out
 from retrieval.training.options import FusionTrainOptions, Log, Progress
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def train_fusion(
             embed_fusion_data(captioned, cache, options.seed, draws, options.skip_bad, log)
             for captioned, draws in ((training, 2), (held_out, 1))
         )
+    require_enough(training.name, len(training_data.images))
 
     def on_epoch(epoch: FusionEpoch) -> None:
         if epoch.epoch < 0:

@@ -36,9 +36,14 @@ def training_and_held_out(options: DataOptions, log: Log) -> tuple[CaptionedSet,
         photos = list(enumerate(training.photos))
         measured = replace(training, photos=tuple(p for i, p in photos if i in drawn))
         training = replace(training, photos=tuple(p for i, p in photos if i not in drawn))
-    if len(training.photos) < FEWEST:
+    require_enough(training.name, len(training.photos))
+    return training, measured
+
+
+def require_enough(name: str, photos: int) -> None:
+    """Raise DataSetError if there are too few photos to train on."""
+    if photos < FEWEST:
         raise DataSetError(
-            f"{training.name} has {len(training.photos)} captioned photos to train on. At least "
+            f"{name} has {photos} captioned photos to train on. At least "
             f"{FEWEST} are needed, and thousands for a clear gain. Add more photos."
         )
-    return training, measured

@@ -18,7 +18,7 @@ from retrieval.encoders.registry import model_folder
 from retrieval.errors import DataSetError, ModelError
 from retrieval.photos.decoder_processes import DecoderProcesses
 from retrieval.training.captioned_images import captioned_images, readable_photos
-from retrieval.training.held_out import training_and_held_out
+from retrieval.training.held_out import require_enough, training_and_held_out
 from retrieval.training.history import Epoch
 from retrieval.training.options import Log, Progress, TrainOptions
 from retrieval.training.run import TrainingRun
@@ -82,6 +82,7 @@ def train(
         training, held_out = (
             readable_photos(captioned, size, log, progress) for captioned in (training, held_out)
         )
+        require_enough(training.name, len(training.photos))
     run = TrainingRun(out, recipe, options.seed, device, progress)
     with DecoderProcesses() as processes:
         trainer = Trainer(

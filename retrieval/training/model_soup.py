@@ -17,7 +17,7 @@ from pathlib import Path
 from indexes.errors import RetrievalError
 from indexes.lazy_imports import load_torch
 from retrieval.errors import ModelError
-from retrieval.output.terminal import hide_image_warnings
+from retrieval.output.terminal import hide_library_warnings
 from retrieval.training.dual_encoder import DualEncoder
 from retrieval.training.held_out import training_and_held_out
 from retrieval.training.mini import quantize_model
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("runs", type=Path, nargs="+", help="folders that `retrieval train` wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder of the averaged model")
     chosen = parser.parse_args(arguments)
-    hide_image_warnings()
+    hide_library_warnings()
     if (chosen.out / "model.safetensors").exists():
         parser.error(f"{chosen.out} already holds a model; name another folder with --out")
     try:

@@ -41,7 +41,7 @@ from retrieval.evaluation.relevance_trials import (
     draw_trials,
     run_trials,
 )
-from retrieval.output.terminal import hide_image_warnings, print_message
+from retrieval.output.terminal import hide_library_warnings, print_message
 from retrieval.ranking.relevance import (
     WEAK,
     Calibration,
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args(arguments)
-    hide_image_warnings()
+    hide_library_warnings()
 
     encoder, sentences = load_encoder(chosen.model), sentence_encoder()
     captioned, (for_fit, for_test) = halves(
