@@ -14,6 +14,7 @@ from retrieval.captions.text_lines import TextLines
 
 DELIMITERS = ",;\t|"
 _MOST_LINES, _MOST_TEXT = 50, 100_000  # lines of one row, and characters in them
+_MOST_IN_VAIN = 5_000  # lines looked at for closing quotes that were not there
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,11 @@ def read_records(
     """The rows of a table with the number of their first line; None for one that is too long.
 
     A row goes on in the next lines if a quote is open that one of them closes. begins: whether a
-    line begins a row for certain, so that no open quote goes on in it.
+    line begins a row for certain, so that no open quote goes on in it. Where most open quotes are
+    never closed, none is looked for any more.
     """
     pending: deque[tuple[int, str | None]] = deque()
+    in_vain = 0
     source = iter(lines)
     while True:
         number, line = pending.popleft() if pending else next(source, (0, None))
@@ -51,7 +54,7 @@ def read_records(
         if not line.strip():
             continue
         cells = split_cells(line, delimiter)
-        if cells.is_open:
+        if cells.is_open and in_vain < _MOST_IN_VAIN:
             more: list[tuple[int, str | None]] = []
             text = line
             while len(more) < _MOST_LINES and len(text) < _MOST_TEXT:
@@ -67,6 +70,7 @@ def read_records(
                     if not joined.is_open:
                         cells, more = joined, []
                         break
+            in_vain += len(more)
             pending.extendleft(reversed(more))
         yield number, cells
 
@@ -98,10 +102,10 @@ def split_cells(line: str, delimiter: str) -> Cells:
 def _quoted_cells(delimiter: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     """A quoted cell up to the next delimiter, with quotes in it doubled, or after backslashes."""
     end = rf'" *(?={re.escape(delimiter)}|\Z)'
-    inner = (r'[^"]|""', r'[^"\\]|\\.')
-    doubled, backslashes = (re.compile(f' *"((?:{one})*+){end}', re.DOTALL) for one in inner)
+    doubled = re.compile(rf' *"([^"]*+(?:""[^"]*+)*+){end}')
+    backslashes = re.compile(rf' *"([^"\\]*+(?:\\.[^"\\]*+)*+){end}', re.DOTALL)
     return doubled, backslashes
 
 
 _QUOTED = {delimiter: _quoted_cells(delimiter) for delimiter in DELIMITERS}
-_UNCLOSED = re.compile(r' *"(?:[^"]|"")*+\Z')
+_UNCLOSED = re.compile(r' *"[^"]*+(?:""[^"]*+)*+\Z')

@@ -19,6 +19,7 @@ _FORMATS = (
     "a captions.jsonl, Karpathy's dataset_*.json, COCO's captions_*.json, Flickr's *.token.txt, a "
     "CSV with the columns image and caption, or a WebDataset tar"
 )
+_MOST_COLUMNS = 500  # that are looked at
 _MOST_KINDS, _PLACES = 100, 3  # sentences on one file, whatever is in it, and places in one
 # Names of columns and keys as data sets have them, in the order in which they count.
 _IMAGE_NAMES = (
@@ -217,7 +218,7 @@ def columns(names: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
     column besides the image's. None and () if there is none.
     """
     plain: dict[str, str] = {}
-    for name in names:
+    for name in names[:_MOST_COLUMNS]:
         words = re.sub(r"[\W_]+", "_", unicodedata.normalize("NFKC", str(name)).lower())
         plain.setdefault(words.strip("_"), name)
     image = next((plain[known] for known in _IMAGE_NAMES if known in plain), None)
