@@ -108,7 +108,7 @@ def test_templates_are_averaged_and_the_text_is_kept_as_typed() -> None:
 
 def test_auto_uses_words_only_where_there_are_captions() -> None:
     assert ranking("auto").name == "nnn"
-    assert ranking("auto", captions=True).name == "hybrid"
+    assert ranking("auto", words=True).name == "hybrid"
     with pytest.raises(retrieval.QueryError, match="auto, plain, nnn"):
         ranking("best")
     assert all(ranking(name).summary for name in NAMES)
