@@ -78,12 +78,9 @@ class FullText:
                 "Run `retrieval index` once: it is computed again from captions and names."
             ) from error
 
-    @guarded
     def migrate(self) -> None:
         """Compute the table again: before format 4, SQLite cut the texts into words."""
-        with self.database.transaction():
-            drop_table(self.database.conn)
-            self.update()
+        self.update()
 
     @guarded
     def update(self) -> None:
@@ -100,11 +97,12 @@ class FullText:
                 last = ids.stop - 1
 
     def _is_whole(self) -> bool:
-        """Whether the table is there and passes FTS5's own check.
+        """Whether the table is there, as it is created now, and passes FTS5's own check.
 
-        It is missing after a migration, or if an SQLite without FTS5 created the index.
+        It is missing if an SQLite without FTS5 created the index, and another one before format 4.
         """
-        if not self.database.has_table("words"):
+        query = "SELECT 1 FROM sqlite_schema WHERE name = 'words' AND sql = ?"
+        if self.database.conn.execute(query, [FULL_TEXT]).fetchone() is None:
             return False
         try:
             self.database.conn.execute("INSERT INTO words (words) VALUES ('integrity-check')")
