@@ -79,12 +79,9 @@ class FullText:
                 "Run `retrieval index` once: it is computed again from captions and names."
             ) from error
 
-    @guarded
     def migrate(self) -> None:
         """Compute the table again: before format 4, SQLite cut the texts into words."""
-        with self.database.transaction():
-            drop_table(self.database.conn)
-            self.update()
+        self.update()
 
     @guarded
     def update(self) -> None:
@@ -113,11 +110,13 @@ class FullText:
         return different
 
     def _is_whole(self) -> bool:
-        """Whether the table is there and not damaged.
+        """Whether the table is there, as it is created now, and passes FTS5's own check.
 
-        It is missing after a migration, or if an SQLite without FTS5 created the index.
+        It is missing if an SQLite without FTS5 created the index, and another one before format 4.
         """
-        return self.database.has_table("words") and passes_own_check(self.database.conn)
+        query = "SELECT 1 FROM sqlite_schema WHERE name = 'words' AND sql = ?"
+        is_there = self.database.conn.execute(query, [FULL_TEXT]).fetchone() is not None
+        return is_there and passes_own_check(self.database.conn)
 
     def _next_ids(self, last: int) -> range | None:
         """The ids above `last`, of at most two batches of photos; None if there are none.

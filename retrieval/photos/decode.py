@@ -223,7 +223,7 @@ def _to_eight_bits(image: Image.Image, enough: int) -> Image.Image:
         image = image.reduce(shorter // enough)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _deep_to_grey(image).convert("RGB")
-    if image.mode == "CMYK":
+    if image.mode == "CMYK" or (image.mode == "RGB" and "transparency" not in image.info):
         return image  # what its colours are depends on its profile
     if image.mode == "LAB":
         return lab_to_rgb(image)

@@ -58,9 +58,7 @@ class Tiff(unlimited(TiffImageFile, "load_prepare")):  # type: ignore[misc]
 
         try:
             values = self._numbers()
-        except PhotoError:
-            raise
-        except Exception:
+        except Exception:  # whatever tifffile lacks, or finds damaged
             if not self._pillow_reads:
                 raise
             super().load()
