@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from benchmarks.throughput import Throughput
     from retrieval.evaluation.bootstrap import Measured
 
-_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#777777")
+_COLOURS = (
+    *("#4477aa", "#ee6677", "#228833", "#ccbb44"),
+    *("#66ccee", "#aa3377", "#777777", "#000000"),
+)
 
 
 def check(file: Path | None) -> None:
@@ -85,23 +88,30 @@ def fusion(fused: Fused, file: Path) -> None:
 
 
 def search(measurement: Measurement, file: Path) -> None:
-    """Median time of one query and recall@10 by size, one line per type of index."""
+    """Median time of one query and recall@10 by size, one line per kind or library."""
     figure, (times, recalls) = _figure(2)
-    index_types = dict.fromkeys(found.kind for found in measurement.figures)
-    for index_type, colour in zip(index_types, _COLOURS, strict=False):
-        found = [f for f in measurement.figures if f.kind == index_type]
+    kinds = list(dict.fromkeys(found.kind for found in measurement.results))
+    for number, kind in enumerate(kinds):
+        found = [f for f in measurement.results if f.kind == kind]
         sizes = [f.vectors for f in found]
-        style = {"marker": "o", "color": colour, "label": index_type}
-        times.plot(sizes, [f.one_p50 for f in found], **style)
-        recalls.plot(sizes, [f.recall for f in found], **style)
+        is_ours = found[0].whole is not None
+        style = {
+            "marker": "o" if is_ours else "x",
+            "linestyle": "-" if is_ours else ":",
+            "color": _COLOURS[number % len(_COLOURS)],
+        }
+        times.plot(sizes, [f.speed.p50 for f in found], label=kind, **style)
+        recalls.plot(sizes, [f.speed.recall for f in found], **style)
     times.set_yscale("log")
-    times.set_ylabel("one query, median ms")
+    times.set_ylabel("one query of the vectors alone, median ms")
     recalls.set_ylabel("recall@10 against exact, %")
     for panel in (times, recalls):
         panel.set_xscale("log")
         panel.set_xlabel("vectors")
     times.legend(frameon=False, fontsize=8, loc="upper left")
-    figure.suptitle(f"Search by type of index, vectors of {measurement.dim} numbers")
+    figure.suptitle(
+        f"Search by kind of vectors (dotted: other libraries), {measurement.dim} numbers"
+    )
     _save(figure, file)
 
 

@@ -1,76 +1,102 @@
-"""Speed, recall and size of each type of vector index, from 10,000 photos to millions.
+"""Speed, recall and size of searches as users run them, beside what they might use instead.
 
-The vectors are embeddings of real photos plus differences between others, which spreads them as
-photos are spread. The queries are embeddings of real captions. Each index is measured in a process
-of its own. Run it as `retrieval benchmark search` or `python -m benchmarks.search`.
+At each size a real index of made photos is written through the catalogue, and its vectors in each
+kind as `retrieval index` writes them. The queries are real captions. Everything is measured in a
+process of its own. Run it as `retrieval benchmark search` or `python -m benchmarks.search`.
 """
 
+import os
+import platform
+import shutil
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
 
-from benchmarks.index_process import BATCH, measure_in_process
-from benchmarks.index_types import (
-    CANDIDATES,
-    INDEX_TYPES,
-    MIN_RECALL,
-    K,
-    available_types,
-    build,
-    check,
-    kth_best_scores,
-)
+from benchmarks.end_to_end import run
+from benchmarks.exact_answers import Exact, exact_answers
+from benchmarks.index_process import Speed, WholeSpeed, in_fresh_process, measure_index
+from benchmarks.index_types import KINDS, setting_name
+from benchmarks.made_index import MadeRows, write_index
+from benchmarks.vector_libraries import LIBRARIES, is_installed, measure_library
 from indexes.arrays import Floats
 from indexes.errors import StorageError
-from indexes.lazy_imports import load_faiss
+from indexes.index import Index
+from indexes.lock import lock
+from indexes.vector_files import set_choice
+from indexes.vectors.build import SLOW_MILLISECONDS, exact_milliseconds, wanted_kind
+from indexes.vectors.store import Kind
 from retrieval.datasets.captioned import CaptionedSet
 from retrieval.datasets.embedding_cache import Progress, open_embedding_cache
+from retrieval.encoders.base import Encoder
 from retrieval.encoders.registry import load_encoder
 from retrieval.errors import QueryError
+from retrieval.ranking.hub_bias import vector_biases
+from retrieval.ranking.query_bank import bank_embeddings
+from retrieval.ranking.vector_plan import vector_plan
 
-FAST_SECONDS = 0.2  # a user does not notice a search that takes no longer
-_QUERIES = 400  # half choose a setting, half are measured
-_JITTER = 0.3
-_CHUNK = 1 << 16
+QUERY = "a dog on the beach"
+_QUERIES = 400  # half choose the setting of a library, half are measured
+_COLD_RUNS = 3
 
 
 @dataclass(frozen=True)
-class TypeResult:
-    """One type at one size. Milliseconds per call of 1 or 64 queries; bytes; recall in percent."""
+class Cold:
+    """`retrieval search` as a process: median seconds and peak MiB."""
+
+    seconds: float
+    mebibytes: float
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """One kind of vectors, or one library, at one size.
+
+    kind: as in `retrieval index --vectors`, or the name of a library; about: how it was built;
+    disk: bytes of the vectors, without the catalogue; whole, cold: None for a library, which knows
+    neither models nor photos.
+    """
 
     vectors: int
     kind: str
-    factory: str
-    setting: str
-    recall: float
-    one_p50: float
-    one_p99: float
-    batch_p50: float
-    batch_p99: float
+    about: str
     build_seconds: float
-    memory: int
     disk: int
+    speed: Speed
+    whole: WholeSpeed | None = None
+    cold: Cold | None = None
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """All results, and what they were measured on. choices: by size, the type that `auto` would
-    use, and why."""
+    """All results, and what they were measured on.
+
+    choices: by size, the kind that `auto` takes on this machine, and why.
+    """
 
     dim: int
     model: str
     fingerprint: str
     photos: int
     seed: int
-    figures: tuple[TypeResult, ...]
+    machine: str
+    results: tuple[SearchResult, ...]
     choices: Mapping[int, tuple[str, str]]
     seconds: float
+
+
+@dataclass(frozen=True)
+class _Queries:
+    """Captions and their embeddings, float32 [q, dim], with the exact answers."""
+
+    texts: Sequence[str]
+    rows: Floats
+    exact: Exact
 
 
 def parse_sizes(text: str) -> list[int]:
@@ -86,167 +112,168 @@ def parse_sizes(text: str) -> list[int]:
     return sorted(set(sizes))
 
 
+def check(names: Sequence[str]) -> None:
+    """Raise QueryError for a name that is unknown, or a library that is not installed."""
+    known = (*KINDS, *LIBRARIES)
+    if unknown := [name for name in names if name not in known]:
+        raise QueryError(f"There is no type '{unknown[0]}'. Choose from: {', '.join(known)}.")
+    if missing := [name for name in names if name in LIBRARIES and not is_installed(name)]:
+        raise QueryError(
+            f"{missing[0]} is not installed. Run `pip install 'crossmodal-retrieval[bench]'`, or "
+            "leave it out."
+        )
+
+
 def measure(
     captioned: CaptionedSet,
     sizes: Sequence[int],
-    index_types: Sequence[str] = (),
+    kinds: Sequence[str] = (),
     model: str = "auto",
     seed: int = 0,
     log: Callable[[str], None] = lambda _: None,
     progress: Progress = lambda *_: None,
 ) -> Measurement:
-    """Build and search every type at every size.
+    """Build and search every kind and library at every size.
 
-    index_types: by default all that are available here.
-    Raises QueryError for an unknown type, StorageError if memory or disk are too small.
+    kinds: of vectors, and names of libraries; by default all that there are here.
+    Raises QueryError for an unknown name, StorageError if memory or disk are too small.
     """
     started = time.perf_counter()
-    check(index_types)
-    index_types = index_types or available_types()
+    check(kinds)
+    kinds = kinds or _available(log)
     encoder = load_encoder(model, log)
     _check_room(max(sizes), encoder.dim)
-    random = np.random.default_rng(seed)
     with open_embedding_cache(encoder, progress) as cache:
         photos, unreadable = cache.photos(captioned.photos)
         readable = [p for i, p in enumerate(captioned.photos) if i not in unreadable]
         captions = sorted({caption for photo in readable for caption in photo.captions})
-        chosen = random.permutation(len(captions))[:_QUERIES]
-        queries = cache.texts([captions[i] for i in chosen]).rows
-    results: list[TypeResult] = []
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        for size in sizes:
-            rows = _write_vectors(
-                folder / "vectors.f4", photos.rows, size, np.random.default_rng(seed)
-            )
-            np.save(folder / "queries.npy", queries)
-            np.save(folder / "thresholds.npy", kth_best_scores(rows, queries))
-            for done, index_type in enumerate(index_types):
-                progress(f"types of index at {size:,} vectors", done, len(index_types))
-                log(f"{size:,} vectors: {index_type}")
-                results.append(_measure_type(folder, rows, index_type, seed))
-            del rows
+        chosen = np.random.default_rng(seed).permutation(len(captions))[:_QUERIES]
+        texts = [captions[i] for i in chosen]
+        queries = cache.texts(texts).rows
+    results: list[SearchResult] = []
+    choices = {}
+    for size in sizes:
+        rows = MadeRows(photos.rows, size, seed)
+        choices[size] = _auto_choice(size, encoder.dim)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            log(f"{size:,} vectors: the catalogue")
+            place = write_index(folder, rows, encoder)
+            with Index.open(place) as index:
+                biases, ordering = vector_biases(index, bank_embeddings(encoder))
+            asked = _Queries(texts, queries, exact_answers(rows, queries, biases.get(ordering)))
+            for done, kind in enumerate(kinds):
+                progress(f"types at {size:,} vectors", done, len(kinds))
+                log(f"{size:,} vectors: {kind}")
+                if kind in LIBRARIES:
+                    results.append(_measure_library(kind, folder / kind, rows, asked))
+                elif (of_kind := _measure_kind(kind, place, size, encoder, asked)) is not None:
+                    results.append(of_kind)
+                else:
+                    log(f"{size:,} vectors: an index of so few photos is always exact, not {kind}.")
+            progress(f"types at {size:,} vectors", len(kinds), len(kinds))
     return Measurement(
         dim=encoder.dim,
         model=encoder.name,
         fingerprint=encoder.fingerprint,
         photos=len(readable),
         seed=seed,
-        figures=tuple(results),
-        choices={size: choose([r for r in results if r.vectors == size]) for size in sizes},
+        machine=f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        results=tuple(results),
+        choices=choices,
         seconds=time.perf_counter() - started,
     )
 
 
-def choose(results: Sequence[TypeResult]) -> tuple[str, str]:
-    """The type that `auto` would use among those measured at one size, and why."""
-    exact = next((result for result in results if result.kind == "exact"), None)
-    if exact is not None and exact.one_p50 <= 1000 * FAST_SECONDS:
-        return "exact", (
-            f"{exact.one_p50:.1f} ms a query is fast enough (up to {1000 * FAST_SECONDS:.0f} ms), "
-            "and nothing is missed"
+def _available(log: Callable[[str], None]) -> list[str]:
+    """All kinds and the libraries that are installed; says which are not."""
+    missing = [name for name in LIBRARIES if not is_installed(name)]
+    if missing:
+        log(
+            f"Left out {', '.join(missing)}: not installed. `pip install "
+            "'crossmodal-retrieval[bench]'` adds them."
         )
-    accurate = [result for result in results if result.recall >= MIN_RECALL]
-    if not accurate:
-        return "exact", f"nothing else finds {MIN_RECALL:.0f}% of the exact first {K}"
-    best = min(accurate, key=lambda result: result.one_p50)
-    than = f" where exact takes {exact.one_p50:.0f} ms" if exact is not None else ""
-    return best.kind, (
-        f"{best.one_p50:.1f} ms a query{than}, the fastest that finds {MIN_RECALL:.0f}% of the "
-        f"exact first {K}"
+    return [*KINDS, *(name for name in LIBRARIES if name not in missing)]
+
+
+def _auto_choice(count: int, dim: int) -> tuple[str, str]:
+    """The kind that `auto` takes for so many photos that are indexed anew, and why."""
+    kind = wanted_kind("auto", count, dim, None)
+    compared = "up to" if kind == "exact" else "more than"
+    return kind, (
+        f"an exact query takes about {exact_milliseconds(count, dim):.1f} ms here, "
+        f"{compared} {SLOW_MILLISECONDS:.0f}"
     )
 
 
 def _check_room(size: int, dim: int) -> None:
-    """Raise StorageError if the vectors and the largest index do not fit on disk or in memory."""
-    need = 4 * size * dim
+    """Raise StorageError if the largest index does not fit on disk or in memory.
+
+    The catalogue holds all rows, exact vectors a copy that is written beside the one before, and a
+    library the same in memory.
+    """
+    need = 4 * size * (dim + 64)
     free = psutil.disk_usage(tempfile.gettempdir()).free
     memory = psutil.virtual_memory().available
-    if 3 * need > free or 1.5 * need > memory:
+    if 2.6 * need > free or 1.2 * need > memory:
         raise StorageError(
-            f"{size:,} vectors need {3 * need / 1e9:.1f} GB in {tempfile.gettempdir()} (free: "
-            f"{free / 1e9:.1f}) and {1.5 * need / 1e9:.1f} GB of memory (free: "
+            f"{size:,} vectors need {2.6 * need / 1e9:.1f} GB in {tempfile.gettempdir()} (free: "
+            f"{free / 1e9:.1f}) and {1.2 * need / 1e9:.1f} GB of memory (free: "
             f"{memory / 1e9:.1f}). Measure smaller --sizes, or set TMPDIR to a larger disk."
         )
 
 
-def _write_vectors(file: Path, base: Floats, size: int, random: np.random.Generator) -> Floats:
-    """`size` unit rows near those of `base`, on disk: b_i + 0.3 (b_j - b_k), normalised."""
-    rows = np.memmap(file, np.float32, "w+", shape=(size, base.shape[1]))
-    for start in range(0, size, _CHUNK):
-        count = min(_CHUNK, size - start)
-        i, j, k = random.integers(len(base), size=(3, count))
-        k = np.where(j == k, (k + 1) % len(base), k)  # no row stays unchanged
-        part = base[i] + np.float32(_JITTER) * (base[j] - base[k])
-        rows[start : start + count] = part / np.linalg.norm(part, axis=1, keepdims=True)
-    rows.flush()
-    return rows
-
-
-def _measure_type(folder: Path, rows: Floats, index_type: str, seed: int) -> TypeResult:
-    """Build one index, and measure it in a fresh process."""
-    file = folder / f"{index_type}.faiss"
-    started = time.perf_counter()
-    factory = INDEX_TYPES[index_type].factory(len(rows))
-    load_faiss().write_index(build(index_type, rows, seed), str(file))
-    build_seconds = time.perf_counter() - started
-    speed = measure_in_process(folder, index_type, rows.shape[1])
-    disk = file.stat().st_size
-    file.unlink()
-    return TypeResult(
-        len(rows), index_type, factory, build_seconds=build_seconds, disk=disk, **asdict(speed)
+def _measure_kind(
+    kind: str, folder: Path, size: int, encoder: Encoder, asked: _Queries
+) -> SearchResult | None:
+    """Write the vectors of an index in one kind, and measure its searches; None if an index of so
+    few photos does not have that kind."""
+    chosen: Kind = next(known for known in KINDS if known == kind)
+    if wanted_kind(chosen, size, encoder.dim, None) != chosen:
+        return None
+    with lock(folder), Index.open(folder, writable=True) as index:
+        set_choice(index.catalogue, chosen)
+        started = time.perf_counter()
+        index.refresh(lambda: vector_plan(index, lambda: encoder))
+        build_seconds = time.perf_counter() - started
+        about = index.vectors()
+    assert about is not None and about.kind == chosen
+    setting = setting_name(about)
+    half = len(asked.rows) // 2
+    speed, whole = in_fresh_process(
+        measure_index, folder, setting, asked.texts[half:], asked.rows[half:], asked.exact[half:]
+    )
+    return SearchResult(
+        vectors=size,
+        kind=chosen,
+        about="of the index",
+        build_seconds=build_seconds,
+        disk=sum(file.stat().st_size for file in folder.glob("vectors-*/*")),
+        speed=speed,
+        whole=whole,
+        cold=_cold_search(folder),
     )
 
 
-# As text --------------------------------------------------------------------------------------
-
-
-def as_json(measurement: Measurement) -> dict[str, Any]:
-    """Plain values in milliseconds, bytes and percent."""
-    value = asdict(measurement)
-    value["choices"] = {
-        str(size): {"kind": kind, "why": why} for size, (kind, why) in measurement.choices.items()
-    }
-    return value
-
-
-def as_table(measurement: Measurement) -> str:
-    """A table for the terminal."""
-    heads = ("vectors", "type", "setting", "recall@10", "1 query", "p99", f"{BATCH} queries",
-             "p99", "build", "memory", "disk")  # fmt: skip
-    rows = [heads, ("", "", "", "%", "p50 ms", "ms", "p50 ms", "ms", "s", "MB", "MB")]
-    rows += [
-        (
-            f"{f.vectors:,}",
-            f"{f.kind} ({f.factory})",
-            f.setting,
-            f"{f.recall:.1f}",
-            f"{f.one_p50:.2f}",
-            f"{f.one_p99:.2f}",
-            f"{f.batch_p50:.1f}",
-            f"{f.batch_p99:.1f}",
-            f"{f.build_seconds:.1f}",
-            f"{f.memory / 1e6:.0f}",
-            f"{f.disk / 1e6:.0f}",
-        )
-        for f in measurement.figures
-    ]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
-    lines = [
-        "  ".join(c.ljust(w) if i in (1, 2) else c.rjust(w)
-                  for i, (c, w) in enumerate(zip(row, widths, strict=True))).rstrip()
-        for row in rows
-    ]  # fmt: skip
-    lines += [
-        f"{size:,} vectors: auto would use {kind}: {why}."
-        for size, (kind, why) in measurement.choices.items()
-    ]
-    m = measurement
-    lines.append(
-        f"From {m.photos:,} photos by model {m.model} (weights {m.fingerprint}, {m.dim} numbers), "
-        f"seed {m.seed}; all types but exact return {CANDIDATES} candidates to be scored exactly."
+def _cold_search(folder: Path) -> Cold:
+    """`retrieval search` as a process, after one that fills the system's caches."""
+    runs = [run("search", QUERY, "--index", str(folder)) for _ in range(1 + _COLD_RUNS)][1:]
+    return Cold(
+        statistics.median(process.seconds for process in runs),
+        max(process.mebibytes for process in runs),
     )
-    return "\n".join(lines)
+
+
+def _measure_library(name: str, folder: Path, rows: MadeRows, asked: _Queries) -> SearchResult:
+    """Build an index with a library and measure it, both in fresh processes."""
+    folder.mkdir()
+    seconds = in_fresh_process(LIBRARIES[name].build, rows, folder)
+    speed = in_fresh_process(measure_library, name, folder, rows.dim, asked.rows, asked.exact.plain)
+    disk = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    shutil.rmtree(folder)
+    return SearchResult(
+        rows.count, name, LIBRARIES[name].about(rows.count, rows.dim), seconds, disk, speed
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`retrieval benchmark search`: types of vector index measured, and the one `auto` would take."""
+"""`retrieval benchmark search`: kinds of vectors and libraries measured, and what `auto` takes."""
 
 import json
 from dataclasses import replace
@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.index_types import kth_best_scores, recall
-from benchmarks.search import TypeResult, choose, parse_sizes
+import benchmarks.vector_libraries
+from benchmarks import search_filters
+from benchmarks.exact_answers import Answers, exact_answers
+from benchmarks.made_index import FOLDERS, MadeRows, number_of, write_index
+from benchmarks.search import parse_sizes
+from benchmarks.vector_libraries import LIBRARIES, autofaiss_key
+from indexes.index import Index
+from indexes.photos import Filter
+from retrieval.encoders.registry import load_encoder
 from retrieval.errors import QueryError
 from tests.conftest import Run, needs_extra
-
-SOME = TypeResult(1000, "exact", "Flat", "", 100.0, 1.0, 2.0, 5.0, 9.0, 0.1, 10**6, 10**6)
 
 
 @pytest.fixture
@@ -28,45 +33,131 @@ def captioned(originals: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_every_type_is_measured(run: Run, captioned: Path) -> None:
-    options = ("--model", "mini", "--sizes", "1k", "--json")
-    ran = run("benchmark", "search", captioned, *options)
+@pytest.fixture(scope="module")
+def rows() -> MadeRows:
+    base = np.random.default_rng(0).standard_normal((500, 384)).astype(np.float32)
+    return MadeRows(base / np.linalg.norm(base, axis=1, keepdims=True), 2000, seed=3)
+
+
+def test_what_users_run_is_measured_beside_a_library(run: Run, captioned: Path) -> None:
+    types = [part for name in ("exact", "hnsw", "autofaiss") for part in ("--type", name)]
+    ran = run(
+        "benchmark", "search", captioned, "--model", "mini", "--sizes", "1k", "--json", *types
+    )
     assert ran.code == 0, ran.messages
-    told = ran.json
-    assert [figure["kind"] for figure in told["figures"]] == [
-        "exact",
-        "fp16",
-        "int8",
-        "hnsw",
-        "ivf",
-    ]
-    for figure in told["figures"]:
-        assert figure["vectors"] == 1000
-        assert figure["recall"] > 90
-        assert 0 < figure["one_p50"] <= figure["one_p99"]
-        assert 0 < figure["batch_p50"] <= figure["batch_p99"]
-    exact, half, quarter, *_ = told["figures"]
-    assert exact["recall"] == 100
-    assert exact["disk"] == pytest.approx(1000 * told["dim"] * 4, rel=0.05)
-    assert half["disk"] == pytest.approx(exact["disk"] / 2, rel=0.05)
-    assert quarter["disk"] == pytest.approx(exact["disk"] / 4, rel=0.05)
-    assert told["choices"]["1000"]["kind"] == "exact"
+    measured = ran.json
+    exact, library = measured["results"]
+    assert (exact["kind"], library["kind"], library["about"]) == ("exact", "autofaiss", "HNSW15")
+    assert "1,000 vectors: an index of so few photos is always exact, not hnsw" in ran.messages
+    assert exact["vectors"] == library["vectors"] == 1000
+    assert exact["speed"]["recall"] == 100
+    assert library["speed"]["recall"] > 90
+    for result in (exact, library):
+        assert 0 < result["speed"]["p50"] <= result["speed"]["p99"]
+        assert result["speed"]["per_second"] > 0
+        assert result["disk"] > 1000 * measured["dim"] * 4
+    assert {share: found["recall"] for share, found in exact["whole"]["filtered"].items()} == {
+        "10%": 100,
+        "1%": 100,
+    }
+    assert exact["whole"]["p50"] > exact["speed"]["p50"]
+    assert exact["cold"]["seconds"] > 0 and exact["cold"]["mebibytes"] > 10
+    assert library["whole"] is None and library["cold"] is None
+    assert measured["choices"]["1000"]["kind"] == "exact"
+
+
+@pytest.mark.slow
+def test_kinds_of_an_index_find_what_the_exact_one_does(run: Run, captioned: Path) -> None:
+    types = ("--type", "ivf", "--type", "hnsw")
+    ran = run(
+        "benchmark", "search", captioned, "--model", "mini", "--sizes", "10k", "--json", *types
+    )
+    assert ran.code == 0, ran.messages
+    ivf, hnsw = ran.json["results"]
+    assert (ivf["kind"], hnsw["kind"]) == ("ivf", "hnsw")
+    assert ivf["speed"]["setting"].startswith("nprobe ")
+    assert hnsw["speed"]["setting"].startswith("efSearch ")
+    for found in (ivf, hnsw):
+        assert found["speed"]["recall"] > 95
+        assert min(some["recall"] for some in found["whole"]["filtered"].values()) > 90
 
 
 @needs_extra("plot", "matplotlib")
-def test_the_types_are_drawn(run: Run, captioned: Path, tmp_path: Path) -> None:
+def test_the_table_and_the_chart_show_size_kind_and_choice(
+    run: Run, captioned: Path, tmp_path: Path
+) -> None:
     chart = tmp_path / "chart.png"
     options = ("--model", "mini", "--sizes", "500", "--type", "exact", "--plot", chart)
-    assert run("benchmark", "search", captioned, *options).code == 0
+    ran = run("benchmark", "search", captioned, *options)
+    assert "    500  exact" in ran.out
+    assert "500 vectors: auto takes exact: an exact query takes about " in ran.out
     with Image.open(chart) as drawn:
         assert drawn.size[0] > 1000
 
 
-def test_the_table_names_size_type_and_choice(run: Run, captioned: Path) -> None:
-    options = ("--model", "mini", "--sizes", "500", "--type", "exact")
-    out = run("benchmark", "search", captioned, *options).out
-    assert "500  exact (Flat)" in out
-    assert "500 vectors: auto would use exact: " in out
+@pytest.mark.parametrize("name", ["hnswlib", "usearch", "lancedb"])
+def test_each_library_finds_nearly_all(name: str, rows: MadeRows, tmp_path: Path) -> None:
+    pytest.importorskip(LIBRARIES[name].module, reason=f"needs '.[bench]': no {name}")
+    queries = rows.base[:100]
+    exact = exact_answers(rows, queries, None).plain
+    assert LIBRARIES[name].build(rows, tmp_path) > 0
+    speed = benchmarks.vector_libraries.measure_library(name, tmp_path, rows.dim, queries, exact)
+    assert speed.recall > 90
+    assert 0 < speed.p50 <= speed.p99
+
+
+def test_made_photos_are_those_of_the_exact_answers(rows: MadeRows, tmp_path: Path) -> None:
+    place = write_index(tmp_path, rows, load_encoder("mini"))
+    queries = rows.base[:20]
+    exact = exact_answers(rows, queries, None)
+    with Index.open(place) as index:
+        assert index.photo_count() == rows.count
+        for share, folder in FOLDERS.items():
+            (root,) = index.roots()
+            inside = Filter(folders=((root.id, folder),))
+            assert len(index.catalogue.photos.matching(inside)) == pytest.approx(
+                share * rows.count, rel=0.5
+            )
+            found = [[i for i, _ in index.search(query, 10, inside)] for query in queries]
+            assert exact.filtered[share].recall([np.array(ids) for ids in found]) == 100
+        found = [[i for i, _ in index.search(query, 10)] for query in queries]
+        assert exact.plain.recall([np.array(ids) for ids in found]) == 100
+        assert exact.plain.recall([np.array(ids[1:]) for ids in found]) == 90
+        photo, ((_, path),) = index.catalogue.photos.get([7])[7]
+        assert number_of(Path(path)) == 7 and photo.width == 640
+
+
+def test_made_rows_are_the_same_each_time_and_in_a_larger_set(rows: MadeRows) -> None:
+    def first(made: MadeRows) -> tuple[np.ndarray, ...]:
+        return next(iter(made.blocks()))
+
+    ids, values, near = first(rows)
+    again_ids, again, again_near = first(replace(rows, count=50_000))
+    assert (ids == np.arange(1, 2001)).all() and (again_ids[:2000] == ids).all()
+    assert (again[:2000] == values).all() and (again_near[:2000] == near).all()
+    assert np.allclose(np.linalg.norm(values, axis=1), 1, atol=1e-5)
+    assert (first(replace(rows, seed=4))[1] != values).any()
+
+
+def test_a_bias_changes_the_exact_answers(rows: MadeRows) -> None:
+    exact = exact_answers(rows, rows.base[:5], lambda some: 9 * (some[:, 0] > 0))
+    values = np.concatenate([some for _, some, _ in rows.blocks()])
+    assert (values[exact.biased.ids[:, :10] - 1, 0] <= 0).all()
+    assert (values[exact.plain.ids[:, :10] - 1, 0] > 0).any()
+
+
+def test_recall_counts_what_is_as_near_as_the_exact_tenth() -> None:
+    ids = np.arange(1, 21)[None]
+    scores = np.array([[0.9] * 5 + [0.5] * 10 + [0.1] * 5], np.float32)
+    answers = Answers(ids, scores)
+    assert answers.recall([np.arange(1, 11)]) == 100
+    assert answers.recall([np.r_[1:6, 11:16]]) == 100  # as near as those in their place
+    assert answers.recall([np.arange(6, 16)]) == 100
+    assert answers.recall([np.arange(11, 21)]) == 50
+    assert answers.recall([np.ones(10, np.int64)]) == 10  # once, not ten times
+    few = Answers(np.array([[4, 2, *[0] * 8]]), np.array([[0.9, 0.1, *[-np.inf] * 8]], np.float32))
+    assert few.recall([np.array([2, 4])]) == 100
+    assert few.recall([np.array([2])]) == 50
 
 
 def test_sizes_are_named_as_people_write_them() -> None:
@@ -76,40 +167,48 @@ def test_sizes_are_named_as_people_write_them() -> None:
             parse_sizes(wrong)
 
 
-def test_exact_is_taken_while_it_is_fast_enough_then_the_fastest_that_is_right() -> None:
-    slow = replace(SOME, one_p50=900.0)
-    hasty = replace(SOME, kind="ivf", recall=80.0, one_p50=0.5)
-    right = replace(SOME, kind="hnsw", recall=99.0, one_p50=2.0)
-    assert choose([SOME, right])[0] == "exact"
-    kind, why = choose([slow, hasty, right])
-    assert kind == "hnsw"
-    assert why.startswith("2.0 ms a query where exact takes 900 ms")
-    assert choose([slow, hasty])[0] == "exact"
+def test_faiss_is_built_as_autofaiss_would_build_it() -> None:
+    assert autofaiss_key(500, 384) == "Flat"
+    assert autofaiss_key(5_000, 384) == "HNSW15"
+    assert autofaiss_key(1_000_000, 384) == "HNSW32"
+    assert autofaiss_key(10_000_000, 384) == "HNSW8"
+    assert autofaiss_key(10_000_000, 512) == "OPQ256_768,IVF65536_HNSW32,PQ256x8"
 
 
-def test_recall_counts_what_is_as_near_as_the_exact_tenth() -> None:
-    rows = np.repeat(np.eye(3, dtype=np.float32), 10, axis=0)  # ten equals for each query
-    queries = np.eye(3, dtype=np.float32)[:2]
-    thresholds = kth_best_scores(rows, queries)
-    found = np.array([np.arange(10), np.arange(5, 15)])
-    assert recall(rows, queries, found, thresholds) == 75
-    assert recall(rows, queries, np.full((2, 10), -1), thresholds) == 0
-    assert (
-        recall(rows, queries, np.zeros((2, 10), np.int64), thresholds) == 5
-    )  # once, not ten times
+def test_filters_and_more_hits_are_measured(rows: MadeRows) -> None:
+    queries = np.concatenate([rows.base[:150], rows.base[200:]])
+    cases = list(search_filters.measure(rows, queries, ["ivf"]))
+    assert [case.hits for case in cases if case.allowed == "all"] == list(search_filters.HITS)
+    assert {(c.allowed, c.share) for c in cases if c.allowed != "all"} == {
+        (name, share) for name in ("random", "similar") for share in search_filters.SHARES
+    }
+    for case in cases:
+        assert case.exact > 0 and case.rule.milliseconds > 0
+        assert 80 < case.rule.recall <= 100
+        if case.enough is not None:
+            assert case.enough.recall >= 98
+    assert all(case.rule.factor == 0 for case in cases if case.share == 0.01)  # exact
+    assert "ivf     all               10" in search_filters.as_table(cases)
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--type", "tree"], "There is no index type 'tree'. Choose from: exact, fp16"),
+        (["--type", "tree"], "There is no type 'tree'. Choose from: exact, hnsw, ivf, ivf-pq, "),
+        (["--type", "gone"], "gone is not installed. Run `pip install "),
         (["--sizes", "many"], "name sizes from 100 to 100M"),
         (["--sizes", "100M"], "Measure smaller --sizes, or set TMPDIR"),
     ],
 )
 def test_what_cannot_be_done_is_told_in_a_sentence(
-    run: Run, captioned: Path, options: list[str], sentence: str
+    run: Run,
+    captioned: Path,
+    options: list[str],
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    gone = replace(LIBRARIES["hnswlib"], module="no_such_module")
+    monkeypatch.setitem(LIBRARIES, "gone", gone)  # type: ignore[arg-type]
     ran = run("benchmark", "search", captioned, "--model", "mini", *options)
     assert ran.code == 1
     assert sentence in ran.messages

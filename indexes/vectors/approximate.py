@@ -58,12 +58,12 @@ class ApproximateRows(Rows):
         """As `Rows.nearest`, from candidates only, and without rows beyond the best k."""
         other_bias = bias is not None and bias.name != self.bias
         allowed = len(self) if selection.allowed is None else len(selection.allowed)
-        if other_bias or k > _MOST_HITS or allowed <= EXACT_SHARE * len(self):
+        if other_bias or self.searches_exactly(k, allowed):
             return super().nearest(query, k, selection, bias)
         positions = self.engine.candidates(
             augmented(query, biased=bias is not None),
             max(self.candidates * k, _FEWEST_CANDIDATES),
-            self._breadth(k, allowed),
+            self.breadth_for(k, allowed),
             self._bits(selection),
         )
         if positions is None:
@@ -77,7 +77,11 @@ class ApproximateRows(Rows):
         best = np.argsort(-ordered_by, kind="stable")[:k]
         return positions[best], scores[best]
 
-    def _breadth(self, k: int, allowed: int) -> int:
+    def searches_exactly(self, k: int, allowed: int) -> bool:
+        """Whether exact search is the better one for k hits among so many allowed rows."""
+        return k > _MOST_HITS or allowed <= EXACT_SHARE * len(self)
+
+    def breadth_for(self, k: int, allowed: int) -> int:
         """More for more hits, and for a filter, among whose rows the hits lie farther apart."""
         more_hits = 1 + log2(max(k, 10) / 10) / 3
         fewer_rows = (len(self) / max(allowed, 1)) ** 0.5
