@@ -84,14 +84,14 @@ def measure(
             index = folder
         with retrieval.open(index) as photos:
             status = photos.status(look=False)
-        texts = _texts()
+        queries = texts()
         log("Measuring the encoder alone.")
-        single, batched = _encoder(status.model.name, texts)
-        with _server(index, Path(temporary)) as (url, process):
+        single, batched = _encoder(status.model.name, queries)
+        with running(index, Path(temporary)) as (url, process):
             log("Measuring queries.")
 
             def query() -> bytes:
-                term = {"kind": "text", "text": next(texts)}
+                term = {"kind": "text", "text": next(queries)}
                 return post("/api/v1/search", {"terms": [term], "k": k})
 
             run(url, query, 1, 1.0, _WARM_UP)
@@ -124,7 +124,7 @@ def _done(load: Load, seconds: float, ids: list[str]) -> int:
     return max(1, min(len(ids), int(load.rate * seconds * 0.9)))
 
 
-def _texts() -> Iterator[str]:
+def texts() -> Iterator[str]:
     """Texts as people write them, each once: the queries of the package, then pairs of them."""
     lines = (files("retrieval.ranking") / "generic_queries.txt").read_text("utf-8").splitlines()
     yield from lines
@@ -133,22 +133,22 @@ def _texts() -> Iterator[str]:
             yield f"{line} {lines[(at + step) % len(lines)].partition(' ')[0]} {step}"
 
 
-def _encoder(model: str, texts: Iterator[str]) -> tuple[float, float]:
+def _encoder(model: str, queries: Iterator[str]) -> tuple[float, float]:
     """Texts a second, one at a time and in batches."""
     encoder = retrieval.load_encoder(model)
     rates = []
     for size in (1, _BATCH):
-        encoder.encode_texts(list(itertools.islice(texts, size)))
+        encoder.encode_texts(list(itertools.islice(queries, size)))
         count, started = 0, time.perf_counter()
         while time.perf_counter() - started < _ENCODER_SECONDS:
-            encoder.encode_texts(list(itertools.islice(texts, size)))
+            encoder.encode_texts(list(itertools.islice(queries, size)))
             count += size
         rates.append(count / (time.perf_counter() - started))
     return rates[0], rates[1]
 
 
 @contextmanager
-def _server(index: Path, temporary: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def running(index: Path, temporary: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A server with an empty cache, and its address."""
     environment = os.environ | {"XDG_CACHE_HOME": str(temporary / "cache")}
     command = [sys.executable, "-m", "cli", "serve", str(index), "--port", "0"]

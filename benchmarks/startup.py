@@ -59,7 +59,7 @@ def measure(model: str = "mini", photos: int = 7000, repeats: int = 5) -> Startu
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / FOLDER_NAME
         index = ["--index", str(folder)]
-        name = _create_index(folder, model, photos)
+        name = create_index(folder, model, photos)
         run("search", QUERY, *index)  # fills the system's caches, and writes the vector file
         helps = [run("--help") for _ in range(repeats)]
         searches = [run("search", QUERY, *index) for _ in range(repeats)]
@@ -80,7 +80,7 @@ def measure(model: str = "mini", photos: int = 7000, repeats: int = 5) -> Startu
     )
 
 
-def _create_index(folder: Path, model: str, photos: int) -> str:
+def create_index(folder: Path, model: str, photos: int) -> str:
     """Create an index of files that do not exist in `folder`; returns the model's name."""
     encoder = retrieval.load_encoder(model)
     model_of_index = IndexModel(encoder.name, encoder.fingerprint, encoder.dim, MEAN)

@@ -97,7 +97,7 @@ def test_the_table_and_the_chart_show_size_kind_and_choice(
 
 @pytest.mark.parametrize("name", ["hnswlib", "usearch", "lancedb"])
 def test_each_library_finds_nearly_all(name: str, rows: MadeRows, tmp_path: Path) -> None:
-    pytest.importorskip(LIBRARIES[name].module, reason=f"needs '.[bench]': no {name}")
+    pytest.importorskip(LIBRARIES[name].module, reason=f"{name} is not installed")
     queries = rows.base[:100]
     exact = exact_answers(rows, queries, None).plain
     assert LIBRARIES[name].build(rows, tmp_path) > 0

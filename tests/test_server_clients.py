@@ -5,7 +5,6 @@ import io
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +195,19 @@ def test_the_benchmark_measures_what_it_says(indexed: Path, run: Run) -> None:
     assert found["encoder_single"] > 0 and found["mebibytes"] > 20
 
 
-@pytest.mark.skipif(find_spec("fastapi") is not None, reason="needs_extra: fastapi is here")
-def test_without_the_extra_the_command_says_what_to_install(indexed: Path, run: Run) -> None:
-    done = run("serve", indexed)
-    assert done.code == 1 and "crossmodal-retrieval[serve]" in done.messages
+@pytest.mark.parametrize(
+    ("command", "package", "extra"),
+    [("serve", "fastapi", "serve"), ("serve", "uvicorn", "serve"), ("mcp", "mcp", "mcp")],
+)
+def test_without_an_extra_a_command_says_what_to_install(
+    indexed: Path,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    package: str,
+    extra: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    done = run(command, "--index", indexed)
+    assert done.code == 1 and f"crossmodal-retrieval[{extra}]" in done.messages
+    assert package in done.messages

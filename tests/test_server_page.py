@@ -564,3 +564,51 @@ def test_axe_finds_nothing_wrong(browser: Any, address: str, scheme: str) -> Non
         page.wait_for_load_state("networkidle")
         assert violations(page) == [], path
     context.close()
+
+
+# Many photos -------------------------------------------------------------------------------------
+
+MANY = int(os.environ.get("RETRIEVAL_MANY", "5000"))  # 100,000 for docs/serve.md
+
+
+def test_memory_stays_small_however_far_one_scrolls(browser: Any, tmp_path: Path) -> None:
+    from benchmarks.startup import create_index
+
+    folder = tmp_path / ".retrieval"
+    create_index(folder, "mini", MANY)
+    with client_of(folder) as client:
+        context = browser.new_context(base_url=str(client.base_url))
+        page = context.new_page()
+        # The files do not exist; all that matters is how many elements and pictures there are.
+        page.route("**/thumbnail?*", lambda r: r.fulfill(body=PIXEL, content_type="image/svg+xml"))
+        page.goto("/")
+        page.wait_for_selector(".tile img")
+        devtools = context.new_cdp_session(page)
+        devtools.send("Performance.enable")
+
+        def metrics() -> dict[str, float]:
+            found = devtools.send("Performance.getMetrics")["metrics"]
+            return {metric["name"]: metric["value"] for metric in found}
+
+        nodes = []
+        shown = 0
+        while shown < MANY:
+            page.evaluate("() => scrollTo(0, document.documentElement.scrollHeight)")
+            page.wait_for_timeout(50)
+            shown = page.evaluate(
+                "() => Number(document.getElementById('summary').textContent.replace(/\\D/g, ''))"
+            )
+            nodes.append(page.evaluate("() => document.querySelectorAll('*').length"))
+        page.evaluate("() => scrollTo(0, document.documentElement.scrollHeight)")
+        page.wait_for_selector(f".tile[data-at='{MANY - 1}']")
+        devtools.send("HeapProfiler.collectGarbage")
+        heap = metrics()["JSHeapUsedSize"] / (1 << 20)
+        print(f"{MANY:,} photos: at most {max(nodes):,} elements, heap {heap:.0f} MiB")
+        assert max(nodes) < 3000 and heap < 150
+        page.keyboard.press("/")
+        page.evaluate("() => scrollTo(0, 0)")
+        page.wait_for_selector(".tile[data-at='0']")
+        context.close()
+
+
+PIXEL = '<svg xmlns="http://www.w3.org/2000/svg" width="4" height="3"/>'

@@ -402,7 +402,7 @@ def test_names_that_are_not_text_are_answered(few: Path) -> None:
     try:
         (few / "chelsea.png").rename(Path(few, name.decode("utf-8", "surrogateescape")))
     except OSError:
-        pytest.skip("names on this disk are Unicode: needs_extra")
+        pytest.skip("names on this disk have to be Unicode")
     retrieval.index(few, model="mini")
     with client_of(few) as client:
         hit = search(client, text("a cat"), k=1)["hits"][0]
