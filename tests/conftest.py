@@ -148,6 +148,7 @@ ALLOWED = (
     "no right to mount a file system here",
     "mounting a folder read-only needs root",
     "has to give up root's rights",
+    "hnswlib is not installed",  # it needs a compiler
 )
 """Reasons that depend on the machine, besides those of tests marked `cuda`. Whatever else skips
 lacks something that could be installed."""
