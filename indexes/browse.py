@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from indexes.arrays import Ints
 from indexes.database import Database, guarded
+from indexes.notes import Notes
 from indexes.paths import from_sql
 from indexes.photos import TAKEN
 from indexes.places import FACTS_SINCE
@@ -147,4 +148,5 @@ class Browse:
             "AND f.photo_id IN ({marks}) AND c.position = 0",
             ids,
         )
-        return {photo_id: text for photo_id, text in map(_FIRST.checked, rows)}
+        notes = {i: texts[0] for i, texts in Notes(self.database).texts(ids).items()}
+        return notes | {photo_id: text for photo_id, text in map(_FIRST.checked, rows)}

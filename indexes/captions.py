@@ -11,6 +11,7 @@ from itertools import groupby
 from operator import itemgetter
 
 from indexes.database import Database, explained, guarded
+from indexes.notes import Notes
 from indexes.paths import to_sql
 from indexes.rows import ID, INTEGER, PATH, TEXT, Columns
 
@@ -47,11 +48,13 @@ class Captions:
 
     @guarded
     def any(self) -> bool:
-        """Whether any photo has a caption."""
+        """Whether any photo has a caption, also of the user's own."""
         if not self.database.has_table("captions"):
             return False
         query = "SELECT 1 FROM captions LIMIT 1"
-        return self.database.conn.execute(query).fetchone() is not None
+        if self.database.conn.execute(query).fetchone() is not None:
+            return True
+        return Notes(self.database).any()
 
     def of_root(self, root_id: int) -> list[Caption]:
         """All captions of the files in a root, by path, those of a file in their order."""
@@ -90,7 +93,7 @@ class Captions:
 
     @guarded
     def of_photos(self, ids: Sequence[int] | None = None) -> dict[int, tuple[str, ...]]:
-        """The different captions of each photo on disk, by photo id.
+        """The different captions of each photo on disk, by photo id: of its files, then notes.
 
         ids: of the photos, all by default.
         """
@@ -107,6 +110,8 @@ class Captions:
             rows = self.database.rows_of(query.format(chosen="IN ({marks})"), ids)
         for photo_id, text in map(_OF_PHOTO.checked, rows):
             texts.setdefault(photo_id, {})[text] = None
+        for photo_id, own in Notes(self.database).texts(ids).items():
+            texts.setdefault(photo_id, {}).update(dict.fromkeys(own))
         return {i: tuple(different) for i, different in texts.items()}
 
     @guarded

@@ -22,6 +22,7 @@ from indexes.facts import FactsOfPhotos
 from indexes.files import Files
 from indexes.fulltext import FullText
 from indexes.meta import Meta
+from indexes.notes import Notes
 from indexes.photos import Photo, Photos
 from indexes.places import any_place
 from indexes.roots import Roots
@@ -59,6 +60,7 @@ class Catalogue:
         self.changes = Changes(database, self.meta)
         self.embeddings = Embeddings(database, self.changes)
         self.browse = Browse(database)
+        self.notes = Notes(database)
 
     @classmethod
     def create(cls, folder: Path, model: IndexModel) -> Self:

@@ -44,6 +44,7 @@ _CAPTIONED = (
     "(f.photo_id IN (SELECT o.photo_id FROM files o JOIN captions c ON c.root_id = o.root_id "
     "AND c.path = o.path WHERE o.present AND o.photo_id IS NOT NULL))"
 )
+_NOTED = "(p.hash IN (SELECT hash FROM notes))"
 TAKEN = (
     "coalesce(CASE length(p.taken) WHEN 10 THEN p.taken || 'T00:00:00' "
     "WHEN 16 THEN p.taken || ':00' ELSE p.taken END, "
@@ -201,7 +202,9 @@ class Photos:
             conditions.append(f"p.camera IN ({','.join('?' * len(filters.cameras))})")
             values += filters.cameras
         if filters.captioned is not None:
-            some = _CAPTIONED if self.database.has_table("captions") else "0"
+            tables = {"captions": _CAPTIONED, "notes": _NOTED}
+            known = [sql for table, sql in tables.items() if self.database.has_table(table)]
+            some = f"({' OR '.join(known or ['0'])})"
             conditions.append(some if filters.captioned else f"NOT {some}")
         rows = self.database.conn.execute(
             "SELECT f.photo_id FROM files f JOIN photos p ON p.id = f.photo_id WHERE "

@@ -218,13 +218,11 @@ class Photos:
     def captions(self, hit: Hit) -> tuple[str, ...]:
         """The captions of a photo that was found."""
         catalogue = self._index.catalogue
-
-        def read() -> tuple[str, ...]:
-            number = catalogue.photos.ids([hit.photo.hash]).get(hit.photo.hash)
-            found = catalogue.browse.captions([] if number is None else [number])
-            return tuple(text for texts in found.values() for text, _ in texts)
-
-        return self._index.read(read)
+        of_hash = catalogue.photos.ids
+        found = self._index.read(
+            lambda: catalogue.captions.of_photos(list(of_hash([hit.photo.hash]).values()))
+        )
+        return next(iter(found.values()), ())
 
     def embed(self, query: Query) -> Floats:
         """The vector of a query, float32 [dim], of length one."""

@@ -413,3 +413,82 @@ def test_the_demo_can_end_in_the_page(tmp_path: Path) -> None:
 def test_a_port_that_is_taken_is_a_sentence(client: httpx.Client, indexed: Path, run: Run) -> None:
     done = run("serve", indexed, "--port", client.base_url.port)
     assert done.code == 1 and "cannot listen" in done.messages and "--port" in done.messages
+
+
+# Notes -------------------------------------------------------------------------------------------
+
+
+def wait_until_idle(client: httpx.Client) -> None:
+    until = time.monotonic() + 120
+    while client.get("/api/v1/status").json()["indexing"]["state"] == "running":
+        assert time.monotonic() < until
+        time.sleep(0.2)
+
+
+def test_own_captions_and_keywords_are_kept_found_and_exported(few: Path, tmp_path: Path) -> None:
+    retrieval.index(few, model="mini")
+    before = {file: file.read_bytes() for file in few.iterdir() if file.is_file()}
+    with client_of(few) as client:
+        cat = id_of(client, "chelsea.png")
+        ask = {"ids": [cat, "0" * 64], "kind": "caption", "text": " Zanzibar <b>\x07at</b> noon "}
+        assert client.post("/api/v1/notes", json=ask).json() == {"photos": 1}
+        wait_until_idle(client)
+        for word in ("holiday", "pets & co"):
+            noted = client.post(
+                "/api/v1/notes", json={"ids": [cat], "kind": "keyword", "text": word}
+            )
+            assert noted.status_code == 200, noted.text
+            wait_until_idle(client)
+        details = client.get(f"/api/v1/photos/{cat}").json()
+        assert [(n["kind"], n["text"]) for n in details["notes"]] == [
+            ("caption", "Zanzibar <b> at</b> noon"),
+            ("keyword", "holiday"),
+            ("keyword", "pets & co"),
+        ]
+        assert details["captions"] == []
+        assert names(search(client, text("zanzibar")))[0] == "chelsea.png"
+        assert names(search(client, filters={"captioned": True})) == ["chelsea.png"]
+        assert search(client, text("zanzibar"))["hits"][0]["caption"].startswith("Zanzibar")
+        export = client.post("/api/v1/exports", json={"ids": [cat]}).json()
+        archive = zipfile.ZipFile(io.BytesIO(client.get(export["sidecars"]).content))
+        assert archive.namelist() == ["few/chelsea.png.xmp"]
+        none = client.post("/api/v1/exports", json={"ids": [id_of(client, "china.jpg")]}).json()
+        assert client.get(none["sidecars"]).status_code == 400
+    assert before == {file: file.read_bytes() for file in few.iterdir() if file.is_file()}
+    # What was written as a sidecar is what is read from it.
+    archive.extractall(tmp_path / "out")
+    shutil.copy2(few / "chelsea.png", tmp_path / "out" / "few")
+    retrieval.index(tmp_path / "out", model="mini")
+    with client_of(tmp_path / "out") as client:
+        (hit,) = search(client)["hits"]
+        found = client.get(f"/api/v1/photos/{hit['id']}").json()["captions"]
+        assert [c["text"] for c in found] == ["Zanzibar <b> at</b> noon", "holiday, pets & co"]
+
+
+def test_notes_stay_through_moves_and_rebuilds_and_can_be_taken_back(few: Path) -> None:
+    retrieval.index(few, model="mini")
+    with client_of(few) as client:
+        cat = id_of(client, "chelsea.png")
+        note = {"ids": [cat], "kind": "keyword", "text": "zanzibar"}
+        client.post("/api/v1/notes", json=note)
+        wait_until_idle(client)
+        (few / "chelsea.png").rename(few / "moved.png")
+        retrieval.index(few, options=retrieval.Options(rebuild=True))
+        assert names(search(client, text("zanzibar")))[0] == "moved.png"
+        assert len(client.get(f"/api/v1/photos/{cat}").json()["notes"]) == 1
+        assert client.post("/api/v1/notes/removed", json=note).json() == {"photos": 1}
+        wait_until_idle(client)
+        assert client.get(f"/api/v1/photos/{cat}").json()["notes"] == []
+        assert search(client, filters={"captioned": True})["hits"] == []
+        for wrong in ({"kind": "note"}, {"text": " "}, {"text": "x" * 501}, {"ids": []}):
+            assert client.post("/api/v1/notes", json=note | wrong).status_code == 422
+
+
+def test_notes_wait_for_an_index_that_is_being_changed(photos: Path) -> None:
+    from indexes.lock import lock
+
+    with client_of(photos) as client:
+        note = {"ids": [id_of(client, "coffee.png")], "kind": "keyword", "text": "mine"}
+        with lock(photos / ".retrieval"):
+            answer = client.post("/api/v1/notes", json=note)
+            assert answer.status_code == 409 and "being changed" in answer.json()["detail"]

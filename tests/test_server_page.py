@@ -364,6 +364,40 @@ def test_selected_photos_are_copied_and_downloaded(page: Any, tmp_path: Path) ->
     assert len((tmp_path / "photos.csv").read_text().splitlines()) == 5
 
 
+def test_own_words_are_added_found_and_removed(browser: Any, photos: Path) -> None:
+    with client_of(photos) as client:
+        context = browser.new_context(base_url=str(client.base_url), accept_downloads=True)
+        page = context.new_page()
+        page.goto("/?t=a+cat")
+        page.wait_for_selector(".tile img")
+        ready(page)
+        page.click(".tile[data-at='0'] a")
+        page.wait_for_selector("#detail .note")
+        page.fill("#detail .note input", "Zanzibar <i>at noon</i>")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#detail .notes li:has-text('<i>at noon</i>')")
+        shot(page, "notes")
+        page.keyboard.press("Escape")
+        page.wait_for_selector("#detail", state="hidden")
+        page.wait_for_function("() => !document.querySelector('#index-open.busy')")
+        find(page, "zanzibar")
+        assert labels(page)[0].startswith("Zanzibar")
+        page.locator(".tile[data-at='0'] .pick input").click()
+        page.locator(".tile[data-at='1'] .pick input").click()
+        page.select_option("#selection .note select", "keyword")
+        page.fill("#selection .note input", "holiday")
+        page.click("#selection .note button")
+        page.wait_for_selector("#toast:has-text('Kept for 2 photos')")
+        with page.expect_download() as download:
+            page.click("text=Download sidecars")
+        assert download.value.suggested_filename == "sidecars.zip"
+        page.wait_for_function("() => !document.querySelector('#index-open.busy')")
+        page.click(".tile[data-at='0'] a")
+        page.get_by_label("Remove holiday").click()
+        page.wait_for_selector("#detail .notes li:has-text('holiday')", state="detached")
+        context.close()
+
+
 def test_nothing_moves_when_pictures_arrive(page: Any) -> None:
     page.goto("/?t=a+horse")
     page.wait_for_selector(".tile")

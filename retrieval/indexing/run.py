@@ -123,8 +123,10 @@ def _rebuild(
             captions=captions,
             vectors=options.vectors or choice_of(old.catalogue),
         )
+        notes = old.catalogue.notes.all()
     with staged_rebuild(folder, _index_model(encoder)) as new:
         loader = EncoderLoader(new.model, encoder, options.compute, log)
+        new.catalogue.notes.put_all(notes)
         report = _run(new, every_folder, loader, options, progress)
     with Index.open(folder, writable=True) as index:
         index.refresh()

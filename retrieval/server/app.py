@@ -139,7 +139,9 @@ def _add_errors(app: FastAPI) -> None:
             status = 429
         elif isinstance(error, PhotoError):
             status = 422
-        elif isinstance(error, IndexDamagedError | IndexBusyError | StorageError):
+        elif isinstance(error, IndexBusyError):
+            status = 409
+        elif isinstance(error, IndexDamagedError | StorageError):
             status = 503
         return problem(status, str(error))
 

@@ -84,6 +84,10 @@ def details(index: Index, photo_hash: str) -> models.Details | None:
         place_source=photo.place_source,
         place=photo.place,
         captions=[models.Caption(text=t, origin=as_text(o)) for t, o in captions],
+        notes=[
+            models.Note.model_construct(kind=note.kind, text=note.text)
+            for note in index.catalogue.notes.of_photos([number]).get(number, [])
+        ],
         files=[
             models.Place(
                 path=as_text(str(path)),

@@ -7,6 +7,7 @@ one event loop; the work is done in threads.
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +16,8 @@ from threadpoolctl import ThreadpoolController
 
 from indexes.errors import RetrievalError
 from indexes.index import Index
+from indexes.lock import lock
+from indexes.notes import Note
 from retrieval.encoders.base import Encoder
 from retrieval.encoders.registry import load_encoder_of
 from retrieval.errors import QueryError
@@ -61,6 +64,7 @@ class Engine:
         self.readers = Readers(self.folder, readers, LIMITS.waiting)
         self._background = Readers(self.folder, 1, LIMITS.waiting, "background")
         self._uploads = Readers(self.folder, 1, LIMITS.waiting, "upload")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self.thumbnails = Thumbnails(cache / "thumbnails", LIMITS.thumbnails, LIMITS.pictures)
         self._examples = Examples(cache / "examples", LIMITS.examples)
         self._searches = Searches()
@@ -150,6 +154,25 @@ class Engine:
         """What `work` reads, of one version of the index, where it does not hinder searches."""
         return await self._background.run(lambda index: index.read(lambda: work(index)))
 
+    async def note(self, request: models.NoteRequest, remove: bool) -> int:
+        """Note something about photos, or take it back; returns how many are in the index.
+
+        Searches find it after an index run, which is started. Raises IndexBusyError while another
+        process changes the index.
+        """
+        note = Note(request.kind, _without_controls(request.text))
+
+        def write() -> int:
+            with lock(self.folder), Index.open(self.folder, writable=True) as index:
+                known = index.catalogue.photos.ids(request.ids)
+                change = index.catalogue.notes.remove if remove else index.catalogue.notes.add
+                change(known, note)
+                return len(known)
+
+        count = await asyncio.get_running_loop().run_in_executor(self._writer, write)
+        self.jobs.start_or_follow()
+        return count
+
     # The index ---------------------------------------------------------------------------------
 
     async def status(self) -> models.Status:
@@ -201,7 +224,12 @@ class Engine:
         await self.jobs.stop()
         for part in (self.readers, self._background, self._uploads, self.thumbnails, self._encoder):
             part.close()
+        self._writer.shutdown()
         self._blas.restore_original_limits()
+
+
+def _without_controls(text: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def nearest_size(size: int) -> int:

@@ -48,6 +48,7 @@ class Exports:
         return models.Export(
             zip=f"{where}/photos.zip",
             csv=f"{where}/photos.csv",
+            sidecars=f"{where}/sidecars.zip",
             photos=len(ids),
             left_out=len(set(selected.ids)) - len(ids),
         )

@@ -140,6 +140,25 @@ class Caption(BaseModel):
     origin: str
 
 
+class Note(_Request):
+    """A caption or keyword of the user's own."""
+
+    kind: Literal["caption", "keyword"]
+    text: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
+
+
+class NoteRequest(Note):
+    """What to note about photos, or to take back from them."""
+
+    ids: list[PhotoId] = Field(min_length=1, max_length=LIMITS.selected)
+
+
+class Noted(BaseModel):
+    """How many photos of the index it was."""
+
+    photos: int
+
+
 class Place(BaseModel):
     """A file with the content of a photo."""
 
@@ -165,6 +184,7 @@ class Details(BaseModel):
     place_source: str | None = Field(description="Where the coordinates were found.")
     place: str = Field(description="The names of the place, the smallest first.")
     captions: list[Caption]
+    notes: list[Note]
     files: list[Place]
 
 
@@ -229,6 +249,7 @@ class Export(BaseModel):
 
     zip: str
     csv: str
+    sidecars: str = Field(description="A zip of XMP sidecars with the user's own notes.")
     photos: int
     left_out: int
 

@@ -17,6 +17,7 @@ from retrieval.server.exports import Exports, as_csv, as_zip
 from retrieval.server.metrics import Metrics
 from retrieval.server.options import LIMITS
 from retrieval.server.originals import open_original, send_original
+from retrieval.server.sidecars import as_sidecars
 
 _PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
@@ -54,6 +55,7 @@ def api(engine: Engine, metrics: Metrics) -> APIRouter:
     router = APIRouter(prefix="/api/v1", responses=problems())
     _add_searching(router, engine)
     _add_photos(router, engine)
+    _add_notes(router, engine)
     _add_exports(router, engine)
     _add_index(router, engine)
     outside = APIRouter()
@@ -186,6 +188,21 @@ def _add_photos(router: APIRouter, engine: Engine) -> None:
         return await head_original(request, photo)
 
 
+def _add_notes(router: APIRouter, engine: Engine) -> None:
+    @router.post("/notes", response_model=models.Noted, responses=problems(409), tags=["photos"])
+    async def add_note(request: models.NoteRequest) -> Response:
+        """Give photos a caption or keyword of the user's own. It is kept in the index; no file is
+        changed. Searches find it after the index run that this starts."""
+        return json(models.Noted(photos=await engine.note(request, remove=False)))
+
+    @router.post(
+        "/notes/removed", response_model=models.Noted, responses=problems(409), tags=["photos"]
+    )
+    async def remove_note(request: models.NoteRequest) -> Response:
+        """Take a caption or keyword of the user's own back."""
+        return json(models.Noted(photos=await engine.note(request, remove=True)))
+
+
 def _add_exports(router: APIRouter, engine: Engine) -> None:
     exports = Exports()
 
@@ -219,6 +236,19 @@ def _add_exports(router: APIRouter, engine: Engine) -> None:
         headers = {"Content-Disposition": 'attachment; filename="photos.zip"'}
         pieces = as_zip(hashes, _opener(engine))
         return StreamingResponse(pieces, headers=headers, media_type="application/zip")
+
+    @router.get(
+        "/exports/{token}/sidecars.zip",
+        responses=problems(404) | picture("application/zip"),
+        response_class=Response,
+        tags=["photos"],
+    )
+    async def export_sidecars(token: models.Name) -> Response:
+        """XMP sidecars with the user's own captions and keywords, for the folders of the photos."""
+        hashes = exports.of(token)
+        data = await engine.read(lambda index: as_sidecars(index, hashes))
+        headers = {"Content-Disposition": 'attachment; filename="sidecars.zip"'}
+        return Response(data, headers=headers, media_type="application/zip")
 
 
 def _opener(engine: Engine) -> Callable[[str], tuple[BinaryIO, str]]:

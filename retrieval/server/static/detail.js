@@ -3,6 +3,7 @@
 import {$, h, day, percent, toast} from "./dom.js";
 import {get, original, send, thumbnail} from "./api.js";
 import {body} from "./state.js";
+import {notesOf} from "./notes.js";
 
 let shown = null;
 
@@ -68,6 +69,7 @@ function sideOf(hit, photo, query, actions) {
       ? h("section", {}, h("h3", {}, "Captions"), h("ul", {class: "captions"}, ...photo.captions.map((caption) =>
         h("li", {}, caption.text, h("span", {class: "quiet"}, ` from ${caption.origin}`)))))
       : null,
+    notesOf(photo, () => showDetail(hit, query, actions)),
     h("dl", {class: "facts"}, ...facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
     h("section", {class: "how"}),
     photo.files.length

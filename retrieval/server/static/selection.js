@@ -3,6 +3,7 @@
 import {$, h, toast} from "./dom.js";
 import {send} from "./api.js";
 import {copy} from "./detail.js";
+import {noteForm} from "./notes.js";
 
 const MOST = 1000;
 const chosen = new Map(); // id → hit, in the order of selection
@@ -42,7 +43,9 @@ function drawSelection(changed) {
     h("button", {type: "button", onclick: () => copy([...chosen.values()].map((hit) => hit.path).join("\n"))}, "Copy paths"),
     h("button", {type: "button", onclick: () => download("zip")}, "Download zip"),
     h("button", {type: "button", onclick: () => download("csv")}, "Download list"),
-    h("button", {type: "button", onclick: () => clear(changed)}, "Clear"));
+    h("button", {type: "button", onclick: () => download("sidecars")}, "Download sidecars"),
+    h("button", {type: "button", onclick: () => clear(changed)}, "Clear"),
+    noteForm(() => [...chosen.keys()], () => {}));
   changed();
 }
 
