@@ -175,12 +175,17 @@ def test_faiss_is_built_as_autofaiss_would_build_it() -> None:
     assert autofaiss_key(10_000_000, 512) == "OPQ256_768,IVF65536_HNSW32,PQ256x8"
 
 
-def test_filters_and_more_hits_are_measured(rows: MadeRows) -> None:
-    queries = np.concatenate([rows.base[:150], rows.base[200:]])
+def test_filters_and_more_hits_are_measured(
+    rows: MadeRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_filters, "QUERIES", 25)
+    monkeypatch.setattr(search_filters, "SHARES", (0.5, 0.01))
+    monkeypatch.setattr(search_filters, "HITS", (10, 100))
+    queries = rows.base[:60]
     cases = list(search_filters.measure(rows, queries, ["ivf"]))
-    assert [case.hits for case in cases if case.allowed == "all"] == list(search_filters.HITS)
+    assert [case.hits for case in cases if case.allowed == "all"] == [10, 100]
     assert {(c.allowed, c.share) for c in cases if c.allowed != "all"} == {
-        (name, share) for name in ("random", "similar") for share in search_filters.SHARES
+        (name, share) for name in ("random", "similar") for share in (0.5, 0.01)
     }
     for case in cases:
         assert case.exact > 0 and case.rule.milliseconds > 0

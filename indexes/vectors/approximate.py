@@ -21,7 +21,7 @@ _MOST_HITS = 2_500  # for more, exact search is the faster one, too
 _FEWEST_CANDIDATES = 40
 # Up to this share of allowed rows, exact search over them is as fast and misses nothing
 # (`python -m benchmarks.search_filters` measures it).
-EXACT_SHARE = 0.05
+EXACT_SHARE = 0.02
 
 
 class Engine(Protocol):
@@ -82,9 +82,14 @@ class ApproximateRows(Rows):
         return k > _MOST_HITS or allowed <= EXACT_SHARE * len(self)
 
     def breadth_for(self, k: int, allowed: int) -> int:
-        """More for more hits, and for a filter, among whose rows the hits lie farther apart."""
-        more_hits = 1 + log2(max(k, 10) / 10) / 3
-        fewer_rows = (len(self) / max(allowed, 1)) ** 0.5
+        """More for more hits, and for a filter, among whose rows the hits lie farther apart.
+
+        Random rows need no more than all rows do; a folder of similar photos needs all of it.
+        Chosen with `python -m benchmarks.search_filters`.
+        """
+        more_hits = 1 + log2(max(k, 10) / 10) / 6
+        ratio = len(self) / max(allowed, 1)
+        fewer_rows = min(ratio, 2 * ratio**0.5)
         return int(np.ceil(self.breadth * more_hits * fewer_rows))
 
     def _bits(self, selection: Selection) -> Array | None:
