@@ -13,20 +13,19 @@ from indexes.paths import below, from_sql
 from indexes.rows import COUNT, ID, NUMBER, PATH, TEXT, Columns, id_array
 
 _BATCH_SIZE = 10_000
-_PHOTO = Columns(
-    "photos",
-    {
-        "id": ID,
-        "hash": TEXT,
-        "width": COUNT,
-        "height": COUNT,
-        "format": TEXT,
-        "taken": TEXT.optional(),
-        "camera": TEXT.optional(),
-        "latitude": NUMBER.optional(),
-        "longitude": NUMBER.optional(),
-    },
-)
+COLUMNS = {
+    "id": ID,
+    "hash": TEXT,
+    "width": COUNT,
+    "height": COUNT,
+    "format": TEXT,
+    "taken": TEXT.optional(),
+    "camera": TEXT.optional(),
+    "latitude": NUMBER.optional(),
+    "longitude": NUMBER.optional(),
+}
+"""What the columns that make a `Photo` may hold, besides `id`."""
+_PHOTO = Columns("photos", COLUMNS)
 _PLACE = Columns("files", {"photo_id": ID, "root_id": ID, "path": PATH})
 _HASH = Columns("photos", {"id": ID, "hash": TEXT})
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import retrieval
+from indexes.check.rows import COLUMNS
 from tests.conftest import Run
 from tests.old_formats import as_format
 from tests.test_embedding_format import FLIPPED, SWAPPED
@@ -64,6 +65,16 @@ def test_a_whole_index_is_found_whole_and_not_changed(run: Run, folder: Path) ->
     assert run("check", "--json", cwd=folder).json["whole"] is True
     assert run("check", "--repair", cwd=folder).out.count("repaired") == 0
     assert {p.name: p.read_bytes() for p in index.iterdir() if p.name in before} == before
+
+
+def test_every_column_of_the_catalogue_is_checked(folder: Path) -> None:
+    """Whoever adds a column says in `indexes.check.rows` what it may hold."""
+    with closing(sqlite3.connect(folder / ".retrieval" / "catalogue.db")) as db:
+        for table, columns in COLUMNS.items():
+            found = db.execute("SELECT name FROM pragma_table_info(?)", [table]).fetchall()
+            assert {name for (name,) in found} == set(columns), table
+        tables = {n for (n,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    assert {t for t in tables if not t.startswith(("words", "sqlite_"))} == set(COLUMNS)
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])

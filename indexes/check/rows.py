@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from indexes import photos
 from indexes.catalogue import MAX_DIM, Catalogue
 from indexes.check.report import NEW_INDEX, Problem, Progress, listed
 from indexes.meta import is_token
@@ -21,7 +22,6 @@ from indexes.rows import (
     ID,
     INTEGER,
     MAX_ID,
-    NUMBER,
     PATH,
     TEXT,
     WEIGHT,
@@ -46,18 +46,7 @@ _CHECKSUM = Kind("a checksum", lambda value: isinstance(value, int) and 0 <= val
 COLUMNS: dict[str, dict[str, Kind]] = {
     "meta": {"key": TEXT, "value": TEXT},
     "roots": {"id": ID, "relative": PATH, "absolute": _ABSOLUTE},
-    "photos": {
-        "id": ID,
-        "hash": TEXT,
-        "width": COUNT,
-        "height": COUNT,
-        "format": TEXT,
-        "taken": TEXT.optional(),
-        "camera": TEXT.optional(),
-        "latitude": NUMBER.optional(),
-        "longitude": NUMBER.optional(),
-        "present": FLAG,
-    },
+    "photos": {**photos.COLUMNS, "present": FLAG},
     "files": {
         "id": ID,
         "root_id": ID,
