@@ -229,6 +229,31 @@ def test_what_can_be_read_of_damaged_pages_is_kept(run: Run, folder: Path) -> No
     assert is_as_before(folder) and not problems(folder)
 
 
+def test_an_error_of_the_disk_is_no_damage(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could not be read now must not be taken for lost."""
+
+    class Failing(sqlite3.Connection):
+        def execute(self, sql: str, *values: object) -> sqlite3.Cursor:
+            if "integrity_check" in sql:
+                error = sqlite3.OperationalError("disk I/O error")
+                error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+                error.sqlite_errorname = "SQLITE_IOERR_READ"
+                raise error
+            return super().execute(sql, *values)
+
+    catalogue = folder / ".retrieval" / "catalogue.db"
+    before, real = catalogue.read_bytes(), sqlite3.connect
+    monkeypatch.setattr(
+        "indexes.database.sqlite3.connect", lambda *a, **o: real(*a, factory=Failing, **o)
+    )
+    for command in (["check"], ["check", "--repair"]):
+        result = run(*command, cwd=folder)
+        assert result.code == 1 and "cannot be read" in result.messages
+    assert catalogue.read_bytes() == before
+
+
 def test_a_file_that_is_no_database_gets_the_way_out(run: Run, folder: Path) -> None:
     (folder / ".retrieval" / "catalogue.db").write_bytes(b"nothing" * 999)
     for command in (["check"], ["check", "--repair"]):

@@ -12,6 +12,7 @@ from indexes.catalogue import Catalogue
 from indexes.check.report import NEW_INDEX, REBUILD, Problem
 from indexes.check.rows import COLUMNS, SINCE_FORMAT
 from indexes.database import Database
+from indexes.unreadable import is_about_the_file
 
 _MOST_MESSAGES = 100  # of SQLite's check
 _ABOUT_INDEXES = ("missing from index", "entries in index", "non-unique entry in index")
@@ -21,10 +22,15 @@ _NEEDED_BY_A_REBUILD = ("meta", "roots")
 
 
 def messages_of_sqlite(database: Database) -> list[str]:
-    """What SQLite's check of all pages and indexes says, if it finds anything."""
+    """What SQLite's check of all pages and indexes says, if it finds anything.
+
+    An error of the disk is raised: it says nothing about what is in the file.
+    """
     try:
         rows = database.conn.execute(f"PRAGMA integrity_check({_MOST_MESSAGES})").fetchall()
     except sqlite3.DatabaseError as error:
+        if not is_about_the_file(error):
+            raise
         return [str(error)]
     return [" ".join(str(text).split()) for (text,) in rows if text != "ok"]
 
