@@ -12,11 +12,22 @@ from indexes.arrays import Ints
 from indexes.database import Database, guarded
 from indexes.paths import from_sql
 from indexes.photos import TAKEN
+from indexes.places import FACTS_SINCE
 from indexes.rows import COUNT, ID, PATH, TEXT, Columns, id_array
 
 _FILE = Columns("files", {"root_id": ID, "path": PATH})
 _MONTH = Columns("photos", {"taken": TEXT, "count": COUNT})
 _CAMERA = Columns("photos", {"camera": TEXT, "count": COUNT})
+_PLACES = Columns(
+    "photos",
+    {
+        "id": ID,
+        "city": TEXT.optional(),
+        "region": TEXT.optional(),
+        "country": TEXT.optional(),
+        "count": COUNT,
+    },
+)
 _DATE = Columns("photos", {"id": ID, "taken": TEXT.optional()})
 _CAPTION = Columns("captions", {"photo_id": ID, "text": TEXT, "origin": PATH})
 _FIRST = Columns("captions", {"photo_id": ID, "text": TEXT})
@@ -72,6 +83,21 @@ class Browse:
             "GROUP BY p.camera ORDER BY n DESC, p.camera"
         ).fetchall()
         return {camera: count for camera, count in map(_CAMERA.checked, rows)}
+
+    @guarded
+    def places(self) -> dict[str, int]:
+        """How many photos were taken in each city, region and country, most first."""
+        if self.database.format < FACTS_SINCE:
+            return {}
+        count: Counter[str] = Counter()
+        rows = self.database.conn.execute(
+            "SELECT id, city, region, country, count(*) FROM photos "
+            "WHERE present AND country IS NOT NULL GROUP BY city, region, country"
+        ).fetchall()
+        for _, *names, photos in map(_PLACES.checked, rows):
+            for name in set(filter(None, names)):
+                count[name] += photos
+        return dict(count.most_common())
 
     @guarded
     def newest_first(self) -> Ints:

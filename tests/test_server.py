@@ -145,7 +145,7 @@ def test_filters_by_folder_date_and_caption(captioned: Path) -> None:
         folders = {folder["name"]: folder for folder in overview["folders"]}
         assert folders["few"]["photos"] == 4 and folders["food"]["photos"] == 1
         assert folders["food"]["parent"] == folders["few"]["id"] and overview["captioned"]
-        assert {"month": "2017-07", "photos": 1} in overview["months"]
+        assert {"month": "2023-11", "photos": 1} in overview["months"]
         inside = {"folders": [folders["food"]["id"]]}
         assert names(search(client, text("a cat"), filters=inside)) == ["coffee.png"]
         assert names(search(client, filters=inside)) == ["coffee.png"]
@@ -169,6 +169,28 @@ def test_filters_by_camera(few: Path) -> None:
         chosen = {"cameras": [camera["name"]]}
         assert names(search(client, text("a cat"), filters=chosen)) == ["china.jpg"]
         assert names(search(client, filters=chosen)) == ["china.jpg"]
+
+
+def test_filters_by_place(few: Path) -> None:
+    """Places by their names, in a folder whose photos say where they were taken."""
+    exif = Image.Exif()
+    exif[0x8825] = {1: "N", 2: (48.0, 12.0, 30.0), 3: "E", 4: (16.0, 22.0, 20.0)}
+    with Image.open(few / "china.jpg") as image:
+        image.save(few / "china.jpg", exif=exif)
+    retrieval.index(few, model="mini")
+    with client_of(few) as client:
+        known = {place["name"] for place in client.get("/api/v1/overview").json()["places"]}
+        assert {"Vienna", "Austria"} <= known
+        for chosen in ({"place": "vienna"}, {"place": "Vienna, Austria"}, {"near": "48.2,16.37"}):
+            assert names(search(client, text("a cat"), filters=chosen)) == ["china.jpg"]
+            assert names(search(client, filters=chosen)) == ["china.jpg"]
+        hit = search(client, filters={"near": "Vienna", "near_km": 5})["hits"][0]
+        assert (hit["city"], hit["country"]) == ("Vienna", "Austria")
+        details = client.get(f"/api/v1/photos/{hit['id']}").json()
+        assert details["place"].startswith("Vienna") and details["place_source"]
+        for wrong in ({"place": "Atlantis"}, {"near": "Xyzzyville"}, {"near": "100,200"}):
+            answer = client.post("/api/v1/search", json={"terms": [text("x")], "filters": wrong})
+            assert answer.status_code == 400, answer.text
 
 
 def test_hits_are_sorted_by_date(captioned: Path) -> None:

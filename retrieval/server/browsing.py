@@ -55,6 +55,9 @@ def overview(index: Index) -> models.Overview:
         folders=folders,
         months=[models.Month(month=m, photos=n) for m, n in browse.months().items()],
         cameras=[models.Camera(name=c, photos=n) for c, n in browse.cameras().items()],
+        places=[
+            models.PlaceName(name=name, photos=n) for name, n in list(browse.places().items())[:500]
+        ],
         captioned=index.catalogue.captions.any(),
     )
 
@@ -76,6 +79,10 @@ def details(index: Index, photo_hash: str) -> models.Details | None:
         camera=photo.camera,
         latitude=photo.latitude,
         longitude=photo.longitude,
+        taken_offset=photo.taken_offset,
+        taken_source=photo.taken_source,
+        place_source=photo.place_source,
+        place=photo.place,
         captions=[models.Caption(text=t, origin=as_text(o)) for t, o in captions],
         files=[
             models.Place(

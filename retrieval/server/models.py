@@ -53,6 +53,11 @@ class Filters(_Request):
     before: Date | None = Field(default=None, description="Taken before this day.")
     cameras: list[Name] = Field(default=[], max_length=50, description="Taken by one of these.")
     captioned: bool | None = Field(default=None, description="With a caption, or without.")
+    place: Name | None = Field(
+        default=None, description="In this city, region or country; commas separate several."
+    )
+    near: Name | None = Field(default=None, description="Near a city, or `LATITUDE,LONGITUDE`.")
+    near_km: float = Field(default=25.0, gt=0, le=25_000, description="How far `near` looks.")
 
 
 class SearchRequest(_Request):
@@ -105,6 +110,12 @@ class Hit(BaseModel):
     camera: str | None
     latitude: float | None
     longitude: float | None
+    taken_offset: str | None
+    taken_source: str | None
+    place_source: str | None
+    city: str | None
+    region: str | None
+    country: str | None
     caption: str | None = Field(description="The first caption.")
     explanation: Explanation | None = Field(description="With `explain` alone.")
 
@@ -149,6 +160,10 @@ class Details(BaseModel):
     camera: str | None
     latitude: float | None
     longitude: float | None
+    taken_offset: str | None = Field(description="Of `taken` from UTC.")
+    taken_source: str | None = Field(description="Where `taken` was found.")
+    place_source: str | None = Field(description="Where the coordinates were found.")
+    place: str = Field(description="The names of the place, the smallest first.")
     captions: list[Caption]
     files: list[Place]
 
@@ -177,12 +192,20 @@ class Camera(BaseModel):
     photos: int
 
 
+class PlaceName(BaseModel):
+    """A city, region or country and how many photos were taken there."""
+
+    name: str
+    photos: int
+
+
 class Overview(BaseModel):
     """What photos can be filtered by."""
 
     folders: list[Folder]
     months: list[Month]
     cameras: list[Camera]
+    places: list[PlaceName]
     captioned: bool = Field(description="Whether any photo has a caption.")
 
 

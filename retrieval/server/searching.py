@@ -19,7 +19,7 @@ from retrieval.errors import QueryError
 from retrieval.query import Query, Term, parse_date
 from retrieval.ranking.methods import Candidate
 from retrieval.ranking.relevance import LEVELS, WEAK
-from retrieval.search import pipeline
+from retrieval.search import pipeline, places
 from retrieval.search.hits import Explanation, explanations
 from retrieval.search.options import SearchOptions
 from retrieval.search.state import Search
@@ -156,6 +156,9 @@ def translate(index: Index, request: models.SearchRequest, example: Callable[[st
             after=after,
             before=before,
             min_score=request.min_score,
+            near=filters.near or None,
+            near_km=filters.near_km,
+            place=filters.place or None,
             cameras=tuple(filters.cameras),
             captioned=filters.captioned,
         )
@@ -210,6 +213,8 @@ def _newest(index: Index, filters: models.Filters) -> Ranked:
         tuple(folder_places(index, filters.folders)),
         filters.after,
         filters.before,
+        (*places.point(filters.near), filters.near_km) if filters.near else None,
+        places.names(filters.place) if filters.place else (),
         cameras=tuple(filters.cameras),
         captioned=filters.captioned,
     )
@@ -259,6 +264,12 @@ def _hits(
                     camera=photo.camera,
                     latitude=photo.latitude,
                     longitude=photo.longitude,
+                    taken_offset=photo.taken_offset,
+                    taken_source=photo.taken_source,
+                    place_source=photo.place_source,
+                    city=photo.city,
+                    region=photo.region,
+                    country=photo.country,
                     caption=captions.get(i),
                     explanation=None if how is None else api_explanation(how),
                 )

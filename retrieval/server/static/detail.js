@@ -49,9 +49,10 @@ export function hideDetail() {
 function sideOf(hit, photo, query, actions) {
   const first = photo.files[0];
   const facts = [
-    ["Taken", day(photo.taken)],
+    ["Taken", [day(photo.taken), photo.taken_source ? `(${photo.taken_source})` : ""].filter(Boolean).join(" ")],
     ["Camera", photo.camera],
-    ["Place", photo.latitude === null ? null : `${photo.latitude.toFixed(4)}, ${photo.longitude.toFixed(4)}`],
+    ["Place", photo.place],
+    ["Coordinates", photo.latitude === null ? null : `${photo.latitude.toFixed(4)}, ${photo.longitude.toFixed(4)}`],
     ["Size", `${photo.width} × ${photo.height}, ${photo.format}`],
     ["Relevance", hit.relevance === null || hit.relevance === undefined ? null : percent(hit.relevance)],
   ].filter(([, value]) => value);

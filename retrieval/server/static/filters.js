@@ -2,6 +2,7 @@
 
 import {$, h, toast} from "./dom.js";
 import {get} from "./api.js";
+import {NO_FILTERS} from "./state.js";
 
 let overview = null;
 
@@ -27,11 +28,12 @@ export async function drawFilters(query, changed) {
     h("div", {class: "top"}, h("h2", {}, "Filters"),
       h("button", {
         type: "button",
-        onclick: () => changed({folders: [], cameras: [], after: "", before: "", captioned: null}),
+        onclick: () => changed(NO_FILTERS),
       }, "Clear all"),
       h("button", {type: "button", class: "close", "aria-label": "Close the filters", onclick: () => $("filters-open").click()}, "×")),
     dates(query, changed),
     h("fieldset", {}, h("legend", {}, "Folder"), tree(query, changed, open)),
+    ...(overview.places.length || query.place ? [places(query, changed)] : []),
     ...(overview.cameras.length ? [cameras(query, changed)] : []),
     ...(overview.captioned ? [captions(query, changed)] : []));
   if (focus) $(focus)?.focus();
@@ -75,6 +77,17 @@ function cameras(query, changed) {
     h("ul", {class: "tree"}, ...overview.cameras.slice(0, 50).map((camera, at) => h("li", {},
       check(`camera-${at}`, camera.name, camera.photos, query.cameras.includes(camera.name),
         (on) => changed({cameras: toggled(query.cameras, camera.name, on)}))))));
+}
+
+function places(query, changed) {
+  return h("fieldset", {}, h("legend", {}, "Place"),
+    h("input", {
+      id: "place", type: "search", list: "places", maxlength: 200, value: query.place,
+      "aria-label": "City, region or country", placeholder: "City, region or country",
+      onchange: (event) => changed({place: event.target.value.trim()}),
+    }),
+    h("datalist", {id: "places"}, ...overview.places.map((place) =>
+      h("option", {value: place.name}, place.photos.toLocaleString()))));
 }
 
 function captions(query, changed) {

@@ -2,7 +2,7 @@
 
 import {$, h, toast} from "./dom.js";
 import {send} from "./api.js";
-import {body, filterCount, format, parse, withoutPhoto} from "./state.js";
+import {NO_FILTERS, body, filterCount, format, parse, withoutPhoto} from "./state.js";
 import {Grid} from "./grid.js";
 import {added, drawTerms, typed, uploaded} from "./terms.js";
 import {drawFilters, forgetOverview} from "./filters.js";
@@ -121,7 +121,7 @@ function describe(found, weak) {
   if (count && weak) notice("No photo matches well. These come nearest; other words, or an example photo, may find more.");
   else if (count) $("notice").hidden = true;
   else if (query.relevance !== "all" && query.terms.length) notice("No photo is likely to match.", {label: "Show all", run: () => go({...query, relevance: "all"})});
-  else if (filterCount(query)) notice("No photo passes these filters.", {label: "Clear the filters", run: () => go({...query, folders: [], cameras: [], after: "", before: "", captioned: null})});
+  else if (filterCount(query)) notice("No photo passes these filters.", {label: "Clear the filters", run: () => go({...query, ...NO_FILTERS})});
   else notice("There are no photos in this index yet.", {label: "Look for new photos", run: () => { $("index-panel").hidden = false; $("index-start").click(); }});
 }
 

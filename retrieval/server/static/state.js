@@ -14,6 +14,7 @@ export function parse(search) {
     after: "",
     before: "",
     captioned: null,
+    place: "",
     sort: "relevance",
     relevance: "all",
     photo: null,
@@ -24,7 +25,7 @@ export function parse(search) {
       if (term && query.terms.length < 16) query.terms.push(term);
     } else if (key === "folder") query.folders.push(value);
     else if (key === "camera") query.cameras.push(value);
-    else if (key === "after" || key === "before") query[key] = value;
+    else if (key === "after" || key === "before" || key === "place") query[key] = value;
     else if (key === "captioned") query.captioned = value === "yes";
     else if (key === "sort" && value === "date") query.sort = value;
     else if (key === "show" && ["normal", "strict"].includes(value)) query.relevance = value;
@@ -59,6 +60,7 @@ export function format(query) {
   for (const camera of query.cameras) found.append("camera", camera);
   if (query.after) found.set("after", query.after);
   if (query.before) found.set("before", query.before);
+  if (query.place) found.set("place", query.place);
   if (query.captioned !== null) found.set("captioned", query.captioned ? "yes" : "no");
   if (query.sort === "date") found.set("sort", "date");
   if (query.relevance !== "all") found.set("show", query.relevance);
@@ -72,6 +74,9 @@ export function withoutPhoto(query) {
   return format({...query, photo: null});
 }
 
+// What clears all filters.
+export const NO_FILTERS = {folders: [], cameras: [], after: "", before: "", captioned: null, place: ""};
+
 // The query as the API takes it.
 export function body(query, k, cursor) {
   return {
@@ -82,6 +87,7 @@ export function body(query, k, cursor) {
       after: query.after || null,
       before: query.before || null,
       captioned: query.captioned,
+      place: query.place || null,
     },
     sort: query.sort,
     relevance: query.relevance,
@@ -93,5 +99,5 @@ export function body(query, k, cursor) {
 
 export function filterCount(query) {
   return query.folders.length + query.cameras.length + (query.after || query.before ? 1 : 0) +
-    (query.captioned === null ? 0 : 1);
+    (query.place ? 1 : 0) + (query.captioned === null ? 0 : 1);
 }
