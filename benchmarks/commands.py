@@ -1,7 +1,6 @@
 """The commands `retrieval benchmark …`: parse, measure, print.
 
-Each also runs alone as `python -m benchmarks.NAME`. The modules that measure are imported inside
-the commands, so the command line starts fast.
+Each also runs alone as `python -m benchmarks.NAME`; what measures is imported when it runs.
 """
 
 import json
@@ -336,9 +335,8 @@ def startup(
 
     plots.check(plot)
     found = benchmark.measure(model, photos, repeats)
-    print_result(
-        json.dumps(benchmark.as_json(found), indent=2) if as_json else benchmark.as_table(found)
-    )
+    text = json.dumps(benchmark.as_json(found), indent=2) if as_json else benchmark.as_table(found)
+    print_result(text)
     if plot is not None:
         plots.startup(found, plot)
         print_message(f"Chart: {plot}")

@@ -164,13 +164,18 @@ def measure(
             asked = _Queries(texts, queries, exact_answers(rows, queries, biases.get(ordering)))
             for done, kind in enumerate(kinds):
                 progress(f"types at {size:,} vectors", done, len(kinds))
-                log(f"{size:,} vectors: {kind}")
                 if kind in LIBRARIES:
-                    results.append(_measure_library(kind, folder / kind, rows, asked))
+                    result = _measure_library(kind, folder / kind, rows, asked)
                 elif (of_kind := _measure_kind(kind, place, size, encoder, asked)) is not None:
-                    results.append(of_kind)
+                    result = of_kind
                 else:
                     log(f"{size:,} vectors: an index of so few photos is always exact, not {kind}.")
+                    continue
+                results.append(result)
+                log(
+                    f"{size:,} vectors: {kind}, {result.speed.p50:.2f} ms a query, recall@10 "
+                    f"{result.speed.recall:.1f}%"
+                )
             progress(f"types at {size:,} vectors", len(kinds), len(kinds))
     return Measurement(
         dim=encoder.dim,

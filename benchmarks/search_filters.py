@@ -34,7 +34,7 @@ SHARES = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
 HITS = (10, 20, 50, 100, 200, 500, 1000)
 FILTERED_RECALL, HITS_RECALL = 99.0, 98.0
 _FACTORS = (1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 11, 16, 23, 32)
-_QUERIES = 100
+QUERIES = 100
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def measure(rows: MadeRows, queries: Floats, kinds: Sequence[Kind]) -> Iterator[
     made = np.concatenate([some for _, some, _ in rows.blocks()])
     near = np.concatenate([near for _, _, near in rows.blocks()])
     chosen = np.random.default_rng(rows.seed).random(len(made))
-    choosing, asked = queries[_QUERIES:], queries[:_QUERIES]
+    choosing, asked = queries[QUERIES:], queries[:QUERIES]
     everything = np.ones(len(made), np.bool_)
     for kind in kinds:
         with written(kind, made, choosing) as stored:
@@ -213,7 +213,7 @@ def main() -> None:
         photos, unreadable = cache.photos(captioned.photos)
         readable = [p for i, p in enumerate(captioned.photos) if i not in unreadable]
         captions = sorted({caption for photo in readable for caption in photo.captions})
-        order = np.random.default_rng(given.seed).permutation(len(captions))[: 5 * _QUERIES]
+        order = np.random.default_rng(given.seed).permutation(len(captions))[: 5 * QUERIES]
         queries = cache.texts([captions[i] for i in order]).rows
     rows = MadeRows(photos.rows, size, given.seed)
     kinds = [kind for kind in KINDS if kind in names and kind != "exact"]

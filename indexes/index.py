@@ -22,7 +22,7 @@ from indexes.errors import StorageError
 from indexes.paths import is_folder
 from indexes.photos import Filter
 from indexes.regular_files import delete_tree
-from indexes.snapshot import Snapshot
+from indexes.snapshot import GalleryStatistics, Snapshot
 from indexes.snapshots import Snapshots
 from indexes.vector_files import VectorFiles, caches
 from indexes.vectors import flat
@@ -46,19 +46,6 @@ class Root:
             return None
         inside = path.relative_to(self.path).as_posix()
         return "" if inside == "." else inside
-
-
-@dataclass(frozen=True)
-class GalleryStatistics:
-    """What a query is compared with.
-
-    photos: how many the index has. mean: of their cosines to the query (of a sample if they are
-    many). searched: how many of them pass the filters.
-    """
-
-    photos: int
-    mean: float
-    searched: int
 
 
 class Index:

@@ -17,7 +17,7 @@ from indexes.places import FACTS_SINCE, photos_in, photos_near
 from indexes.rows import COUNT, ID, NUMBER, PATH, TEXT, Columns, id_array
 
 _BATCH_SIZE = 10_000
-_COLUMNS = {
+COLUMNS = {
     "id": ID,
     "hash": TEXT,
     "width": COUNT,
@@ -28,8 +28,8 @@ _COLUMNS = {
     "latitude": NUMBER.optional(),
     "longitude": NUMBER.optional(),
 }
-# Those since format 4. An empty city: there is none near.
-_NEW_COLUMNS = {
+"""What the columns that make a `Photo` may hold, and `id`."""
+NEW_COLUMNS = {
     "taken_offset": TEXT.optional(),
     "taken_source": TEXT.optional(),
     "place_source": TEXT.optional(),
@@ -37,7 +37,8 @@ _NEW_COLUMNS = {
     "region": TEXT.optional(),
     "country": TEXT.optional(),
 }
-_PHOTO = Columns("photos", _COLUMNS | _NEW_COLUMNS)
+"""The same, of those since format 4. An empty city: there is none near."""
+_PHOTO = Columns("photos", COLUMNS | NEW_COLUMNS)
 _PLACE = Columns("files", {"photo_id": ID, "root_id": ID, "path": PATH})
 _HASH = Columns("photos", {"id": ID, "hash": TEXT})
 _CAPTIONED = (
@@ -127,7 +128,7 @@ class Photos:
 
         metadata_version: the `facts.METADATA_VERSION` that the photo's file was read with.
         """
-        for name in (*_NEW_COLUMNS, "metadata_version"):
+        for name in (*NEW_COLUMNS, "metadata_version"):
             kind = "INTEGER" if name == "metadata_version" else "TEXT"
             self.database.db.execute(f"ALTER TABLE photos ADD COLUMN {name} {kind}")
 
@@ -219,8 +220,8 @@ class Photos:
         return ids
 
     def _columns(self) -> list[str]:
-        new = _NEW_COLUMNS if self.database.format >= FACTS_SINCE else dict[str, Any]()
-        return [*_COLUMNS, *(name if name in new else "NULL" for name in _NEW_COLUMNS)]
+        new = NEW_COLUMNS if self.database.format >= FACTS_SINCE else dict[str, Any]()
+        return [*COLUMNS, *(name if name in new else "NULL" for name in NEW_COLUMNS)]
 
     def insert(self, photos: Sequence[Photo]) -> list[int]:
         """Add photos; returns their ids, which are higher than any before."""

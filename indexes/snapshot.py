@@ -6,6 +6,7 @@ have is left out of them, and what they lack is read from the catalogue. Which v
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -21,6 +22,19 @@ from indexes.vectors.rows import Bias, Rows, Selection
 
 _FILTERS = 8  # whose photos are kept in memory
 _MEAN_SAMPLE = 2000  # photos whose mean stands for that of all
+
+
+@dataclass(frozen=True)
+class GalleryStatistics:
+    """What a query is compared with.
+
+    photos: how many the index has. mean: of their cosines to the query (of a sample if they are
+    many). searched: how many of them pass the filters.
+    """
+
+    photos: int
+    mean: float
+    searched: int
 
 
 class Snapshot:

@@ -16,7 +16,7 @@ from indexes.rows import RowError
 
 def explain_unreadable(error: sqlite3.Error, folder: Path, catalogue: Path) -> RetrievalError:
     """The error of an index in `folder` that SQLite, or a check of its rows, could not read."""
-    if _is_about_the_file(error):
+    if is_about_the_file(error):
         damage = _damage(catalogue)
         if damage is None:
             return IndexChangedError(
@@ -36,7 +36,7 @@ def explain_unreadable(error: sqlite3.Error, folder: Path, catalogue: Path) -> R
     )
 
 
-def _is_about_the_file(error: sqlite3.Error) -> bool:
+def is_about_the_file(error: sqlite3.Error) -> bool:
     """Whether SQLite could not read the file, rather than what it holds."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return not isinstance(error, RowError) and code in (

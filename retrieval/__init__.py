@@ -26,17 +26,7 @@ if TYPE_CHECKING:
         RetrievalError,
         StorageError,
     )
-    from retrieval.api import (
-        FuseReport,
-        Photos,
-        check,
-        delete_index,
-        find_index,
-        fuse,
-        index,
-        open,
-        remove,
-    )
+    from retrieval.api import Photos, find_index, index, open
     from retrieval.client import Client
     from retrieval.demo import copy_demo_photos, run_demo
     from retrieval.embeddings import export, import_embeddings
@@ -53,6 +43,7 @@ if TYPE_CHECKING:
     )
     from retrieval.indexing.options import Options, Progress, Report
     from retrieval.indexing.status import Status
+    from retrieval.manage import FuseReport, check, delete_index, fuse, remove
     from retrieval.output.gallery import GallerySection, write_gallery
     from retrieval.query import Query, Term, parse_date, parse_terms
     from retrieval.search.hits import Explanation, Hit, filter_by_relevance
@@ -75,8 +66,9 @@ _PUBLIC = {
     "indexes.check.report": "CheckReport Problem",
     "indexes.errors": "FullTextError IndexBusyError IndexChangedError IndexDamagedError "
     "IndexMissingError IndexReplacedError IndexWarning RetrievalError StorageError",
-    "retrieval.api": "FuseReport Photos check delete_index find_index fuse index open remove",
+    "retrieval.api": "Photos find_index index open",
     "retrieval.client": "Client",
+    "retrieval.manage": "FuseReport check delete_index fuse remove",
     "retrieval.demo": "copy_demo_photos run_demo",
     "retrieval.embeddings": "export import_embeddings",
     "retrieval.encoders.base": "Encoder",

@@ -5,7 +5,6 @@ They find the index and call the rooms that do the work. `import retrieval` offe
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +12,8 @@ from indexes.arrays import Floats
 from indexes.errors import IndexMissingError
 from indexes.index import Index
 from indexes.locate import FOLDER_NAME, find, index_at, is_index
-from indexes.lock import lock
 from retrieval.encoders.base import Encoder
 from retrieval.encoders.registry import UNCHECKED, check_weights
-from retrieval.errors import QueryError
 from retrieval.indexing.options import Options, Progress, Report
 from retrieval.indexing.run import index_folders
 from retrieval.indexing.status import Status, status
@@ -28,11 +25,10 @@ from retrieval.ranking.reranking import Rerank
 from retrieval.search import pipeline
 from retrieval.search.encode_query import encode_query
 from retrieval.search.hits import Hit
-from retrieval.search.locate import find_from_here
 from retrieval.search.options import SearchOptions
 
 if TYPE_CHECKING:
-    from indexes.check.report import CheckReport
+    pass
 
 
 def index(
@@ -257,96 +253,3 @@ def _check_imported(index: Index, encoder: Encoder) -> None:
         from retrieval.indexing.imported import check_imported
 
         check_imported(index, encoder)
-
-
-@dataclass(frozen=True)
-class FuseReport:
-    """What `fuse` did. folder: of the index; fusion: its name; photos: how many it changed."""
-
-    folder: Path
-    fusion: str
-    photos: int
-
-
-def fuse(where: AnyPath | None = None, trust: bool = False) -> FuseReport:
-    """Fuse the photos of an index with their captions again, by the current fusion of its model.
-
-    Nothing is encoded: captions that changed wait for the next `index`. where: as for
-    `find_index`; trust: as for `open`. Raises RetrievalError.
-    """
-    from retrieval.fusion.store import load_fusion
-    from retrieval.indexing.fuse import fuse_photos
-    from retrieval.ranking.vector_plan import vector_plan
-
-    folder = find_index(where)
-    with lock(folder), Index.open(folder, writable=True) as opened:
-        check_trust(opened, trust)
-        fusion = load_fusion(opened.model.fingerprint, opened.model.dim)
-        count = fuse_photos(opened, fusion)
-        opened.refresh(lambda: vector_plan(opened, None))
-    return FuseReport(folder, fusion.name, count)
-
-
-def check(
-    where: AnyPath | None = None,
-    repair: bool = False,
-    progress: Callable[[str, int, int], None] = lambda *_: None,
-) -> "CheckReport":
-    """Check everything in an index against everything else; photos are not read.
-
-    repair: mend what can be mended; what is dropped, the next `index` encodes again. progress:
-    called with what is checked, how many are done, and of how many. where: as for `find_index`.
-    Raises IndexMissingError, IndexBusyError, and IndexDamagedError if the index cannot be opened at
-    all.
-    """
-    from indexes.check.run import check_index, repair_index
-
-    folder = find_index(where)
-    if not repair:
-        return check_index(folder, progress)
-    with lock(folder):
-        return repair_index(folder, progress)
-
-
-def remove(paths: AnyPath | Sequence[AnyPath], where: AnyPath | None = None) -> int:
-    """Remove photos, or folders of photos, from an index; returns how many files. Files stay.
-
-    paths: one or several.
-    An indexed folder that is removed as a whole is not indexed again, unless it is the only one.
-    where: as for `find_index`. Raises QueryError for a path that is not in the index.
-    """
-    from retrieval.ranking.vector_plan import vector_plan
-
-    folder = find_index(where)
-    with lock(folder), Index.open(folder, writable=True) as opened:
-        chosen = []
-        for path in (Path(name).expanduser() for name in as_list(paths)):
-            located = opened.locate(path)
-            places = find_from_here(opened, path)
-            if located is not None and not located[1]:
-                places = [(located[0].id, "")]  # a whole folder, even if it has no photos
-            if not places:
-                raise QueryError(
-                    f"{path} is not in the index {folder}. `retrieval info` lists its folders."
-                )
-            chosen += places
-        with opened.catalogue.transaction():
-            count = sum(opened.catalogue.forget_files(*place) for place in chosen)
-            for root_id, under in chosen:
-                if not under and len(opened.roots()) > 1:
-                    opened.catalogue.forget_root(root_id)
-            opened.catalogue.update_presence()
-        opened.refresh(lambda: vector_plan(opened, None))
-        return count
-
-
-def delete_index(where: AnyPath | None = None) -> Path:
-    """Delete a whole index; returns its folder. Photos stay. where: as for `find_index`.
-
-    Raises IndexMissingError or IndexBusyError.
-    """
-    from indexes.delete import delete
-
-    folder = find_index(where)
-    delete(folder)
-    return folder

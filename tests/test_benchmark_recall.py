@@ -12,6 +12,7 @@ from PIL import Image
 import retrieval
 from benchmarks.recall import rank_with_index
 from indexes.locate import is_index
+from indexes.vectors.rows import Rows
 from tests.conftest import Run, needs_extra
 
 CAPTIONS = {
@@ -57,7 +58,7 @@ def test_recall_is_what_searching_finds(run: Run, captioned: Path) -> None:
         "fingerprint": made.fingerprint,
         "ranking": "plain",
     }
-    flat = {"factory": "Flat", "setting": "", "recall@10": 100}
+    flat = {"setting": "", "recall@10": 100}
     ways = {"text_to_image": flat, "image_to_text": flat}
     assert values["index"] == {"kind": "exact", "recall@10": 100, **ways}
 
@@ -118,7 +119,7 @@ def test_a_chart_is_drawn(run: Run, captioned: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--index-type", "tree"], "There is no index type 'tree'. Choose from: exact, fp16"),
+        (["--index-type", "tree"], "There is no index type 'tree'. Choose from: exact, hnsw"),
         (["--ranking", "best"], "There is no ranking 'best'. Choose from: plain"),
         (["--split", "tset"], "few has no split 'tset': its splits are train, val and all"),
         (["--plot", "chart.gif"], "A chart is a PNG file, not chart.gif"),
@@ -164,15 +165,14 @@ def test_a_search_that_misses_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = random.normal(size=(100, 8)).astype(np.float32)
     own = np.arange(20), np.arange(100)
     assert rank_with_index("exact", rows[:20], rows, *own)[1].recall == 100
-    from indexes.vectors import flat
+    nearest = Rows.nearest
 
-    search = flat.search
+    def worse(self, query, k):
+        positions, scores = nearest(self, query, k)
+        kept = np.argsort(-scores)[k // 2 :]
+        return positions[kept], scores[kept]
 
-    def worse(parts, query, k):
-        ids, scores = search(parts, query, k + 5)
-        return ids[5:], scores[5:]
-
-    monkeypatch.setattr(flat, "search", worse)
+    monkeypatch.setattr(Rows, "nearest", worse)
     assert rank_with_index("exact", rows[:20], rows, *own)[1].recall == 50
 
 
@@ -182,13 +182,19 @@ def test_recall_through_an_approximate_index_is_what_it_finds() -> None:
     queries = rows[:200] + np.float32(0.5) * random.normal(size=(200, 16)).astype(np.float32)
     own = np.arange(200), np.arange(4000)
     exact, _ = rank_with_index("exact", queries, rows, *own)
-    for kind, factory in (("hnsw", "HNSW32,SQ8"), ("ivf", "IVF64,SQ8"), ("int8", "SQ8")):
+    for kind, setting in (("hnsw", "efSearch "), ("ivf", "nprobe "), ("ivf-pq", "nprobe ")):
         ranks, index = rank_with_index(kind, queries, rows, *own)
-        assert index.factory == factory and 90 < index.recall <= 100
-        found = ranks.ranks <= 40  # the candidates; among them the order is the exact one
+        assert index.setting.startswith(setting) and 90 < index.recall <= 100
+        found = ranks.ranks <= 100  # the hits that are asked; their order is the exact one
         assert found.mean() > 0.5
         assert (ranks.ranks[found] <= exact.ranks[found]).all()
         assert (ranks.ranks[~found] == 4000).all()
+
+
+def test_one_query_alone_can_be_ranked() -> None:
+    rows = np.eye(3, dtype=np.float32)
+    ranks, index = rank_with_index("ivf", rows[:1], rows, np.array([0]), np.arange(3))
+    assert ranks.ranks[0, 0] == 1 and index.recall == 100
 
 
 def test_each_type_of_index_is_a_run(run: Run, captioned: Path) -> None:
@@ -196,14 +202,10 @@ def test_each_type_of_index_is_a_run(run: Run, captioned: Path) -> None:
     types = ("--index-type", "exact", "--index-type", "hnsw", "--index-type", "ivf")
     values = run(*command, *types, "--json").json
     assert [one["index"]["kind"] for one in values] == ["exact", "hnsw", "ivf"]
-    assert values[2]["index"]["text_to_image"] == {
-        "factory": "IVF1,SQ8",
-        "setting": "nprobe=4",
-        "recall@10": 100,
-    }
+    assert values[2]["index"]["text_to_image"] == {"setting": "nprobe 8", "recall@10": 100}
     for one in values:
         assert one["text_to_image"]["R@1"] == values[0]["text_to_image"]["R@1"]
-    assert "index hnsw (HNSW32,SQ8, efSearch=16), text to image: finds" in run(*command, *types).out
+    assert "index hnsw (efSearch 32), text to image: finds" in run(*command, *types).out
 
 
 def test_rankings_are_compared_and_the_default_ones_order_is_that_of_a_search(

@@ -11,11 +11,14 @@ from PIL import Image
 import benchmarks.vector_libraries
 from benchmarks import search_filters
 from benchmarks.exact_answers import Answers, exact_answers
+from benchmarks.index_types import written
 from benchmarks.made_index import FOLDERS, MadeRows, number_of, write_index
 from benchmarks.search import parse_sizes
 from benchmarks.vector_libraries import LIBRARIES, autofaiss_key
 from indexes.index import Index
 from indexes.photos import Filter
+from indexes.vectors.rows import Selection
+from indexes.vectors.store import Kind
 from retrieval.encoders.registry import load_encoder
 from retrieval.errors import QueryError
 from tests.conftest import Run, needs_extra
@@ -175,12 +178,17 @@ def test_faiss_is_built_as_autofaiss_would_build_it() -> None:
     assert autofaiss_key(10_000_000, 512) == "OPQ256_768,IVF65536_HNSW32,PQ256x8"
 
 
-def test_filters_and_more_hits_are_measured(rows: MadeRows) -> None:
-    queries = np.concatenate([rows.base[:150], rows.base[200:]])
+def test_filters_and_more_hits_are_measured(
+    rows: MadeRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_filters, "QUERIES", 25)
+    monkeypatch.setattr(search_filters, "SHARES", (0.5, 0.01))
+    monkeypatch.setattr(search_filters, "HITS", (10, 100))
+    queries = rows.base[:60]
     cases = list(search_filters.measure(rows, queries, ["ivf"]))
-    assert [case.hits for case in cases if case.allowed == "all"] == list(search_filters.HITS)
+    assert [case.hits for case in cases if case.allowed == "all"] == [10, 100]
     assert {(c.allowed, c.share) for c in cases if c.allowed != "all"} == {
-        (name, share) for name in ("random", "similar") for share in search_filters.SHARES
+        (name, share) for name in ("random", "similar") for share in (0.5, 0.01)
     }
     for case in cases:
         assert case.exact > 0 and case.rule.milliseconds > 0
@@ -189,6 +197,24 @@ def test_filters_and_more_hits_are_measured(rows: MadeRows) -> None:
             assert case.enough.recall >= 98
     assert all(case.rule.factor == 0 for case in cases if case.share == 0.01)  # exact
     assert "ivf     all               10" in search_filters.as_table(cases)
+
+
+@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
+def test_a_folder_of_similar_photos_is_searched_as_well_as_all(kind: Kind) -> None:
+    base = np.random.default_rng(1).standard_normal((900, 24)).astype(np.float32)
+    made = MadeRows(base / np.linalg.norm(base, axis=1, keepdims=True), 9000, seed=0)
+    values = np.concatenate([some for _, some, _ in made.blocks()])
+    near = np.concatenate([near for _, _, near in made.blocks()])
+    queries = made.base[:50]
+    with written(kind, values, made.base[50:250]) as stored:
+        for share in (0.1, 0.2, 0.5):
+            inside = np.flatnonzero(made.is_similar(share)[near])
+            found = 0
+            for query in queries:
+                exact = inside[np.argsort(-(values[inside] @ query))[:10]]
+                positions, _ = stored.rows.nearest(query, 10, Selection(stored.rows.ids[inside]))
+                found += len(np.intersect1d(exact, positions))
+            assert found >= 0.98 * 10 * len(queries)
 
 
 @pytest.mark.parametrize(

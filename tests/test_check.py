@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import retrieval
+from indexes.check.rows import COLUMNS
 from tests.conftest import Run
 from tests.old_formats import as_format
 from tests.test_embedding_format import FLIPPED, SWAPPED
@@ -70,6 +71,16 @@ def test_a_whole_index_is_found_whole_and_not_changed(run: Run, folder: Path) ->
     assert run("check", "--json", cwd=folder).json["whole"] is True
     assert run("check", "--repair", cwd=folder).out.count("repaired") == 0
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_every_column_of_the_catalogue_is_checked(folder: Path) -> None:
+    """Whoever adds a column says in `indexes.check.rows` what it may hold."""
+    with closing(sqlite3.connect(folder / ".retrieval" / "catalogue.db")) as db:
+        for table, columns in COLUMNS.items():
+            found = db.execute("SELECT name FROM pragma_table_info(?)", [table]).fetchall()
+            assert {name for (name,) in found} == set(columns), table
+        tables = {n for (n,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    assert {t for t in tables if not t.startswith(("words", "sqlite_"))} == set(COLUMNS)
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
@@ -224,6 +235,31 @@ def test_what_can_be_read_of_damaged_pages_is_kept(run: Run, folder: Path) -> No
     report = retrieval.index(folder)
     assert 1 <= report.encoded <= 6
     assert is_as_before(folder) and not problems(folder)
+
+
+def test_an_error_of_the_disk_is_no_damage(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could not be read now must not be taken for lost."""
+
+    class Failing(sqlite3.Connection):
+        def execute(self, sql: str, *values: object) -> sqlite3.Cursor:
+            if "integrity_check" in sql:
+                error = sqlite3.OperationalError("disk I/O error")
+                error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+                error.sqlite_errorname = "SQLITE_IOERR_READ"
+                raise error
+            return super().execute(sql, *values)
+
+    catalogue = folder / ".retrieval" / "catalogue.db"
+    before, real = catalogue.read_bytes(), sqlite3.connect
+    monkeypatch.setattr(
+        "indexes.database.sqlite3.connect", lambda *a, **o: real(*a, factory=Failing, **o)
+    )
+    for command in (["check"], ["check", "--repair"]):
+        result = run(*command, cwd=folder)
+        assert result.code == 1 and "cannot be read" in result.messages
+    assert catalogue.read_bytes() == before
 
 
 def test_a_file_that_is_no_database_gets_the_way_out(run: Run, folder: Path) -> None:

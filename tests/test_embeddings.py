@@ -392,6 +392,23 @@ def test_without_the_weights_the_index_is_made_and_a_text_query_says_what_it_nee
     assert done.code == 1 and "those of the model 512" in done.messages
 
 
+def test_a_local_open_clip_checkpoint_made_the_embeddings(
+    random_clip: str, few: Path, tmp_path: Path
+) -> None:
+    from retrieval.photos.decode import load_photo
+
+    model = retrieval.load_encoder(random_clip)
+    photos = [model.prepare(load_photo(few / name, model.image_size)) for name in NAMES]
+    np.save(tmp_path / "a.npy", model.encode_images(photos))
+    write_csv(tmp_path / "a.csv", [{"path": name} for name in NAMES])
+    report = retrieval.import_embeddings(tmp_path / "a.npy", model=random_clip, folder=few)
+    assert report.checked and report.model.fingerprint == model.fingerprint
+    with retrieval.open(few) as photos_of_index:
+        assert len(photos_of_index.search("a cat")) == 4
+        like = photos_of_index.similar(few / "china.jpg")
+    assert len(like) == 3
+
+
 class Own:
     """An encoder of one's own, with the embeddings of `mini` and another name."""
 

@@ -43,7 +43,7 @@ class Contents:
 
 
 def contents(folder: Path) -> Contents:
-    """Read an index, which has to be whole."""
+    """Read an index, which has to be whole; full text and caches may wait for the next run."""
     with Index.open(folder / ".retrieval") as index:
         catalogue = index.catalogue
         assert catalogue.database.conn.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -124,6 +124,8 @@ def test_a_killed_change_leaves_the_index_whole(
         for path in folder.glob(f"{GONE}*"):
             path.unlink()
         retrieval.index(folder)  # a `remove` that was done but for its end is not done again
+        report = retrieval.check(folder)
+        assert report.is_whole, (how, report.problems)
         places = {path.name for path in (folder / ".retrieval").iterdir()}
         assert {n for n in places if not n.startswith(("vectors-", "bias-"))} <= INDEX_FILES, how
         assert not any(n.endswith(".tmp") for n in places), how

@@ -72,13 +72,13 @@ def test_excluded_is_stronger_than_included_and_no_index_is_walked(nas: Path) ->
 
 
 def test_files_that_do_not_end_like_photos_are_counted(run: Run, few: Path) -> None:
-    for name in ("a.MOV", "b.mov", "c.psd", "noend", "x.txt", "y.xmp", "Thumbs.db", ".DS_Store"):
+    for name in ("a.MOV", "b.mov", "c.pdf", "noend", "x.txt", "y.xmp", "Thumbs.db", ".DS_Store"):
         (few / name).write_bytes(b"x")
     shutil.copy(few / "china.jpg", few / ".hidden.jpg")
     (few / "._china.jpg").write_bytes(b"\0\x05\x16\x07")
     out = " ".join(run("index", few, "--model", "mini").out.split())
     assert (
-        "4 file(s) were left out because their names do not end like a photo's (2 .mov, 1 .psd, "
+        "4 file(s) were left out because their names do not end like a photo's (2 .mov, 1 .pdf, "
         "1 without)" in out
     )
     assert "1 hidden photo(s) were left out" in out

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from indexes import photos
 from indexes.catalogue import MAX_DIM, Catalogue
 from indexes.check.report import NEW_INDEX, Problem, Progress, listed
 from indexes.meta import is_token
@@ -21,7 +22,6 @@ from indexes.rows import (
     ID,
     INTEGER,
     MAX_ID,
-    NUMBER,
     PATH,
     TEXT,
     WEIGHT,
@@ -47,15 +47,9 @@ COLUMNS: dict[str, dict[str, Kind]] = {
     "meta": {"key": TEXT, "value": TEXT},
     "roots": {"id": ID, "relative": PATH, "absolute": _ABSOLUTE},
     "photos": {
-        "id": ID,
-        "hash": TEXT,
-        "width": COUNT,
-        "height": COUNT,
-        "format": TEXT,
-        "taken": TEXT.optional(),
-        "camera": TEXT.optional(),
-        "latitude": NUMBER.optional(),
-        "longitude": NUMBER.optional(),
+        **photos.COLUMNS,
+        **photos.NEW_COLUMNS,
+        "metadata_version": COUNT.optional(),
         "present": FLAG,
     },
     "files": {
@@ -81,10 +75,17 @@ COLUMNS: dict[str, dict[str, Kind]] = {
     "changes": {"photo_id": ID, "number": COUNT},
 }
 """The columns of each table, and what each may hold."""
+_SINCE_4 = {"checksum", "metadata_version", *photos.NEW_COLUMNS}
 SINCE_FORMAT = {"captions": 2, "said": 3, "fused": 3, "changes": 4}
 """The first format that has a table, if it is not the first of all."""
 _BATCH_SIZE = 10_000
 _SETTING = "setting:"
+
+
+def columns_of(table: str, catalogue_format: int) -> dict[str, Kind]:
+    """The columns of a table in a format, and what each may hold."""
+    new = _SINCE_4 if catalogue_format < 4 else set[str]()
+    return {name: kind for name, kind in COLUMNS[table].items() if name not in new}
 
 
 def check_rows(catalogue: Catalogue, progress: Progress) -> Iterator[Problem]:
@@ -110,7 +111,7 @@ def _damaged_rows(
     catalogue: Catalogue, table: str, progress: Progress
 ) -> tuple[list[tuple[Any, ...]], str]:
     """The keys of the rows that hold wrong values, and what is wrong with the first."""
-    columns = COLUMNS[table]
+    columns = columns_of(table, catalogue.database.format)
     check = Columns(table, columns).checked
     # The key as it is stored, whatever it is: text that is not UTF-8 could not be read as text.
     key = "rowid" if table != "captions" else "root_id, typeof(path), CAST(path AS BLOB), position"

@@ -15,6 +15,7 @@ from indexes.check.rows import COLUMNS
 from indexes.database import Database, explained, place_catalogue
 from indexes.regular_files import delete_tree
 from indexes.staged_rebuild import REBUILD
+from indexes.unreadable import is_about_the_file
 
 _BATCH_SIZE = 500
 _MOST_SMALL_STEPS = 1000  # past a damaged page, one id at a time; then the steps grow
@@ -80,7 +81,8 @@ def _readable(old: Database, query: str) -> Iterator[Sequence[tuple[Any, ...]]]:
     while last < 2**62:
         try:
             rows = old.conn.execute(query, [last, size]).fetchall()
-        except sqlite3.DatabaseError:
+        except sqlite3.DatabaseError as error:
+            _raise_if_not_damage(error)
             if size > 1:  # the rows before the damaged page
                 size = 1
                 continue
@@ -102,9 +104,20 @@ def _copy_captions(old: Database, new: Database) -> bool:
         cursor = old.conn.execute(f"SELECT {names} FROM captions")
         while rows := cursor.fetchmany(_BATCH_SIZE):
             new.conn.executemany(f"INSERT OR IGNORE INTO captions VALUES ({marks})", rows)
-    except sqlite3.DatabaseError:
+    except sqlite3.DatabaseError as error:
+        _raise_if_not_damage(error)
         return False
     return True
+
+
+def _raise_if_not_damage(error: sqlite3.DatabaseError) -> None:
+    """Raise an error of the disk: what could not be read may be read later, and must not be lost.
+
+    What a damaged page holds may claim to be longer than any value can be.
+    """
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if not is_about_the_file(error) and code != sqlite3.SQLITE_TOOBIG:
+        raise error
 
 
 def _columns(database: Database, table: str) -> list[str]:

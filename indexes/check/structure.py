@@ -10,8 +10,9 @@ from functools import partial
 
 from indexes.catalogue import Catalogue
 from indexes.check.report import NEW_INDEX, REBUILD, Problem
-from indexes.check.rows import COLUMNS, SINCE_FORMAT
+from indexes.check.rows import COLUMNS, SINCE_FORMAT, columns_of
 from indexes.database import Database
+from indexes.unreadable import is_about_the_file
 
 _MOST_MESSAGES = 100  # of SQLite's check
 _ABOUT_INDEXES = ("missing from index", "entries in index", "non-unique entry in index")
@@ -21,10 +22,15 @@ _NEEDED_BY_A_REBUILD = ("meta", "roots")
 
 
 def messages_of_sqlite(database: Database) -> list[str]:
-    """What SQLite's check of all pages and indexes says, if it finds anything."""
+    """What SQLite's check of all pages and indexes says, if it finds anything.
+
+    An error of the disk is raised: it says nothing about what is in the file.
+    """
     try:
         rows = database.conn.execute(f"PRAGMA integrity_check({_MOST_MESSAGES})").fetchall()
     except sqlite3.DatabaseError as error:
+        if not is_about_the_file(error):
+            raise
         return [str(error)]
     return [" ".join(str(text).split()) for (text,) in rows if text != "ok"]
 
@@ -49,7 +55,8 @@ def _compute_indexes(catalogue: Catalogue) -> str:
 
 def check_tables(database: Database) -> Iterator[Problem]:
     """Whether all tables and columns of the format are there."""
-    for table, columns in COLUMNS.items():
+    for table in COLUMNS:
+        columns = columns_of(table, database.format)
         if database.format < SINCE_FORMAT.get(table, 1):
             continue
         remedy = NEW_INDEX if table in _NEEDED_BY_A_REBUILD else REBUILD
@@ -58,7 +65,7 @@ def check_tables(database: Database) -> Iterator[Problem]:
         missing = sorted(columns.keys() - found)
         if not found:
             yield Problem(f"The table {table} is missing.", remedy=remedy)
-        elif missing and not (missing == ["checksum"] and database.format < 4):
+        elif missing:
             yield Problem(f"The table {table} lacks {', '.join(missing)}.", remedy=remedy)
 
 

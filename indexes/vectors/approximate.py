@@ -21,7 +21,10 @@ _MOST_HITS = 2_500  # for more, exact search is the faster one, too
 _FEWEST_CANDIDATES = 40
 # Up to this share of allowed rows, exact search over them is as fast and misses nothing
 # (`python -m benchmarks.search_filters` measures it).
-EXACT_SHARE = 0.05
+EXACT_SHARE = 0.02
+# A graph is walked near the query: of a folder whose photos are alike and elsewhere, it loses a
+# quarter of the hits at a tenth of the rows, however long the walk.
+GRAPH_EXACT_SHARE = 0.5
 
 
 class Engine(Protocol):
@@ -44,13 +47,15 @@ class ApproximateRows(Rows):
     """Rows that are searched by an engine.
 
     bias: the name of what is in its extra dimension, '' for nothing; breadth: as much as a search
-    for ten hits has to look at; candidates: how many are scored exactly for each hit.
+    for ten hits has to look at; candidates: how many are scored exactly for each hit; is_graph:
+    whether the engine walks from row to row.
     """
 
     engine: Engine
     bias: str
     breadth: int
     candidates: int = 4
+    is_graph: bool = False
 
     def nearest(
         self, query: Floats, k: int, selection: Selection = EVERYTHING, bias: Bias | None = None
@@ -79,12 +84,18 @@ class ApproximateRows(Rows):
 
     def searches_exactly(self, k: int, allowed: int) -> bool:
         """Whether exact search is the better one for k hits among so many allowed rows."""
-        return k > _MOST_HITS or allowed <= EXACT_SHARE * len(self)
+        share = GRAPH_EXACT_SHARE if self.is_graph else EXACT_SHARE
+        return k > _MOST_HITS or allowed <= share * len(self)
 
     def breadth_for(self, k: int, allowed: int) -> int:
-        """More for more hits, and for a filter, among whose rows the hits lie farther apart."""
-        more_hits = 1 + log2(max(k, 10) / 10) / 3
-        fewer_rows = (len(self) / max(allowed, 1)) ** 0.5
+        """More for more hits, and for a filter, among whose rows the hits lie farther apart.
+
+        Random rows need no more than all rows do; a folder of similar photos needs all of it.
+        Chosen with `python -m benchmarks.search_filters`.
+        """
+        more_hits = 1 + log2(max(k, 10) / 10) / 6
+        ratio = len(self) / max(allowed, 1)
+        fewer_rows = 4 * ratio - 3 if self.is_graph else min(ratio, 2 * ratio**0.5)
         return int(np.ceil(self.breadth * more_hits * fewer_rows))
 
     def _bits(self, selection: Selection) -> Array | None:

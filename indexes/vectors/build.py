@@ -42,7 +42,8 @@ SLOW_MILLISECONDS = 15.0  # of an exact query: from here on `auto` takes an appr
 _KEPT_MILLISECONDS = 7.0  # an approximate kind stays one down to here
 FEWEST_APPROXIMATE = 10_000
 """Fewer rows than these are always searched exactly."""
-_TIMED_ROWS, _TIMES = 20_000, 7
+# Short turns, of which the fastest counts: other programs interrupt the longer ones.
+_TIMED_ROWS, _TIMES = 10_000, 25
 _BLOCK_ROWS = 8192
 
 OnProgress = Callable[[int, int], None]

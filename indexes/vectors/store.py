@@ -148,7 +148,11 @@ def open_stored(folder: Path, dim: int, most_bytes: int) -> Stored:
 def approximate_rows(folder: Path, about: About, ids: Ints, rows: Array) -> ApproximateRows:
     """Rows that are searched by the engine of their folder."""
     engine = LazyEngine(about.kind, folder, about.count, rows.shape[1])
-    return ApproximateRows(ids, rows, engine, about.bias, about.breadth, _CANDIDATES[about.kind])
+    return ApproximateRows(
+        *(ids, rows, engine, about.bias, about.breadth),
+        candidates=_CANDIDATES[about.kind],
+        is_graph=about.kind == "hnsw",
+    )
 
 
 class LazyEngine:

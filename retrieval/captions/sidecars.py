@@ -65,5 +65,7 @@ def read_captions(root: Path, photos: Iterable[str], lists: Sequence[Path] = ())
 
 def clean(text: str) -> str:
     """A caption as one line of printable characters, cut at the longest length."""
-    words = "".join(c if c.isprintable() else " " for c in text[:LONGEST_CAPTION]).split()
-    return " ".join(words)
+    cut = text[:LONGEST_CAPTION]
+    if not cut.isprintable():  # few are not
+        cut = "".join(c if c.isprintable() else " " for c in cut)
+    return " ".join(cut.split())

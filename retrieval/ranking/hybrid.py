@@ -63,7 +63,9 @@ def _lexical_hits(index: Index, query: Query, chosen: Filter) -> LexicalHits:
     matches = index.catalogue.full_text.search(all_words, lexical.rare_limit(photos) + 1)
     return LexicalHits(
         {i: found[i] for i in index.filter_ids(list(found), chosen)[:CANDIDATES]},
-        lexical.lexical_weight(len(matches), photos, lexical.is_other_script(texts)),
+        lexical.lexical_weight(
+            len(matches), photos, lexical.is_other_script(texts), lexical.is_one_word(all_words)
+        ),
     )
 
 

@@ -16,9 +16,10 @@ from indexes.words import terms
 # any photo has: names, numbers, rare things, which a model knows little about.
 LEXICAL_WEIGHT, RARE_LEXICAL_WEIGHT = 0.05, 0.4
 RARE_PHOTOS, RARE_FRACTION = 10, 0.01
-# Most models know English alone, and give any text of another script much the same embedding: the
-# words decide then, and the vectors order photos with the same words.
-OTHER_SCRIPT_WEIGHT = 0.8
+# Here words decide, and the vectors order photos with the same words. Most models know English
+# alone, and give any text of another script much the same embedding. And a single word that hardly
+# any photo has is mostly a name: what has it is what was asked for.
+DECIDING_WEIGHT = 0.8
 RECIPROCAL_CONSTANT = 60
 
 _EPSILON = 1e-6
@@ -52,14 +53,22 @@ def is_other_script(texts: Sequence[str]) -> bool:
     return 2 * sum(not word.isascii() for word in words) >= max(len(words), 1)
 
 
-def lexical_weight(matches: int, photos: int, other_script: bool = False) -> float:
+def is_one_word(expression: str) -> bool:
+    """Whether an expression of `match_expression` has a single word."""
+    return bool(expression) and " AND " not in expression and " OR " not in expression
+
+
+def lexical_weight(
+    matches: int, photos: int, other_script: bool = False, one_word: bool = False
+) -> float:
     """The weight of full-text search if `matches` of `photos` have every word of the query.
 
-    other_script: whether the query is one, as `is_other_script` says.
+    other_script, one_word: whether the query is one, as `is_other_script` and `is_one_word` say.
     """
-    if other_script:
-        return OTHER_SCRIPT_WEIGHT
-    return RARE_LEXICAL_WEIGHT if 0 < matches <= rare_limit(photos) else LEXICAL_WEIGHT
+    rare = 0 < matches <= rare_limit(photos)
+    if other_script or (one_word and rare):
+        return DECIDING_WEIGHT
+    return RARE_LEXICAL_WEIGHT if rare else LEXICAL_WEIGHT
 
 
 def rare_limit(photos: int) -> int:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from indexes.arrays import Doubles
 from indexes.atomic_write import atomic_write
-from indexes.index import GalleryStatistics
+from indexes.snapshot import GalleryStatistics
 from retrieval.query import Query
 
 Level = Literal["strict", "normal", "all"]

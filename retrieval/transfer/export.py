@@ -150,7 +150,9 @@ def _facts(index: Index, ids: Sequence[int]) -> list[dict[str, Any]]:
     """
     catalogue = index.catalogue
     roots = {root.id: root.path for root in index.roots()}
-    captions = catalogue.captions.of_photos(range(ids[0], ids[-1] + 1))
+    captions: dict[int, tuple[str, ...]] = {}
+    if catalogue.captions.any():  # an older format has no table of them
+        captions = catalogue.captions.of_photos(range(ids[0], ids[-1] + 1))
     known = catalogue.photos.get(ids)
     rows = []
     for i in ids:
