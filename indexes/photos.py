@@ -131,6 +131,8 @@ class Photos:
         for name in (*NEW_COLUMNS, "metadata_version"):
             kind = "INTEGER" if name == "metadata_version" else "TEXT"
             self.database.db.execute(f"ALTER TABLE photos ADD COLUMN {name} {kind}")
+        # Asked by every search whether there is any; most libraries have none.
+        self.database.db.execute("CREATE INDEX photos_places ON photos (id) WHERE city != ''")
 
     @guarded
     def get(self, ids: Iterable[int]) -> dict[int, tuple[Photo, list[tuple[int, str]]]]:

@@ -43,6 +43,7 @@ def as_format(number: int, folder: Path) -> None:
         if number < 2:
             for table in ("captions", "words"):
                 db.execute(f"DROP TABLE {table}")
+        db.execute("DROP INDEX photos_places")
         for column in _SINCE_4:
             db.execute(f"ALTER TABLE photos DROP COLUMN {column}")
         db.execute("DROP TABLE changes")

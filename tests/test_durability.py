@@ -394,7 +394,7 @@ def test_an_index_on_a_read_only_disk_can_be_searched(photos: Path, tmp_path: Pa
 @pytest.mark.parametrize("fill", [b"\xff", b"\x7f", b"\0\0\x80\x7f"])
 def test_damaged_vectors_print_no_warnings(photos: Path, fill: bytes) -> None:
     """The cache of vectors has no checksum: `retrieval check` finds this."""
-    (file,) = (photos / ".retrieval").glob("vectors-*")
+    (file,) = (photos / ".retrieval").glob("vectors-*/rows.npy")
     data = file.read_bytes()
     start, bad = len(data) // 2 // 4 * 4, (fill * 6000)[:6000]
     file.write_bytes(data[:start] + bad + data[start + len(bad) :])

@@ -167,10 +167,10 @@ def test_the_cache_of_vectors_is_used_though_it_is_larger_than_the_catalogue(
         index.catalogue.add_photos([Photo(f"{i}", 1, 1, "JPEG") for i in range(len(rows))], rows)
         index.refresh()
         index.catalogue.database.checkpoint()
-    (file,) = tmp_path.glob("vectors-*")
+    (file,) = tmp_path.glob("vectors-*/rows.npy")
     assert file.stat().st_size > (tmp_path / "catalogue.db").stat().st_size
     before = file.stat().st_ino
     with Index.open(tmp_path) as index:
         assert index.search(rows[7], 1)[0][0] == 8
-    (file,) = tmp_path.glob("vectors-*")
+    (file,) = tmp_path.glob("vectors-*/rows.npy")
     assert file.stat().st_ino == before

@@ -161,6 +161,7 @@ def test_an_error_that_the_check_does_not_confirm_is_no_damage(
     with retrieval.open(photos) as opened:
         failing(1)
         assert opened.search("a cat")[0].path.name == "chelsea.png"
+    with retrieval.open(photos) as opened:
         failing(9)
         with pytest.raises(retrieval.RetrievalError, match="check finds it whole") as caught:
             opened.search("a cat")

@@ -15,6 +15,7 @@ from indexes.index import Index
 from indexes.words import stored_words
 from retrieval.ranking.lexical import match_expression
 from tests.conftest import Run, shared
+from tests.old_formats import as_format
 
 EXPECTED = [
     ("zh", "狗"), ("zh", "海滩"), ("ja", "犬"), ("ja", "海辺"), ("ko", "강아지"), ("th", "สุนัข"),
@@ -152,6 +153,7 @@ def test_full_text_of_an_older_format_is_searched_then_computed_again(run: Run, 
     (few / "china.txt").write_text("a temple at the 海滩边", encoding="utf-8")
     (few / "no.jpg").write_bytes(b"no photo")
     retrieval.index(few, model="mini")
+    as_format(3, few)
     downgrade(few, BEFORE_4)
     found = run("search", "temple", "-f", "json", cwd=few)
     assert found.code == 0 and len(found.json) == 4

@@ -192,7 +192,7 @@ def _open_table(
     ]
     columns = [("image_path", text), ("copies", texts), ("caption", text), ("captions", texts)]
     schema = pyarrow.schema([*columns, *facts])
-    writer = parquet.ParquetWriter(folder / "metadata_0.parquet", schema)
+    writer = parquet.ParquetWriter(folder / "metadata_0.parquet", schema, write_page_checksum=True)
 
     def write(rows: list[dict[str, Any]]) -> None:
         writer.write_table(pyarrow.Table.from_pylist([_unicode(row) for row in rows], schema))

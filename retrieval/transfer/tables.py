@@ -198,7 +198,10 @@ def _parquet(file: Path) -> Any:
         ) from None
     try:
         return parquet.ParquetFile(
-            file, thrift_string_size_limit=1 << 26, thrift_container_size_limit=1 << 22
+            file,
+            thrift_string_size_limit=1 << 26,
+            thrift_container_size_limit=1 << 22,
+            page_checksum_verification=True,  # of files that have checksums, as ours
         )
     except (OSError, ValueError) as error:  # those of pyarrow derive from them
         raise _error(file, f"it is no Parquet file ({_short(error)})") from None
