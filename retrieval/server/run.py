@@ -63,6 +63,8 @@ def serve(
     threading.Thread(
         target=_call_when_started, args=(server, lambda: ready(address)), daemon=True
     ).start()
+    # Else the thread that talks to clients waits up to 5 ms for every reader that computes.
+    sys.setswitchinterval(0.001)
     with listening:
         server.run(sockets=[listening])
 

@@ -27,7 +27,6 @@ from retrieval.server import models
 from retrieval.server.browsing import as_text, folder_places
 from retrieval.server.options import LIMITS
 
-_FIRST_DEPTH = 200
 _DEEPER = 10  # times as deep when the hits run out
 _SORTED = 2000  # hits that are sorted by date
 _KEPT = 64  # rankings
@@ -84,8 +83,7 @@ class Searches:
         while True:
             end = offset + request.k
             if ranked is None:
-                depth = max(_FIRST_DEPTH, end + 1)
-                ranked = rank(index, asked, encoder, min(depth, LIMITS.depth))
+                ranked = rank(index, asked, encoder, min(end + 1, LIMITS.depth))
             elif len(ranked.ids) < end and not ranked.complete:
                 ranked = _deeper(index, asked, encoder, ranked)
             else:
