@@ -21,7 +21,6 @@ from indexes.vectors.build import compute_bias
 from indexes.vectors.rows import Bias, Rows, Selection
 
 _FILTERS = 8  # whose photos are kept in memory
-_MEAN_SAMPLE = 2000  # photos whose mean stands for that of all
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,10 @@ class Snapshot:
     @cached_property
     def mean(self) -> Floats:
         """The mean of the vectors, float32 [dim]; of a sample if they are many."""
-        return flat.mean_row(self.parts, self._dim, _MEAN_SAMPLE)
+        stored = None if self.stored is None else self.stored.mean()
+        if stored is not None:  # rows that are newer are few
+            return stored
+        return flat.mean_row(self.parts, self._dim, flat.MEAN_SAMPLE)
 
     def biases(self, name: str, compute: Callable[[Floats], Floats]) -> Biases:
         """As `Index.biases`."""

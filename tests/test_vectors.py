@@ -367,5 +367,8 @@ def test_nearest_ids_and_mean_over_stored_rows(tmp_path: Path) -> None:
         int(ids[i]) for i in (rows.astype(np.float16).astype(np.float32) @ queries.T).argmax(0)
     }
     assert flat.nearest_ids([stored.rows], queries) == expected
+    assert np.allclose(stored.mean(), flat.mean_row([stored.rows], DIM, 2000), atol=1e-6)
+    (tmp_path / "v" / "mean.npy").write_bytes(b"damaged")
+    assert stored.mean() is None
     mean = flat.mean_row([stored.rows], DIM, 11_000)
     assert np.allclose(mean, rows.mean(0), atol=1e-3)

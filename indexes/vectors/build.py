@@ -19,10 +19,12 @@ from indexes.arrays import Array, Floats, Ints
 from indexes.atomic_write import sync_names
 from indexes.regular_files import delete_tree
 from indexes.vectors import hnsw, ivf
-from indexes.vectors.arrays_on_disk import create_array, map_array
+from indexes.vectors.arrays_on_disk import create_array, map_array, write_array
+from indexes.vectors.flat import MEAN_SAMPLE, mean_row
 from indexes.vectors.rows import Bias, Rows
 from indexes.vectors.store import (
     IDS,
+    MEAN,
     ROWS,
     About,
     Kind,
@@ -178,6 +180,7 @@ def _write_engine(
         assert about.kind != "exact"
         breadths = ivf.BREADTHS
         ivf.build(about.kind, folder, plain, bias, plan.progress)
+    write_array(folder / MEAN, mean_row([plain], plain.dim, MEAN_SAMPLE))
     name = plan.ordering if bias is not None else ""
     about = replace(about, bias=name)
     tuned = tune(

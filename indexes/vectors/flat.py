@@ -12,6 +12,8 @@ from indexes.arrays import Floats, Ints
 from indexes.vectors.rows import EVERYTHING, Bias, Rows, Selection
 
 _BLOCK_ROWS = 4096
+MEAN_SAMPLE = 2000
+"""How many rows stand for all in their mean."""
 
 
 def search(

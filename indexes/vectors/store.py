@@ -9,6 +9,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -20,14 +21,14 @@ from indexes.atomic_write import atomic_write
 from indexes.errors import IndexWarning
 from indexes.regular_files import read_regular
 from indexes.vectors.approximate import ApproximateRows, Engine
-from indexes.vectors.arrays_on_disk import map_array
+from indexes.vectors.arrays_on_disk import map_array, read_array
 from indexes.vectors.rows import Rows
 
 Kind = Literal["exact", "hnsw", "ivf", "ivf-pq"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 FORMAT = 1
-IDS, ROWS, ABOUT = "ids.npy", "rows.npy", "about.json"
+IDS, ROWS, MEAN, ABOUT = "ids.npy", "rows.npy", "mean.npy", "about.json"
 _MOST_ABOUT_BYTES = 10_000
 _MOST_BREADTH = 1_000_000
 _BLOCK_IDS = 1 << 20
@@ -76,6 +77,17 @@ class Stored:
         values = compute(self.rows)
         write_bias(path, values)
         return values
+
+    def mean(self) -> Floats | None:
+        """The mean of the rows, float32 [dim], of a sample; None if it is not stored.
+
+        An approximate kind has it: the sample would bring much of its rows into memory.
+        """
+        with suppress(OSError, ValueError):
+            mean = read_array(self.folder / MEAN, np.float32, (self.rows.dim,))
+            if np.isfinite(mean).all():
+                return mean
+        return None
 
     def is_usable(self) -> bool:
         """Whether the engine can be opened, if there is one."""
