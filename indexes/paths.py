@@ -47,11 +47,13 @@ def below(root_id: int, path: str) -> tuple[str, list[Any]]:
     """A condition on `files f` and its values: in this root, at or below `path` ('' for all)."""
     if not path:
         return "f.root_id = ?", [root_id]
+    # Each range has all columns of the index: SQLite would else read all files of the root.
+    ranges = [("f.path = ?", [to_sql(path)])]
     first, last = to_sql(f"{path}/"), to_sql(f"{path}0")  # '0' follows '/'
-    condition = "f.root_id = ? AND (f.path = ? OR (f.path >= ? AND f.path < ?)"
-    values: list[Any] = [root_id, to_sql(path), first, last]
+    ranges.append(("f.path >= ? AND f.path < ?", [first, last]))
     if isinstance(first, str):
         # Names that are not UTF-8 are stored as bytes, which SQLite sorts after all text.
-        condition += " OR (f.path >= ? AND f.path < ?)"
-        values += [os.fsencode(f"{path}/"), os.fsencode(f"{path}0")]
-    return condition + ")", values
+        as_bytes: list[Any] = [os.fsencode(f"{path}/"), os.fsencode(f"{path}0")]
+        ranges.append(("f.path >= ? AND f.path < ?", as_bytes))
+    condition = " OR ".join(f"(f.root_id = ? AND {one})" for one, _ in ranges)
+    return f"({condition})", [value for _, some in ranges for value in (root_id, *some)]

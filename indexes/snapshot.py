@@ -51,6 +51,7 @@ class Snapshot:
         self._searches = 0
         self._biases: dict[str, Biases] = {}
         self._allowed: dict[Filter, Ints] = {}
+        self._nothing = np.empty(0, np.int64)
         self.stored = files.open(catalogue, dim) or files.write_exact(catalogue, dim)
         self.changes = 0
         self.changed, self.newer = self._differences()
@@ -108,6 +109,11 @@ class Snapshot:
             self._allowed[filters] = ascending(self._catalogue.photos.matching(filters))
         return self._allowed[filters]
 
+    @cached_property
+    def _excluded(self) -> Ints:
+        """The ids in the stored vectors that no search may find, int64 [n]."""
+        return np.concatenate([self.missing, self.changed])
+
     def known(self, ids: Sequence[int]) -> list[int]:
         """Those of the ids that belong to photos, in the same order."""
         wanted = np.array(ids, np.int64)
@@ -130,8 +136,8 @@ class Snapshot:
         allowed: the only ids that may be found, ascending; None for all that are on disk.
         """
         self._move_to_gpus(bias)
-        missing = self.missing if allowed is None else np.empty(0, np.int64)
-        excluded = np.concatenate([missing, self.changed]) if len(self.changed) else missing
+        missing = self.missing if allowed is None else self._nothing
+        excluded = self._excluded if allowed is None else self.changed
         selections = [Selection(allowed, excluded, lowest), Selection(allowed, missing, lowest)]
         parts = self.parts
         return flat.search(

@@ -6,7 +6,7 @@ those of the biased order: Chowdhury et al., Nearest Neighbor Normalization, EMN
 cannot do well is answered exactly: few allowed rows, very many hits, or another bias.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import log2
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from indexes.vectors.rows import EVERYTHING, Bias, Rows, Selection
 _MULTIPLE = 16
 _MOST_HITS = 2_500  # for more, exact search is the faster one, too
 _FEWEST_CANDIDATES = 40
+_MOST_BITS = 8  # filters whose bitmaps are kept
 # Up to this share of allowed rows, exact search over them is as fast and misses nothing
 # (`python -m benchmarks.search_filters` measures it).
 EXACT_SHARE = 0.02
@@ -48,7 +49,7 @@ class ApproximateRows(Rows):
 
     bias: the name of what is in its extra dimension, '' for nothing; breadth: as much as a search
     for ten hits has to look at; candidates: how many are scored exactly for each hit; is_graph:
-    whether the engine walks from row to row.
+    whether the engine walks from row to row; known_bits: bitmaps of the last selections.
     """
 
     engine: Engine
@@ -56,6 +57,9 @@ class ApproximateRows(Rows):
     breadth: int
     candidates: int = 4
     is_graph: bool = False
+    known_bits: dict[tuple[int, int], tuple[Selection, Array]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     def nearest(
         self, query: Floats, k: int, selection: Selection = EVERYTHING, bias: Bias | None = None
@@ -102,8 +106,14 @@ class ApproximateRows(Rows):
         excluded = selection.excluded
         if selection.allowed is None and (excluded is None or not len(excluded)):
             return None
-        bits: Array = np.packbits(self.chosen(selection), bitorder="little")
-        return bits
+        # Queries come with the same arrays while the filter and the index stay as they are.
+        key = id(selection.allowed), id(excluded)
+        if key not in self.known_bits:
+            if len(self.known_bits) >= _MOST_BITS:
+                self.known_bits.pop(next(iter(self.known_bits)))
+            bits = np.packbits(self.chosen(selection), bitorder="little")
+            self.known_bits[key] = selection, bits  # the selection keeps its arrays, and their ids
+        return self.known_bits[key][1]
 
 
 def padded_dim(dim: int) -> int:

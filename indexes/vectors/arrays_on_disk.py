@@ -46,7 +46,8 @@ def map_array(path: Path, dtypes: Sequence[npt.DTypeLike], shape: Sequence[int |
             raise ValueError(f"{path} has not the size of its array")
         if 0 in found:
             return np.empty(found, dtype)
-        return np.memmap(file, dtype, "r", offset, found)
+        # A plain array over it: each slice of a memmap costs as much as some searches.
+        return np.asarray(np.memmap(file, dtype, "r", offset, found))
 
 
 def read_array(path: Path, dtype: npt.DTypeLike, shape: Sequence[int | None]) -> Array:
