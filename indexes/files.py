@@ -25,6 +25,7 @@ _FILE = Columns(
 )
 _SKIPPED = Columns("files", {"path": PATH, "root_id": ID, "reason": TEXT})
 _PLACE = Columns("files", {"id": ID, "path": PATH})
+_OF_PHOTO = Columns("files", {"path": PATH, "photo_id": ID})
 
 
 @dataclass(frozen=True, slots=True)  # there may be millions
@@ -92,6 +93,20 @@ class Files:
             f"SELECT {_COLUMNS} FROM files f WHERE {condition}", values
         )  # not all at once: there may be millions
         return {file.path: file for file in map(_file, rows)}
+
+    @guarded
+    def photos_below(
+        self, root_id: int, path: str = "", present_only: bool = False
+    ) -> dict[str, int]:
+        """The files in a root, at or below `path`, that are photos: the photo's id, by path."""
+        condition, values = below(root_id, path)
+        present = " AND f.present" if present_only else ""
+        rows = self.database.conn.execute(
+            "SELECT path, photo_id FROM files f "
+            f"WHERE {condition} AND f.photo_id IS NOT NULL{present}",
+            values,
+        )
+        return {from_sql(name): photo_id for name, photo_id in map(_OF_PHOTO.checked, rows)}
 
     @guarded
     def any_below(self, root_id: int, path: str) -> bool:

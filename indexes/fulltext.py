@@ -9,7 +9,6 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from indexes.captions import Captions
 from indexes.database import FULL_TEXT, Database, guarded
@@ -235,4 +234,6 @@ def stored_text(text: str) -> str:
 def _words_of(path: str | bytes) -> str:
     """A path without the ending of its file name."""
     text = path.decode(errors="replace") if isinstance(path, bytes) else path
-    return str(PurePosixPath(text).with_suffix("")) if PurePosixPath(text).name else text
+    folder, slash, name = text.rpartition("/")
+    stem, _, ending = name.rpartition(".")
+    return f"{folder}{slash}{stem}" if stem and ending else text

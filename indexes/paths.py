@@ -21,7 +21,7 @@ def to_sql(path: str) -> str | bytes:
 
 def from_sql(path: str | bytes) -> str:
     """The inverse of `to_sql`; raises RowError if the path leaves its folder."""
-    name = os.fsdecode(path)
+    name = path if isinstance(path, str) else os.fsdecode(path)
     if not stays_inside(name):
         raise RowError(f"files.path: {name[:80]!r} leaves the indexed folder")
     return name
@@ -29,8 +29,10 @@ def from_sql(path: str | bytes) -> str:
 
 def stays_inside(path: str | bytes) -> bool:
     """Whether a stored path stays inside its folder."""
-    name = os.fsdecode(path)
-    return not (name.startswith("/") or ".." in name.split("/") or "\0" in name)
+    name = path if isinstance(path, str) else os.fsdecode(path)
+    if name.startswith("/") or "\0" in name:
+        return False
+    return ".." not in name or ".." not in name.split("/")
 
 
 def is_folder(path: Path) -> bool:

@@ -97,6 +97,7 @@ def test_the_table_and_the_chart_show_size_kind_and_choice(
         assert drawn.size[0] > 1000
 
 
+@pytest.mark.extras
 @pytest.mark.parametrize("name", ["hnswlib", "usearch", "lancedb"])
 def test_each_library_finds_nearly_all(name: str, rows: MadeRows, tmp_path: Path) -> None:
     pytest.importorskip(LIBRARIES[name].module, reason=f"{name} is not installed")

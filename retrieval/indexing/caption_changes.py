@@ -45,8 +45,7 @@ def find_caption_changes(
     missing: paths of files that are no longer there; lists: files of captions that the user named;
     embedded: the captions inside the files that this run read.
     """
-    files = catalogue.files.below(root.id, under)
-    paths = [p for p, file in files.items() if file.photo_id and p not in missing]
+    paths = [p for p in catalogue.files.photos_below(root.id, under) if p not in missing]
     read = read_captions(root.path, paths, lists)
     now = _by_path(read.captions)
     chosen = set(paths)

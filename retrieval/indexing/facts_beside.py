@@ -35,11 +35,12 @@ def update_facts(catalogue: Catalogue, folders: Iterable[Beside]) -> None:
     facts = catalogue.facts.open_to(_OUTSIDE)
     files: defaultdict[int, list[tuple[str, Sequence[Sidecar]]]] = defaultdict(list)
     for folder in folders:
-        for path, file in catalogue.files.below(folder.root.id, folder.under).items():
+        photos = catalogue.files.photos_below(folder.root.id, folder.under, present_only=True)
+        for path, photo_id in photos.items():
             sidecars = folder.sidecars.get(path, ())
             # Most photos say themselves when they were taken, and need no memory here.
-            if file.present and file.photo_id and (sidecars or file.photo_id in facts):
-                files[file.photo_id].append((path, sidecars))
+            if sidecars or photo_id in facts:
+                files[photo_id].append((path, sidecars))
     facts.update(catalogue.facts.get(i for i in files if i not in facts))
     changed = {}
     for photo_id, before in facts.items():
