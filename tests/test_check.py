@@ -211,6 +211,13 @@ def test_stored_vectors_are_compared_with_the_catalogue(
     assert len(list((folder / ".retrieval").glob("vectors-*"))) == 1
 
 
+def test_vectors_and_biases_that_are_being_written_are_no_damage(folder: Path) -> None:
+    vectors = next((folder / ".retrieval").glob("vectors-*"))
+    (vectors / "bias-other.npy.123.tmp").write_bytes(b"half")
+    vectors.with_name(f"{vectors.name}9.123.tmp").mkdir()
+    assert not problems(folder)
+
+
 def test_what_can_be_read_of_damaged_pages_is_kept(run: Run, folder: Path) -> None:
     """Of a page that SQLite cannot read its rows are lost; all others stay."""
     file = folder / ".retrieval" / "catalogue.db"

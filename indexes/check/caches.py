@@ -25,7 +25,8 @@ _TRIED, _FOUND = 100, 0.9  # photos that are searched for by their own vectors; 
 
 def cache_files(folder: Path, catalogue: Catalogue) -> list[Path]:
     """The folders of vectors of the present generation; those of others are never read."""
-    return sorted(folder.glob(f"vectors-{catalogue.generation()}-*"))
+    found = folder.glob(f"vectors-{catalogue.generation()}-*")
+    return sorted(path for path in found if not path.name.endswith(".tmp"))  # being written
 
 
 def check_caches(catalogue: Catalogue, dim: int, progress: Progress) -> Iterator[Problem]:
@@ -39,13 +40,14 @@ def _wrong_with(path: Path, catalogue: Catalogue, dim: int, progress: Progress) 
     try:
         stored = open_stored(path, dim, catalogue.database.most_cache_bytes())
     except (OSError, ValueError) as error:
-        yield f"are damaged ({error})"
+        if path.exists() or path.is_symlink():  # else another process has written them again
+            yield f"are damaged ({error})"
         return
     found = _wrong_rows(stored, catalogue, dim, progress)
     if found is not None:
         yield found
         return
-    for file in sorted(path.glob("bias-*")):
+    for file in sorted(path.glob("bias-*.npy")):
         try:
             sound = bool(np.isfinite(map_array(file, [np.float32], (len(stored.rows),))).all())
         except (OSError, ValueError):
