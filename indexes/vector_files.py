@@ -34,11 +34,7 @@ class VectorFiles:
 
     def open(self, catalogue: Catalogue, dim: int) -> Stored | None:
         """The vectors that serve this version, None if there are none."""
-        generation, last = catalogue.generation(), catalogue.changes.last()
-        trimmed = catalogue.changes.trimmed()
-        for number, _, path in self._folders(generation):
-            if not trimmed <= number <= last:
-                continue
+        for number, path in readable_folders(self._folder, catalogue):
             if self._open is not None and self._open.folder == path:
                 return self._open
             with suppress(OSError, ValueError):
@@ -82,7 +78,7 @@ class VectorFiles:
         if not count:
             return None
         number, generation = catalogue.changes.last(), catalogue.generation()
-        serial = 1 + max((s for _, s, _ in self._folders(generation)), default=0)
+        serial = 1 + max((s for _, s, _ in _folders(self._folder, generation)), default=0)
         path = self._folder / f"vectors-{generation}-{number}-{serial}"
         self._open = None
         self._open = build(
@@ -114,14 +110,25 @@ class VectorFiles:
         kind = wanted_kind(choice_of(catalogue), len(rows), rows.dim, about.kind)
         return kind != about.kind or not stored.is_usable()
 
-    def _folders(self, generation: str) -> list[tuple[int, int, Path]]:
-        """The folders of a generation with their two numbers, the newest first."""
-        found = []
-        for path in self._folder.glob(f"vectors-{generation}-*"):
-            match = _NAME.fullmatch(path.name)
-            if match:
-                found.append((int(match[1]), int(match[2]), path))
-        return sorted(found, reverse=True)
+
+def readable_folders(folder: Path, catalogue: Catalogue) -> list[tuple[int, Path]]:
+    """The folders of vectors that may serve this version, with their numbers, the newest first.
+
+    Others have changes that are no longer listed, or are of a later version.
+    """
+    first, last = catalogue.changes.trimmed(), catalogue.changes.last()
+    found = _folders(folder, catalogue.generation())
+    return [(number, path) for number, _, path in found if first <= number <= last]
+
+
+def _folders(folder: Path, generation: str) -> list[tuple[int, int, Path]]:
+    """The folders of a generation with their two numbers, the newest first."""
+    found = []
+    for path in folder.glob(f"vectors-{generation}-*"):
+        match = _NAME.fullmatch(path.name)
+        if match:
+            found.append((int(match[1]), int(match[2]), path))
+    return sorted(found, reverse=True)
 
 
 def caches(folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from indexes.arrays import Floats
 from indexes.catalogue import Catalogue
 from indexes.check.report import Problem, Progress
 from indexes.regular_files import delete_tree
-from indexes.vector_files import caches
+from indexes.vector_files import caches, readable_folders
 from indexes.vectors import flat
 from indexes.vectors.arrays_on_disk import map_array
 from indexes.vectors.store import Stored, open_stored
@@ -24,9 +24,8 @@ _TRIED, _FOUND = 100, 0.9  # photos that are searched for by their own vectors; 
 
 
 def cache_files(folder: Path, catalogue: Catalogue) -> list[Path]:
-    """The folders of vectors of the present generation; those of others are never read."""
-    found = folder.glob(f"vectors-{catalogue.generation()}-*")
-    return sorted(path for path in found if not path.name.endswith(".tmp"))  # being written
+    """The folders of vectors that searches may read; the next run deletes others."""
+    return [path for _, path in readable_folders(folder, catalogue)]
 
 
 def check_caches(catalogue: Catalogue, dim: int, progress: Progress) -> Iterator[Problem]:
