@@ -288,6 +288,12 @@ class Index:
             searched = self.photo_count() if allowed is None else len(allowed)
             return GalleryStatistics(len(snapshot), self.mean_cosine(query), searched)
 
+    def has_any(self, filters: Filter) -> bool:
+        """Whether any photo passes the filters."""
+        with self._snapshot() as snapshot:
+            allowed = snapshot.allowed(filters)
+            return len(snapshot) > 0 if allowed is None else len(allowed) > 0
+
     def photo_count(self) -> int:
         """How many photos can be found."""
         with self._snapshot() as snapshot:

@@ -17,15 +17,15 @@ import numpy as np
 
 from indexes.arrays import Array, Floats, Ints
 from indexes.lazy_imports import load_faiss
-from indexes.vectors.approximate import augmented_rows, padded_dim
+from indexes.vectors.approximate import padded_dim
 from indexes.vectors.arrays_on_disk import read_array, write_array
+from indexes.vectors.faiss_steps import search, train_and_add
 from indexes.vectors.rows import Rows
 
 BREADTHS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)  # efSearch
 
 _NEIGHBOURS, _BUILD_BREADTH = 32, 80  # M and efConstruction
 _TRAIN_CODES = 65_536
-_BLOCK = 1 << 14
 _MOST_LEVELS = 32
 _LEVELS, _EDGES, _CODES, _LEARNED = "levels.npy", "edges.npy", "codes.npy", "learned.npy"
 
@@ -40,13 +40,7 @@ class Graph:
         """As `Engine.candidates`. breadth: the length of the list of candidates, efSearch."""
         faiss = load_faiss()
         breadth = max(breadth, count)
-        parameters = faiss.SearchParametersHNSW(efSearch=breadth)
-        if bits is not None:
-            selector = faiss.IDSelectorBitmap(bits)
-            parameters = faiss.SearchParametersHNSW(efSearch=breadth, sel=selector)
-        _, found = self.index.search(query[None], count, params=parameters)
-        positions: Ints = found[0]
-        return positions[positions >= 0]
+        return search(self.index, query, count, faiss.SearchParametersHNSW(efSearch=breadth), bits)
 
 
 def build(
@@ -63,12 +57,7 @@ def build(
     faiss = load_faiss()
     index = _empty(padded_dim(rows.dim))
     index.hnsw.efConstruction = _BUILD_BREADTH
-    random = np.random.default_rng(seed)
-    sample = random.choice(len(rows), min(len(rows), _TRAIN_CODES), replace=False)
-    index.train(augmented_rows(rows, np.sort(sample), bias))
-    for start in range(0, len(rows), _BLOCK):
-        index.add(augmented_rows(rows, slice(start, start + _BLOCK), bias))
-        progress(min(start + _BLOCK, len(rows)), len(rows))
+    train_and_add(index, rows, bias, _TRAIN_CODES, seed, progress)
     graph, storage = index.hnsw, faiss.downcast_index(index.storage)
     write_array(folder / _LEVELS, faiss.vector_to_array(graph.levels))
     write_array(folder / _EDGES, faiss.vector_to_array(graph.neighbors))

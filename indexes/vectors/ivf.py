@@ -17,8 +17,9 @@ import numpy as np
 from indexes.arrays import Array, Floats, Ints
 from indexes.lazy_imports import load_faiss
 from indexes.regular_files import open_regular
-from indexes.vectors.approximate import augmented_rows, padded_dim
+from indexes.vectors.approximate import padded_dim
 from indexes.vectors.arrays_on_disk import read_array, write_array
+from indexes.vectors.faiss_steps import search, train_and_add
 from indexes.vectors.rows import Rows
 
 Codes = Literal["ivf", "ivf-pq"]
@@ -27,7 +28,6 @@ BREADTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)  
 _TRAIN_PER_CELL, _ITERATIONS = 40, 10
 _TRAIN_CODES = 65_536
 _NUMBERS_A_CODE = 8  # of a row, for each byte of a product code
-_BLOCK = 1 << 16
 _CENTROIDS, _LEARNED, _SIZES, _LISTS = "centroids.npy", "learned.npy", "sizes.npy", "lists.bin"
 
 
@@ -42,13 +42,7 @@ class InvertedLists:
         """As `Engine.candidates`. breadth: how many cells are read."""
         faiss = load_faiss()
         cells = min(breadth, self.index.nlist)
-        parameters = faiss.SearchParametersIVF(nprobe=cells)
-        if bits is not None:
-            selector = faiss.IDSelectorBitmap(bits)
-            parameters = faiss.SearchParametersIVF(nprobe=cells, sel=selector)
-        _, found = self.index.search(query[None], count, params=parameters)
-        positions: Ints = found[0]
-        return positions[positions >= 0]
+        return search(self.index, query, count, faiss.SearchParametersIVF(nprobe=cells), bits)
 
 
 def cells(count: int) -> int:
@@ -68,20 +62,12 @@ def build(
 
     progress: called with how many rows are done, and of how many. Raises OSError or MemoryError.
     """
-    random = np.random.default_rng(seed)
     dim, nlist = padded_dim(rows.dim), cells(len(rows))
     index, _owned = _empty(codes, dim, nlist)
-    sample = np.sort(
-        random.choice(
-            len(rows), min(len(rows), max(_TRAIN_PER_CELL * nlist, _TRAIN_CODES)), replace=False
-        )
-    )
     index.cp.niter, index.cp.spherical, index.cp.seed = _ITERATIONS, True, seed + 1
     index.cp.max_points_per_centroid = _TRAIN_PER_CELL
-    index.train(augmented_rows(rows, sample, bias))
-    for start in range(0, len(rows), _BLOCK):
-        index.add(augmented_rows(rows, slice(start, start + _BLOCK), bias))
-        progress(min(start + _BLOCK, len(rows)), len(rows))
+    sample = max(_TRAIN_PER_CELL * nlist, _TRAIN_CODES)
+    train_and_add(index, rows, bias, sample, seed, progress)
     write_array(folder / _CENTROIDS, index.quantizer.reconstruct_n(0, nlist))
     write_array(folder / _LEARNED, _learned(codes, index))
     lists = index.invlists

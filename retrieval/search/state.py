@@ -99,7 +99,7 @@ def _filter(index: Index, query: Query) -> Filter:
     near = None if query.near is None else (*places.point(query.near), query.near_km)
     place = () if query.place is None else places.names(query.place)
     chosen = Filter(folders, query.after, query.before, near, place, query.cameras, query.captioned)
-    if place and not len(index.catalogue.photos.matching(Filter(place=place))):
+    if place and not index.has_any(Filter(place=place)):
         raise QueryError(
             f"No photo of this index is known to be taken in {query.place!r}. Places have the "
             "English names of GeoNames, such as 'Vienna' or 'Austria'; those of older indexes are "

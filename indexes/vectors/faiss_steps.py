@@ -1,0 +1,46 @@
+"""What the kinds that FAISS builds have in common: learning and filling an index, and one search.
+
+What an index is made of, and how it lies on disk, each kind knows itself.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from indexes.arrays import Array, Floats, Ints
+from indexes.lazy_imports import load_faiss
+from indexes.vectors.approximate import augmented_rows
+from indexes.vectors.rows import Rows
+
+_BLOCK = 1 << 14  # rows added at a time
+
+
+def train_and_add(
+    index: Any,
+    rows: Rows,
+    bias: Floats | None,
+    sample: int,
+    seed: int,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Let FAISS's index learn from a random sample of the rows, and add all of them.
+
+    bias: float32 [n]; progress: called with how many rows are done, and of how many.
+    """
+    random = np.random.default_rng(seed)
+    chosen = random.choice(len(rows), min(len(rows), sample), replace=False)
+    index.train(augmented_rows(rows, np.sort(chosen), bias))
+    for start in range(0, len(rows), _BLOCK):
+        index.add(augmented_rows(rows, slice(start, start + _BLOCK), bias))
+        progress(min(start + _BLOCK, len(rows)), len(rows))
+
+
+def search(index: Any, query: Floats, count: int, parameters: Any, bits: Array | None) -> Ints:
+    """The positions that FAISS's index finds, int64 [m], with m ≤ count; as `Engine.candidates`."""
+    selector = None if bits is None else load_faiss().IDSelectorBitmap(bits)
+    if selector is not None:
+        parameters.sel = selector
+    _, found = index.search(query[None], count, params=parameters)
+    positions: Ints = found[0]
+    return positions[positions >= 0]
