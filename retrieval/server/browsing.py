@@ -3,13 +3,20 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from blake3 import blake3
 
 from indexes.index import Index
+from indexes.photos import Photo
 from retrieval.errors import QueryError
 from retrieval.search.hits import paths_of
 from retrieval.server import models
+
+_FACTS = (
+    *("width", "height", "format", "taken", "taken_offset", "taken_source", "camera"),
+    *("latitude", "longitude", "place_source"),
+)
 
 
 def folder_id(path: Path) -> str:
@@ -72,16 +79,7 @@ def details(index: Index, photo_hash: str) -> models.Details | None:
     captions = index.catalogue.browse.captions([number]).get(number, [])
     return models.Details(
         id=photo.hash,
-        width=photo.width,
-        height=photo.height,
-        format=photo.format,
-        taken=photo.taken,
-        camera=photo.camera,
-        latitude=photo.latitude,
-        longitude=photo.longitude,
-        taken_offset=photo.taken_offset,
-        taken_source=photo.taken_source,
-        place_source=photo.place_source,
+        **photo_facts(photo),
         place=photo.place,
         captions=[models.Caption(text=t, origin=as_text(o)) for t, o in captions],
         notes=[
@@ -98,6 +96,11 @@ def details(index: Index, photo_hash: str) -> models.Details | None:
             for path in paths_of(roots, places)
         ],
     )
+
+
+def photo_facts(photo: Photo) -> dict[str, Any]:
+    """What hits and details tell alike of a photo, by the names of their fields."""
+    return {name: getattr(photo, name) for name in _FACTS}
 
 
 def as_text(name: str) -> str:

@@ -24,7 +24,7 @@ from retrieval.search.hits import Explanation, explanations
 from retrieval.search.options import SearchOptions
 from retrieval.search.state import Search
 from retrieval.server import models
-from retrieval.server.browsing import as_text, folder_places
+from retrieval.server.browsing import as_text, folder_places, photo_facts
 from retrieval.server.options import LIMITS
 
 _DEEPER = 10  # times as deep when the hits run out
@@ -255,16 +255,7 @@ def _hits(
                     name=paths[0].rpartition(os.sep)[2],
                     path=paths[0],
                     copies=paths[1:],
-                    width=photo.width,
-                    height=photo.height,
-                    format=photo.format,
-                    taken=photo.taken,
-                    camera=photo.camera,
-                    latitude=photo.latitude,
-                    longitude=photo.longitude,
-                    taken_offset=photo.taken_offset,
-                    taken_source=photo.taken_source,
-                    place_source=photo.place_source,
+                    **photo_facts(photo),
                     city=photo.city,
                     region=photo.region,
                     country=photo.country,
