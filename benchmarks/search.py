@@ -142,7 +142,7 @@ def measure(
     check(kinds)
     kinds = kinds or _available(log)
     encoder = load_encoder(model, log)
-    _check_room(max(sizes), encoder.dim)
+    _check_room(max(sizes), encoder.dim, kinds)
     with open_embedding_cache(encoder, progress) as cache:
         photos, unreadable = cache.photos(captioned.photos)
         readable = [p for i, p in enumerate(captioned.photos) if i not in unreadable]
@@ -211,20 +211,26 @@ def _auto_choice(count: int, dim: int) -> tuple[str, str]:
     )
 
 
-def _check_room(size: int, dim: int) -> None:
+def _check_room(size: int, dim: int, kinds: Sequence[str]) -> None:
     """Raise StorageError if the largest index does not fit on disk or in memory.
 
-    The catalogue holds all rows, exact vectors a copy that is written beside the one before, and a
-    library the same in memory.
+    The catalogue holds all rows in float16, and vectors are written beside the ones before. A
+    library keeps rows in float32, in memory while it builds; an approximate kind its codes.
     """
-    need = 4 * size * (dim + 64)
+    photo = 600  # bytes of a photo in the catalogue, besides its embedding
+    in_float32 = any(kind == "exact" or kind in LIBRARIES for kind in kinds)
+    vectors = size * (dim * (4 if in_float32 else 3) + 64)
+    disk = size * (2 * dim + photo) + vectors * min(len(kinds), 2)
+    in_memory = any(kind in LIBRARIES for kind in kinds)
+    memory = size * (dim * (4 if in_memory else 1) + 128)
     free = psutil.disk_usage(tempfile.gettempdir()).free
-    memory = psutil.virtual_memory().available
-    if 2.6 * need > free or 1.2 * need > memory:
+    available = psutil.virtual_memory().available
+    if disk > free or memory > available:
         raise StorageError(
-            f"{size:,} vectors need {2.6 * need / 1e9:.1f} GB in {tempfile.gettempdir()} (free: "
-            f"{free / 1e9:.1f}) and {1.2 * need / 1e9:.1f} GB of memory (free: "
-            f"{memory / 1e9:.1f}). Measure smaller --sizes, or set TMPDIR to a larger disk."
+            f"{size:,} vectors need {disk / 1e9:.1f} GB in {tempfile.gettempdir()} (free: "
+            f"{free / 1e9:.1f}) and {memory / 1e9:.1f} GB of memory (free: "
+            f"{available / 1e9:.1f}). Measure smaller --sizes, fewer --kinds, or set TMPDIR to a "
+            "larger disk."
         )
 
 
