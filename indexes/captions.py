@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
-from indexes.database import Database, explained, guarded
+from indexes.database import Database, guarded
 from indexes.notes import Notes
 from indexes.paths import to_sql
 from indexes.rows import ID, INTEGER, PATH, TEXT, Columns
+from indexes.sqlite_errors import explained
 
 IMPORTED = ""
 """The origin of captions that were imported with embeddings; no file has this path."""

@@ -191,6 +191,8 @@ class Catalogue:
 
     @guarded
     def set_setting(self, key: str, value: str) -> None:
+        if self.meta.get(f"setting:{key}", "") == value:
+            return
         with self.transaction():
             self.meta.put(f"setting:{key}", value)
 

@@ -14,22 +14,15 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, T
 from urllib.parse import quote
 
 from indexes.atomic_write import replace_synced
-from indexes.errors import (
-    IndexBusyError,
-    IndexChangedError,
-    IndexDamagedError,
-    IndexMissingError,
-    RetrievalError,
-    StorageError,
-)
+from indexes.errors import IndexChangedError, IndexDamagedError, IndexMissingError
+from indexes.locate import FILENAME
 from indexes.regular_files import check_own_files, delete_file, is_regular
 from indexes.rows import RowError
-from indexes.unreadable import explain_unreadable
+from indexes.sqlite_errors import explained
 
 if TYPE_CHECKING:
     import sqlite_utils
 
-FILENAME = "catalogue.db"
 FORMAT_VERSION = 4
 # The only virtual table that a catalogue may have, see indexes.fulltext: its texts are cut into
 # words by indexes.words, and English endings are removed. Before format 4, SQLite did all of it.
@@ -48,37 +41,7 @@ APPLICATION_ID = 0x52455456  # "RETV": marks the file as a catalogue
 _VFS_WITHOUT_LOCKS = "win32-none" if os.name == "nt" else "unix-none"
 _BUSY_SECONDS = 30.0
 _SQL_VARIABLES = 30_000  # SQLite allows 32,766 in one statement
-
-
-@contextmanager
-def explained(folder: Path) -> Iterator[None]:
-    """Turn SQLite's errors into errors of this project, about the index in `folder`."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise _explain(error, folder) from error
-
-
-def _explain(error: sqlite3.Error, folder: Path) -> RetrievalError:
-    text = "" if isinstance(error, RowError) else str(error)  # a RowError may quote any text
-    if "full" in text:
-        return StorageError(
-            f"The disk is full: the index {folder} could not take more. What was committed before "
-            "is safe. Make room and run the same command again."
-        )
-    if "locked" in text or "busy" in text:
-        return IndexBusyError(
-            f"The index {folder} is busy with another process. Wait a moment and try again."
-        )
-    if "readonly" in text or "unable to open" in text or "disk I/O" in text:
-        name = getattr(error, "sqlite_errorname", "")  # SQLITE_IOERR_READ, …_WRITE, …_FSYNC
-        read = "IOERR" in name and "READ" in name
-        what = "opened" if "unable to open" in text else "read" if read else "written"
-        return StorageError(
-            f"The index {folder} cannot be {what} ({text}). Check the disk and the permissions "
-            "of the folder, then run the same command again."
-        )
-    return explain_unreadable(error, folder, folder / FILENAME)
+_LAST_RUN = "last_run"  # a key of the table meta
 
 
 class HasDatabase(Protocol):
@@ -124,6 +87,7 @@ class Database:
         self.conn = connection
         self.file = file
         self._writable = writable
+        self._may_have_last_run = True
 
     def close(self) -> None:
         self.conn.close()
@@ -316,9 +280,31 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing; a nested transaction joins the outer one."""
+        """All or nothing; a nested transaction joins the outer one.
+
+        Whatever changes the catalogue makes it forget what the last run found: see `put_last_run`.
+        """
+        forgets = self._may_have_last_run and not self.conn.in_transaction
         with explained(self.folder), self.db.atomic():
+            if forgets and self.has_table("meta"):
+                self.conn.execute("DELETE FROM meta WHERE key = ?", [_LAST_RUN])
             yield
+        if forgets:
+            self._may_have_last_run = False
+
+    def last_run(self) -> str:
+        """What `put_last_run` stored, '' if the catalogue has changed since."""
+        with explained(self.folder):
+            row = self.conn.execute("SELECT value FROM meta WHERE key = ?", [_LAST_RUN]).fetchone()
+        return row[0] if row and isinstance(row[0], str) else ""
+
+    def put_last_run(self, text: str) -> None:
+        """Store what a run found that brought everything up to date, until the next change."""
+        with self.transaction():
+            self.conn.execute(
+                "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", [_LAST_RUN, text]
+            )
+        self._may_have_last_run = True
 
     def rows_of(self, query: str, values: Iterable[Any]) -> list[tuple[Any, ...]]:
         """All rows of a query whose `{marks}` stand for `values`, however many they are."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from indexes.arrays import Floats, Ints
 from indexes.changes import Changes
-from indexes.database import Database, explained, guarded
+from indexes.database import Database, guarded
 from indexes.embedding_format import (
     FIRST_WITH_CHECKSUMS,
     TABLES,
@@ -22,6 +22,7 @@ from indexes.embedding_format import (
     verify,
 )
 from indexes.rows import BYTES, ID, WEIGHT, Columns, RowError, id_array
+from indexes.sqlite_errors import explained
 
 _BATCH_SIZE = 10_000  # rows read at a time
 _DIGEST = Columns("said", {"photo_id": ID, "digest": BYTES})

@@ -17,8 +17,9 @@ import numpy as np
 from indexes.arrays import Floats
 from indexes.biases import Biases
 from indexes.catalogue import Catalogue, IndexModel
-from indexes.database import FILENAME, place_catalogue
+from indexes.database import place_catalogue
 from indexes.errors import StorageError
+from indexes.locate import FILENAME
 from indexes.paths import is_folder
 from indexes.photos import Filter
 from indexes.regular_files import delete_tree
@@ -160,6 +161,8 @@ class Index:
             relative = os.path.relpath(path, index.resolve())
         except ValueError:  # another drive, on Windows
             relative = ""
+        if root_id is not None and (root_id, relative, str(path)) in self.catalogue.roots.all():
+            return root_id  # most runs find it as it was
         return self.catalogue.roots.put(relative, str(path), root_id)
 
     def locate(self, path: Path) -> tuple[Root, str] | None:

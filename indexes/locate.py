@@ -3,8 +3,7 @@
 import os
 from pathlib import Path
 
-from indexes.database import FILENAME
-
+FILENAME = "catalogue.db"
 FOLDER_NAME = ".retrieval"
 
 

@@ -29,9 +29,10 @@ from indexes.check.structure import (
     damage,
     messages_of_sqlite,
 )
-from indexes.database import FORMAT_VERSION, explained
+from indexes.database import FORMAT_VERSION
 from indexes.index import Index
 from indexes.lock import is_held
+from indexes.sqlite_errors import explained
 
 _MOST_REPAIRS = 4  # what mends one problem may show another
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from indexes.catalogue import Catalogue
 from indexes.check.rows import COLUMNS
-from indexes.database import Database, explained, place_catalogue
+from indexes.database import Database, place_catalogue
 from indexes.regular_files import delete_tree
+from indexes.sqlite_errors import explained
 from indexes.staged_rebuild import REBUILD
 from indexes.unreadable import is_about_the_file
 

@@ -66,11 +66,14 @@ def _find_lists(root: Path, folders: Iterable[str]) -> Iterator[tuple[Path, str,
             # A link may lead out of the folder, and reading a pipe would never end.
             if is_file(root / origin) and real_path(root, origin) is not None:
                 yield root / origin, origin, folder
-    if root.name in _IMAGES:
-        for name in LISTS:
-            above = root.parent / name
-            if is_file(above) and not above.is_symlink():
-                yield above, f"../{name}", ".."
+    for above in lists_above(root):
+        if is_file(above) and not above.is_symlink():
+            yield above, f"../{above.name}", ".."
+
+
+def lists_above(root: Path) -> list[Path]:
+    """Where lists may be that belong to an indexed folder but are not in it."""
+    return [root.parent / name for name in LISTS] if root.name in _IMAGES else []
 
 
 class _List:

@@ -45,7 +45,8 @@ def find_caption_changes(
     missing: paths of files that are no longer there; lists: files of captions that the user named;
     embedded: the captions inside the files that this run read.
     """
-    paths = [p for p in catalogue.files.photos_below(root.id, under) if p not in missing]
+    here = catalogue.files.photos_below(root.id, under, present_only=True)
+    paths = [path for path in here if path not in missing]
     read = read_captions(root.path, paths, lists)
     now = _by_path(read.captions)
     chosen = set(paths)

@@ -5,12 +5,35 @@ Names, sizes and times are compared; no file is opened, and nothing is written.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from indexes.files import File
 from indexes.index import Root
 from retrieval.photos.files import NO_PERMISSION, TOO_LARGE, UNREADABLE, printable
-from retrieval.photos.walk import FoundFile, LeftOut, has_rawpy, is_below, walk
+from retrieval.photos.walk import FoundFile, FoundText, LeftOut, has_rawpy, is_below, walk
+
+RETRIED = (NO_PERMISSION, UNREADABLE)
+"""How the reasons begin for which a file is read again by every run."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a folder (the part `under` of a root) has: files that may be photos, and texts."""
+
+    root: Root
+    under: str
+    files: list[FoundFile] = field(default_factory=list)
+    texts: list[FoundText] = field(default_factory=list)
+    left_out: LeftOut = field(default_factory=LeftOut)
+
+
+def scan(root: Root, under: str, exclude: Sequence[str], include: Sequence[str]) -> Scan:
+    """Walk a folder. exclude, include: shell patterns."""
+    found = Scan(root, under)
+    found.files.extend(
+        walk(root.path, under, exclude, has_rawpy(), found.left_out, include, found.texts)
+    )
+    return found
 
 
 @dataclass(frozen=True)
@@ -41,28 +64,20 @@ class FolderChanges:
     notes: tuple[str, ...]
 
 
-def find_changes(
-    root: Root,
-    under: str,
-    known: Mapping[str, File],
-    exclude: Sequence[str],
-    include: Sequence[str],
-    retry_large: bool,
-) -> FolderChanges:
-    """Walk a folder and compare it with the catalogue.
+def find_changes(scan: Scan, known: Mapping[str, File], retry_large: bool) -> FolderChanges:
+    """Compare a folder with the catalogue.
 
-    known: the files that the catalogue has below `under`, by path; exclude, include: shell
-    patterns; retry_large: whether to read again what was too large, as after a change of the limit.
+    known: the files that the catalogue has there, by path; retry_large: whether to read again what
+    was too large, as after a change of the limit.
     """
     missing = dict(known)
-    left_out = LeftOut()
     to_read: list[ChangedFile] = []
     returned: list[File] = []
     unchanged = skipped = 0
-    for found in walk(root.path, under, exclude, has_rawpy(), left_out, include):
+    for found in scan.files:
         file = missing.pop(found.path, None)
         if file is None or _is_to_read(file, found, retry_large):
-            to_read.append(ChangedFile(root, found, file))
+            to_read.append(ChangedFile(scan.root, found, file))
         elif file.reason:
             skipped += 1
         elif file.present:
@@ -70,8 +85,8 @@ def find_changes(
         else:
             returned.append(replace(file, present=True))
     return FolderChanges(
-        root,
-        under,
+        scan.root,
+        scan.under,
         tuple(to_read),
         tuple(returned),
         frozenset(
@@ -79,11 +94,11 @@ def find_changes(
             for path, file in missing.items()
             if file.present
             and not file.elsewhere
-            and not any(is_below(path, folder) for folder in left_out.unreadable)
+            and not any(is_below(path, folder) for folder in scan.left_out.unreadable)
         ),
         unchanged,
         skipped,
-        tuple(_notes(left_out)),
+        tuple(_notes(scan.left_out)),
     )
 
 
@@ -94,7 +109,7 @@ def _is_to_read(file: File, found: FoundFile, retry_large: bool) -> bool:
     reason = file.reason or ""
     if reason.startswith(TOO_LARGE):
         return retry_large
-    return reason.startswith((NO_PERMISSION, UNREADABLE))
+    return reason.startswith(RETRIED)
 
 
 def _notes(left_out: LeftOut) -> list[str]:

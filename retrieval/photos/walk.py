@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 from indexes.locate import FOLDER_NAME
 from retrieval.photos.files import composed, mtime_ns
@@ -47,20 +48,31 @@ _SYSTEM_FOLDERS = frozenset(
         "~snapshot",
     )
 )
-_TEXTS = frozenset(
-    "txt xmp json jsonl ndjson csv tsv caption".split()
-)  # looked through for captions
+_TEXTS = frozenset("txt xmp json jsonl ndjson csv tsv caption".split())  # may hold captions
+_KINDS = (
+    dict.fromkeys(PHOTO_SUFFIXES, "photo")
+    | dict.fromkeys(RAW_SUFFIXES, "raw")
+    | dict.fromkeys(_TEXTS, "text")
+)  # of files, by the endings of their names
 _SYSTEM_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "picasa.ini"))
 _MOST_ENDINGS = 1000  # that are told apart
 
 
-@dataclass(frozen=True, slots=True)  # there may be millions
-class FoundFile:
+class FoundFile(NamedTuple):  # there may be millions
     """A file that may be a photo: its path in the root, bytes, and time of change in ns."""
 
     path: str
     bytes: int
     mtime_ns: int
+
+
+class FoundText(NamedTuple):
+    """A file that may hold captions. ctime_ns: when its content or permissions changed."""
+
+    path: str
+    bytes: int
+    mtime_ns: int
+    ctime_ns: int
 
 
 @dataclass
@@ -88,13 +100,15 @@ def walk(
     raw: bool,
     left_out: LeftOut,
     include: Sequence[str] = (),
+    texts: list[FoundText] | None = None,
 ) -> Iterator[FoundFile]:
     """Every file below `root`/`under` whose name ends like a photo's, in order of path.
 
     exclude: shell patterns, matched against the path in the root and against each name, in either
     Unicode form. raw: whether to find camera raw files; if not, they are counted in `left_out`.
     Hidden files and folders and folders of the system are left out, but those that match `include`;
-    links and indexes always are.
+    links and indexes always are. texts: gets the files that may hold captions, whatever patterns
+    there are, since a list may name photos anywhere.
     """
     exclude, include = [composed(p) for p in exclude], [composed(p) for p in include]
     pending = [under]
@@ -108,33 +122,42 @@ def walk(
             continue
         inner = []
         for entry in listed:
-            path = f"{folder}/{entry.name}" if folder else entry.name
-            if _matches(path, entry.name, exclude) or entry.name == FOLDER_NAME:
+            name = entry.name
+            path = f"{folder}/{name}" if folder else name
+            kind = _KINDS.get(_suffix(name))
+            if kind == "text" and texts is not None:
+                _add_text(entry, path, texts)
+            if name == FOLDER_NAME or (exclude and _matches(path, name, exclude)):
                 continue
             try:
-                if _is_special(entry.name) and not _is_included(path, entry.name, include):
+                special = name[0] == "." or (kind is None and name.lower() in _SYSTEM_FOLDERS)
+                if special and not _is_included(path, name, include):
                     _count_special(entry, left_out)
                 elif entry.is_symlink():
                     left_out.links += 1
                 elif entry.is_dir():
                     inner.append(path)
                 elif entry.is_file():
-                    if is_raw(entry.name) and not raw:
+                    if kind == "raw" and not raw:
                         left_out.raw += 1
-                    elif is_raw(entry.name) or _suffix(entry.name) in PHOTO_SUFFIXES:
+                    elif kind == "photo" or kind == "raw":
                         state = entry.stat()
                         if stat.S_ISREG(state.st_mode):
                             yield FoundFile(path, state.st_size, mtime_ns(state))
                     else:
-                        _count_other(entry.name, left_out.endings)
+                        _count_other(name, left_out.endings)
             except OSError:
                 continue  # it vanished after the folder was listed
         pending.extend(reversed(inner))
 
 
-def _is_special(name: str) -> bool:
-    """Whether a name is hidden, or that of a folder of the system."""
-    return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
+def _add_text(entry: os.DirEntry[str], path: str, texts: list[FoundText]) -> None:
+    """Note a file that may hold captions; a link as what it points to, since lists may be links."""
+    try:
+        state = entry.stat()
+    except OSError:
+        return
+    texts.append(FoundText(path, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
 
 
 def _count_special(entry: os.DirEntry[str], left_out: LeftOut) -> None:
