@@ -11,7 +11,7 @@ from pathlib import Path
 from indexes.catalogue import Catalogue
 from indexes.errors import StorageError
 from indexes.regular_files import delete_tree
-from indexes.vectors.build import CHOICES, Choice, Plan, build, wanted_kind
+from indexes.vectors.build import CHOICES, Before, Choice, Plan, build, wanted_kind
 from indexes.vectors.store import Kind, Stored, open_stored
 
 # Folders of vectors, and what earlier versions wrote.
@@ -58,13 +58,16 @@ class VectorFiles:
 
         The caller holds the lock of the index.
         """
-        before = None if self._open is None else self._open.about.kind
+        before, stored = None, self.open(catalogue, dim)
+        if stored is not None:
+            before = Before(stored, catalogue.changes.since(stored.about.changes))
         count = catalogue.embeddings.count()
         kind: Kind = "exact"
         if plan.queries is not None:
-            kind = wanted_kind(choice_of(catalogue), count, dim, before)
+            was = None if stored is None else stored.about.kind
+            kind = wanted_kind(choice_of(catalogue), count, dim, was)
         try:
-            stored = self._build(catalogue, dim, plan, kind)
+            stored = self._build(catalogue, dim, plan, kind, before)
         except (OSError, RuntimeError, MemoryError, ValueError) as error:
             raise StorageError(
                 f"The vectors could not be written to {self._folder} ({error}). The photos are "
@@ -73,7 +76,14 @@ class VectorFiles:
         if stored is not None:
             catalogue.changes.trim(stored.about.changes)
 
-    def _build(self, catalogue: Catalogue, dim: int, plan: Plan, kind: Kind) -> Stored | None:
+    def _build(
+        self,
+        catalogue: Catalogue,
+        dim: int,
+        plan: Plan,
+        kind: Kind,
+        before: Before | None = None,
+    ) -> Stored | None:
         count = catalogue.embeddings.count()
         if not count:
             return None
@@ -82,7 +92,8 @@ class VectorFiles:
         path = self._folder / f"vectors-{generation}-{number}-{serial}"
         self._open = None
         self._open = build(
-            path, catalogue.embeddings.verified_batches(dim), count, dim, number, plan, kind
+            *(path, catalogue.embeddings.verified_batches(dim), count, dim, number, plan, kind),
+            before,
         )
         return self._open
 

@@ -15,7 +15,7 @@ from indexes.errors import IndexWarning
 from indexes.vectors import build as building
 from indexes.vectors import flat, tune
 from indexes.vectors.approximate import EXACT_SHARE, ApproximateRows
-from indexes.vectors.build import Plan, build, wanted_kind
+from indexes.vectors.build import Before, Plan, build, wanted_kind
 from indexes.vectors.rows import Bias, Rows, Selection
 from indexes.vectors.store import KINDS, Stored, open_stored
 
@@ -206,6 +206,82 @@ def test_what_is_excluded_is_never_found(made: Callable, kind: str) -> None:
     second, _ = flat.search([stored.rows], rows[7], 20, [excluded])
     assert len(second) == 20 and not set(second.tolist()) & set(first[::2].tolist())
     assert set(first[1::2].tolist()) <= set(second.tolist())
+
+
+def grown(stored: Stored, ids: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The ids and rows of the vectors with some removed, some replaced and some more; and which
+    ids of before are stale."""
+    random = np.random.default_rng(5)
+    removed, replaced = random.permutation(ids)[:900].reshape(3, 300)[:2]
+    keep = ~np.isin(ids, removed)
+    rows = rows.copy()
+    rows[np.isin(ids, replaced)] = clustered(77, len(replaced))
+    more = np.arange(2000) + ids[-1] + 1
+    return (
+        np.concatenate([ids[keep], more]),
+        np.concatenate([rows[keep], clustered(78, len(more))]),
+        np.sort(np.concatenate([removed, replaced])),
+    )
+
+
+@pytest.mark.parametrize("kind", ["ivf", "ivf-pq"])
+def test_new_rows_join_the_lists_that_there_are(
+    made: Callable, tmp_path: Path, kind: str, monkeypatch
+) -> None:
+    stored, ids, rows = made(kind)
+    ids, rows, stale = grown(stored, ids, rows)
+    plan = Plan({"lean": lean}, "lean", clustered(1, 200))
+    monkeypatch.setattr(building.ivf, "build", None)  # nothing is learned again
+    joined = build(
+        tmp_path / "v", [(ids, rows)], len(ids), DIM, 1, plan, kind, Before(stored, stale)
+    )
+    for name in ("centroids.npy", "learned.npy"):
+        assert (joined.folder / name).read_bytes() == (stored.folder / name).read_bytes()
+    about = joined.about
+    assert (about.count, about.cells, about.trained) == (len(ids), stored.about.cells, 12_000)
+    assert about.recall >= 0.98 and joined.is_usable()
+    hits = 0
+    for query in np.concatenate([rows[-200:], rows[np.isin(ids, stale)]]):
+        found, _ = flat.search([joined.rows], query, 1)
+        hits += int(rows[np.searchsorted(ids, found[0])] @ query >= 1 - 2e-3)
+    assert hits >= 0.97 * 500
+    assert not np.isin(
+        flat.search([joined.rows], rows[0], 2000)[0], stale[~np.isin(stale, ids)]
+    ).any()
+
+
+@pytest.mark.parametrize("name", ["lists.bin", "centroids.npy", "sizes.npy", "about.json"])
+def test_lists_that_make_no_sense_are_learned_again(
+    made: Callable, tmp_path: Path, name: str
+) -> None:
+    stored, ids, rows = made("ivf")
+    copy = tmp_path / "before"
+    shutil.copytree(stored.folder, copy)
+    file = copy / name
+    content = file.read_bytes()
+    if name == "lists.bin":  # every position is the same
+        file.write_bytes(content[:-80] + content[-88:-80] * 10)
+    elif name == "about.json":
+        file.write_text(json.dumps(json.loads(content) | {"cells": 3}))
+    else:
+        file.write_bytes(content[: len(content) // 2])
+    before = Before(open_stored(copy, DIM, 10**9), np.empty(0, np.int64))
+    plan = Plan({"lean": lean}, "lean", clustered(1, 200))
+    made_again = build(tmp_path / "v", [(ids, rows)], len(ids), DIM, 1, plan, "ivf", before)
+    assert made_again.is_usable() and made_again.about.recall >= 0.98
+    assert flat.search([made_again.rows], rows[4], 1)[0][0] == ids[4]
+
+
+@pytest.mark.parametrize(("count", "bias"), [(25_000, True), (12_100, False)])
+def test_lists_are_learned_again_for_many_more_rows_or_another_bias(
+    made: Callable, tmp_path: Path, count: int, bias: bool
+) -> None:
+    stored, _, _ = made("ivf")
+    rows, ids = clustered(3, count), np.arange(count) + 1
+    plan = Plan({"lean": lean} if bias else {}, "lean" if bias else "", clustered(1, 50))
+    before = Before(stored, stored.rows.ids)
+    again = build(tmp_path / "v", [(ids, rows)], count, DIM, 1, plan, "ivf", before)
+    assert again.about.trained == count
 
 
 def test_another_bias_or_very_many_hits_are_answered_exactly(made: Callable) -> None:

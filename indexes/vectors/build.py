@@ -47,6 +47,7 @@ FEWEST_APPROXIMATE = 10_000
 # Short turns, of which the fastest counts: other programs interrupt the longer ones.
 _TIMED_ROWS, _TIMES = 10_000, 25
 _BLOCK_ROWS = 8192
+_MOST_GROWTH = 2  # or shrinking, before lists are learned again
 
 OnProgress = Callable[[int, int], None]
 
@@ -69,6 +70,14 @@ class Plan:
     progress: OnProgress = lambda *_: None
 
 
+@dataclass(frozen=True)
+class Before:
+    """The vectors until now. stale: the ids in them that were replaced or removed, int64 [n]."""
+
+    stored: Stored
+    stale: Ints
+
+
 def build(
     folder: Path,
     blocks: Iterable[tuple[Ints, Floats]],
@@ -77,12 +86,14 @@ def build(
     changes: int,
     plan: Plan = Plan(),
     kind: Kind = "exact",
+    before: Before | None = None,
 ) -> Stored:
     """Write vectors to `folder`, which does not exist, and open them.
 
     blocks: ids and rows, float32 [n, dim], `count` in all, in order of id; changes: the number of
-    the last change in the catalogue; kind: an approximate one needs queries in the plan. Raises
-    OSError, ValueError (other rows than promised), RuntimeError or MemoryError.
+    the last change in the catalogue; kind: an approximate one needs queries in the plan; before:
+    vectors whose inverted lists may be taken over, since learning them takes long. Raises OSError,
+    ValueError (other rows than promised), RuntimeError or MemoryError.
     """
     staging = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     delete_tree(staging)
@@ -95,7 +106,7 @@ def build(
             values[name] = compute_bias(Rows(ids, rows), compute)
             write_bias(staging / f"bias-{name}.npy", values[name])
         if kind != "exact":
-            about = _write_engine(staging, about, ids, rows, plan, values)
+            about = _write_engine(staging, about, Rows(ids, rows), plan, values, before)
         write_about(staging, about)
         del ids, rows
         sync_folder(staging)
@@ -167,25 +178,27 @@ def compute_bias(rows: Rows, compute: Callable[[Floats], Floats]) -> Floats:
 
 
 def _write_engine(
-    folder: Path, about: About, ids: Ints, rows: Array, plan: Plan, values: Mapping[str, Floats]
+    folder: Path,
+    about: About,
+    rows: Rows,
+    plan: Plan,
+    values: Mapping[str, Floats],
+    before: Before | None,
 ) -> About:
     """Write an approximate kind; gives what the folder is then, with its setting."""
     assert plan.queries is not None
     bias = values.get(plan.ordering)
-    plain = Rows(ids, rows)
+    about = replace(about, bias=plan.ordering if bias is not None else "")
     if about.kind == "hnsw":
         breadths: Sequence[int] = hnsw.BREADTHS
-        hnsw.build(folder, plain, bias, plan.progress)
+        hnsw.build(folder, rows, bias, plan.progress)
     else:
-        assert about.kind != "exact"
         breadths = ivf.BREADTHS
-        ivf.build(about.kind, folder, plain, bias, plan.progress)
-    write_array(folder / MEAN, mean_row([plain], plain.dim, MEAN_SAMPLE))
-    name = plan.ordering if bias is not None else ""
-    about = replace(about, bias=name)
+        about = _write_lists(folder, about, rows, bias, plan.progress, before)
+    write_array(folder / MEAN, mean_row([rows], rows.dim, MEAN_SAMPLE))
     tuned = tune(
-        approximate_rows(folder, about, ids, rows),
-        None if bias is None else Bias(name, bias),
+        approximate_rows(folder, about, rows.ids, rows.rows),
+        None if bias is None else Bias(about.bias, bias),
         plan.queries,
         breadths,
     )
@@ -196,3 +209,33 @@ def _write_engine(
         queries=tuned.queries,
         queries_are=plan.queries_are,
     )
+
+
+def _write_lists(
+    folder: Path,
+    about: About,
+    rows: Rows,
+    bias: Floats | None,
+    progress: OnProgress,
+    before: Before | None,
+) -> About:
+    """Write inverted lists; gives what the folder is then.
+
+    What the lists of before learned serves until there are twice as many rows, or half.
+    """
+    assert about.kind in ("ivf", "ivf-pq")
+    if before is not None:
+        old = before.stored.about
+        trained = old.trained or old.count
+        alike = (old.kind, old.bias) == (about.kind, about.bias)
+        if alike and trained <= _MOST_GROWTH * len(rows) and len(rows) <= _MOST_GROWTH * trained:
+            now_at = rows.positions(before.stored.rows.ids)
+            now_at[np.isin(before.stored.rows.ids, before.stale)] = -1
+            with suppress(ValueError, RuntimeError, FileNotFoundError):
+                nlist = ivf.extend(
+                    *(about.kind, folder, before.stored.folder, old.cells),
+                    *(now_at, rows, bias, progress),
+                )
+                return replace(about, cells=nlist, trained=trained)
+    ivf.build(about.kind, folder, rows, bias, progress)
+    return replace(about, cells=ivf.cells(len(rows)), trained=len(rows))

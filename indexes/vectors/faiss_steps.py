@@ -15,25 +15,31 @@ from indexes.vectors.rows import Rows
 
 _BLOCK = 1 << 14  # rows added at a time
 
+Progress = Callable[[int, int], None]
 
-def train_and_add(
-    index: Any,
-    rows: Rows,
-    bias: Floats | None,
-    sample: int,
-    seed: int,
-    progress: Callable[[int, int], None],
-) -> None:
-    """Let FAISS's index learn from a random sample of the rows, and add all of them.
 
-    bias: float32 [n]; progress: called with how many rows are done, and of how many.
-    """
+def train(index: Any, rows: Rows, bias: Floats | None, sample: int, seed: int) -> None:
+    """Let FAISS's index learn from a random sample of the rows. bias: float32 [n]."""
     random = np.random.default_rng(seed)
     chosen = random.choice(len(rows), min(len(rows), sample), replace=False)
     index.train(augmented_rows(rows, np.sort(chosen), bias))
-    for start in range(0, len(rows), _BLOCK):
-        index.add(augmented_rows(rows, slice(start, start + _BLOCK), bias))
-        progress(min(start + _BLOCK, len(rows)), len(rows))
+
+
+def add(
+    index: Any, rows: Rows, bias: Floats | None, progress: Progress, chosen: Ints | None = None
+) -> None:
+    """Add rows to FAISS's index. bias: float32 [n]; chosen: positions, int64 [m], None for all.
+
+    progress: called with how many rows are done, and of how many.
+    """
+    count = len(rows) if chosen is None else len(chosen)
+    for start in range(0, count, _BLOCK):
+        part = slice(start, min(start + _BLOCK, count))
+        if chosen is None:
+            index.add(augmented_rows(rows, part, bias))
+        else:
+            index.add_with_ids(augmented_rows(rows, chosen[part], bias), chosen[part])
+        progress(part.stop, count)
 
 
 def search(index: Any, query: Floats, count: int, parameters: Any, bits: Array | None) -> Ints:

@@ -19,7 +19,7 @@ from indexes.arrays import Array, Floats, Ints
 from indexes.lazy_imports import load_faiss
 from indexes.vectors.approximate import padded_dim
 from indexes.vectors.arrays_on_disk import read_array, write_array
-from indexes.vectors.faiss_steps import search, train_and_add
+from indexes.vectors.faiss_steps import add, search, train
 from indexes.vectors.rows import Rows
 
 BREADTHS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)  # efSearch
@@ -57,7 +57,8 @@ def build(
     faiss = load_faiss()
     index = _empty(padded_dim(rows.dim))
     index.hnsw.efConstruction = _BUILD_BREADTH
-    train_and_add(index, rows, bias, _TRAIN_CODES, seed, progress)
+    train(index, rows, bias, _TRAIN_CODES, seed)
+    add(index, rows, bias, progress)
     graph, storage = index.hnsw, faiss.downcast_index(index.storage)
     write_array(folder / _LEVELS, faiss.vector_to_array(graph.levels))
     write_array(folder / _EDGES, faiss.vector_to_array(graph.neighbors))

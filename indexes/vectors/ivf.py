@@ -7,7 +7,6 @@ reader trusts what they say.
 """
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +18,7 @@ from indexes.lazy_imports import load_faiss
 from indexes.regular_files import open_regular
 from indexes.vectors.approximate import padded_dim
 from indexes.vectors.arrays_on_disk import read_array, write_array
-from indexes.vectors.faiss_steps import search, train_and_add
+from indexes.vectors.faiss_steps import Progress, add, search, train
 from indexes.vectors.rows import Rows
 
 Codes = Literal["ivf", "ivf-pq"]
@@ -55,39 +54,105 @@ def build(
     folder: Path,
     rows: Rows,
     bias: Floats | None,
-    progress: Callable[[int, int], None] = lambda *_: None,
+    progress: Progress = lambda *_: None,
     seed: int = 0,
 ) -> None:
     """Write the files of an engine over the rows to a folder. bias: float32 [n].
 
     progress: called with how many rows are done, and of how many. Raises OSError or MemoryError.
     """
-    dim, nlist = padded_dim(rows.dim), cells(len(rows))
-    index, _owned = _empty(codes, dim, nlist)
+    nlist = cells(len(rows))
+    index, _owned = _empty(codes, padded_dim(rows.dim), nlist)
     index.cp.niter, index.cp.spherical, index.cp.seed = _ITERATIONS, True, seed + 1
     index.cp.max_points_per_centroid = _TRAIN_PER_CELL
     sample = max(_TRAIN_PER_CELL * nlist, _TRAIN_CODES)
-    train_and_add(index, rows, bias, sample, seed, progress)
+    train(index, rows, bias, sample, seed)
+    add(index, rows, bias, progress)
     write_array(folder / _CENTROIDS, index.quantizer.reconstruct_n(0, nlist))
     write_array(folder / _LEARNED, _learned(codes, index))
-    lists = index.invlists
-    sizes = np.array([lists.list_size(i) for i in range(nlist)], np.int64)
-    write_array(folder / _SIZES, sizes)
-    faiss = load_faiss()
+    _write_lists(folder, index)
+
+
+def extend(
+    codes: Codes,
+    folder: Path,
+    before: Path,
+    nlist: int,
+    now_at: Ints,
+    rows: Rows,
+    bias: Floats | None,
+    progress: Progress = lambda *_: None,
+) -> int:
+    """As `build`, from an earlier engine: what was learned stays, and new rows join its lists.
+
+    before, nlist: its folder, and of how many lists, as for `open_lists`. now_at: where each of its
+    rows is now, int64 [m], -1 for one that is gone; all other rows are new. A row that stays keeps
+    its code, in which its bias may be an earlier one. Returns the number of lists. Raises
+    ValueError, and writes nothing, if the earlier engine makes no sense.
+    """
+    earlier = open_lists(codes, before, len(now_at), rows.dim, nlist)
+    _check_positions(earlier.index, len(now_at))
+    old = earlier.index
+    index, _owned = _empty(codes, old.d, old.nlist)
+    centroids, learned = old.quantizer.reconstruct_n(0, old.nlist), _learned(codes, old)
+    _teach(codes, index, centroids, learned)
+    is_new = np.ones(len(rows), np.bool_)
+    is_new[now_at[now_at >= 0]] = False
+    add(index, rows, bias, progress, np.flatnonzero(is_new))
+    write_array(folder / _CENTROIDS, centroids)
+    write_array(folder / _LEARNED, learned)
+    _write_lists(folder, index, old, now_at)
+    return int(old.nlist)
+
+
+def _check_positions(index: Any, count: int) -> None:
+    """Raise ValueError unless the lists hold each of `count` positions once."""
+    seen = np.zeros(count, np.bool_)
+    for i in range(index.nlist):
+        _, positions = _list(index, i)
+        if (positions < 0).any() or (positions >= count).any():
+            raise ValueError("the lists hold rows that are not there")
+        seen[positions] = True
+    if not seen.all():
+        raise ValueError("the lists do not hold each row once")
+
+
+def _write_lists(folder: Path, index: Any, old: Any = None, now_at: Ints | None = None) -> None:
+    """Write the lists of an index, each after what stays of the same list of an old one."""
+    sizes = np.zeros(index.nlist, np.int64)
     with (folder / _LISTS).open("xb") as file:
-        for i, size in enumerate(sizes.tolist()):
-            if size:
-                file.write(faiss.rev_swig_ptr(lists.get_codes(i), size * index.code_size).data)
-                file.write(faiss.rev_swig_ptr(lists.get_ids(i), size).data)
+        for i in range(index.nlist):
+            codes, positions = _list(index, i)
+            if now_at is not None:
+                old_codes, old_positions = _list(old, i)
+                moved = now_at[old_positions]
+                codes = np.concatenate([old_codes[moved >= 0], codes])
+                positions = np.concatenate([moved[moved >= 0], positions])
+            sizes[i] = len(positions)
+            if sizes[i]:
+                file.write(np.ascontiguousarray(codes).data)
+                file.write(np.ascontiguousarray(positions).data)
+    write_array(folder / _SIZES, sizes)
 
 
-def open_lists(codes: Codes, folder: Path, count: int, dim: int) -> InvertedLists:
+def _list(index: Any, number: int) -> tuple[Array, Ints]:
+    """The codes, uint8 [m, code size], and positions, int64 [m], of a list, in FAISS's memory."""
+    lists, size = index.invlists, index.invlists.list_size(number)
+    if not size:
+        return np.empty((0, index.code_size), np.uint8), np.empty(0, np.int64)
+    faiss = load_faiss()
+    codes = faiss.rev_swig_ptr(lists.get_codes(number), size * index.code_size)
+    return codes.reshape(size, -1), faiss.rev_swig_ptr(lists.get_ids(number), size)
+
+
+def open_lists(codes: Codes, folder: Path, count: int, dim: int, nlist: int = 0) -> InvertedLists:
     """The engine over `count` rows of `dim` numbers in a folder.
 
-    Raises OSError or ValueError if the files do not fit together.
+    nlist: how many lists there are, 0 for as many as `cells` says. Raises OSError or ValueError if
+    the files do not fit together.
     """
     faiss = load_faiss()
-    width, nlist = padded_dim(dim), cells(count)
+    width, nlist = padded_dim(dim), nlist or cells(count)
     centroids = read_array(folder / _CENTROIDS, np.float32, (nlist, width))
     sizes = read_array(folder / _SIZES, np.int64, (nlist,))
     learned = read_array(folder / _LEARNED, np.float32, _learned_shape(codes, width))
@@ -96,13 +161,7 @@ def open_lists(codes: Codes, folder: Path, count: int, dim: int) -> InvertedList
     if not (np.isfinite(centroids).all() and np.isfinite(learned).all()):
         raise ValueError("what the index learned is not made of numbers")
     index, owned = _empty(codes, width, nlist)
-    index.quantizer.add(centroids)
-    target = index.sq.trained if codes == "ivf" else index.pq.centroids
-    faiss.copy_array_to_vector(learned, target)
-    if codes == "ivf-pq":
-        index.pq.compute_symmetric_tables = False
-        index.use_precomputed_table = -1
-    index.is_trained = True
+    _teach(codes, index, centroids, learned)
     with open_regular(folder / _LISTS) as file:
         size = os.fstat(file.fileno()).st_size
         if size != count * (index.code_size + 8):
@@ -119,6 +178,17 @@ def open_lists(codes: Codes, folder: Path, count: int, dim: int) -> InvertedList
     index.replace_invlists(lists, False)
     index.ntotal = count
     return InvertedLists(index, (*owned, lists))
+
+
+def _teach(codes: Codes, index: Any, centroids: Floats, learned: Floats) -> None:
+    """Give an empty index what another one learned."""
+    index.quantizer.add(centroids)
+    target = index.sq.trained if codes == "ivf" else index.pq.centroids
+    load_faiss().copy_array_to_vector(learned, target)
+    if codes == "ivf-pq":
+        index.pq.compute_symmetric_tables = False
+        index.use_precomputed_table = -1
+    index.is_trained = True
 
 
 def _empty(codes: Codes, width: int, nlist: int) -> tuple[Any, tuple[Any, ...]]:

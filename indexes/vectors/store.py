@@ -44,7 +44,8 @@ class About:
     catalogue when it was written. For an approximate kind, bias: the name of the bias that is one
     more dimension, '' for none; breadth: of a search; recall: the share of the exact first ten that
     was found for queries that did not choose the breadth; queries: how many those were;
-    queries_are: 'texts' or, if there were none, 'photos'.
+    queries_are: 'texts' or, if there were none, 'photos'; cells: how many inverted lists there are,
+    and trained: how many rows there were when they were learned (0 in older folders: `count`).
     """
 
     kind: Kind
@@ -55,6 +56,8 @@ class About:
     recall: float | None = None
     queries: int = 0
     queries_are: str = "texts"
+    cells: int = 0
+    trained: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class Stored:
         if self.about.kind == "exact":
             return True
         try:
-            open_engine(self.about.kind, self.folder, self.about.count, self.rows.dim)
+            open_engine(self.folder, self.about, self.rows.dim)
         except (OSError, ValueError, RuntimeError, MemoryError):
             return False
         return True
@@ -125,12 +128,14 @@ def read_about(folder: Path) -> About:
         if values.pop("format") != FORMAT:
             raise ValueError("another format")
         about = About(**values)
-        numbers = (about.count, about.changes, about.breadth, about.queries)
+        numbers = [about.count, about.changes, about.breadth, about.queries]
+        numbers += [about.cells, about.trained]
         fits = (
             about.kind in KINDS
             and isinstance(about.bias, str)
             and all(type(n) is int and n >= 0 for n in numbers)
             and (about.kind == "exact" or 0 < about.breadth <= _MOST_BREADTH)
+            and about.cells <= about.count
             and (about.recall is None or 0 <= about.recall <= 1)
             and about.queries_are in ("texts", "photos")
         )
@@ -159,7 +164,7 @@ def open_stored(folder: Path, dim: int, most_bytes: int) -> Stored:
 
 def approximate_rows(folder: Path, about: About, ids: Ints, rows: Array) -> ApproximateRows:
     """Rows that are searched by the engine of their folder."""
-    engine = LazyEngine(about.kind, folder, about.count, rows.shape[1])
+    engine = LazyEngine(folder, about, rows.shape[1])
     return ApproximateRows(
         *(ids, rows, engine, about.bias, about.breadth),
         candidates=_CANDIDATES[about.kind],
@@ -170,10 +175,10 @@ def approximate_rows(folder: Path, about: About, ids: Ints, rows: Array) -> Appr
 class LazyEngine:
     """An engine that is opened by the first search; if it cannot be, all rows are candidates."""
 
-    def __init__(self, kind: Kind, folder: Path, count: int, dim: int) -> None:
+    def __init__(self, folder: Path, about: About, dim: int) -> None:
         self.problem: str | None = None
         """Why the engine is not used, once that is known."""
-        self._where = kind, folder, count, dim
+        self._folder, self._about, self._dim = folder, about, dim
         self._engine: Engine | None = None
 
     def candidates(
@@ -182,13 +187,13 @@ class LazyEngine:
         """As `Engine.candidates`; None if there is no usable engine."""
         if self._engine is None and self.problem is None:
             try:
-                self._engine = open_engine(*self._where)
+                self._engine = open_engine(self._folder, self._about, self._dim)
             except (OSError, ValueError, RuntimeError, MemoryError, ImportError) as error:
                 self.problem = str(error) or type(error).__name__
-                if isinstance(error, FileNotFoundError) and not self._where[1].exists():
+                if isinstance(error, FileNotFoundError) and not self._folder.exists():
                     return None  # written again by another process, which the next search sees
                 warnings.warn(
-                    f"The vectors in {self._where[1]} cannot be searched as they were built "
+                    f"The vectors in {self._folder} cannot be searched as they were built "
                     f"({self.problem}); every photo is compared instead, which is slower. Delete "
                     "that folder and run `retrieval index`: it is made again.",
                     IndexWarning,
@@ -199,16 +204,16 @@ class LazyEngine:
         return self._engine.candidates(query, count, breadth, bits)
 
 
-def open_engine(kind: Kind, folder: Path, count: int, dim: int) -> Engine:
+def open_engine(folder: Path, about: About, dim: int) -> Engine:
     """What FAISS built over the rows of a folder; raises OSError, ValueError or RuntimeError."""
-    if kind == "hnsw":
+    if about.kind == "hnsw":
         from indexes.vectors.hnsw import open_graph
 
-        return open_graph(folder, count, dim)
+        return open_graph(folder, about.count, dim)
     from indexes.vectors.ivf import open_lists
 
-    assert kind != "exact"
-    return open_lists(kind, folder, count, dim)
+    assert about.kind != "exact"
+    return open_lists(about.kind, folder, about.count, dim, about.cells)
 
 
 def sync_folder(folder: Path) -> None:
