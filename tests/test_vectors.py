@@ -199,6 +199,37 @@ def test_a_filter_loses_nothing(made: Callable, kind: str, share: float) -> None
 
 
 @pytest.mark.parametrize("kind", APPROXIMATE)
+def test_a_folder_of_similar_photos_far_from_the_query_loses_nothing(
+    made: Callable, kind: str
+) -> None:
+    stored, ids, rows = made(kind)
+    queries = clustered(98, 60)
+    order = np.argsort(-(rows @ rows[11]), kind="stable")
+    mask = np.zeros(len(ids), np.bool_)
+    mask[order[: len(ids) // 10]] = True  # the tenth that is most like one photo
+    hits = 0
+    for query in queries:
+        found, _ = flat.search([stored.rows], query, 10, [Selection(ids[mask])])
+        assert mask[np.searchsorted(ids, found)].all()
+        best = np.sort((rows @ query)[mask])[-10]
+        hits += int((rows[np.searchsorted(ids, found)] @ query >= best - 2e-3).sum())
+    assert hits >= 0.98 * 600
+
+
+@pytest.mark.parametrize("value", [65_535, 0])
+def test_wrong_cells_of_rows_find_other_rows_and_break_nothing(
+    made: Callable, tmp_path: Path, value: int
+) -> None:
+    stored, ids, rows = made("ivf")
+    copy = tmp_path / "v"
+    shutil.copytree(stored.folder, copy)
+    np.save(copy / "cells.npy", np.full(len(ids), value, np.uint16))
+    allowed = ids[::2]
+    found, _ = flat.search([open_stored(copy, DIM, 10**9).rows], rows[0], 10, [Selection(allowed)])
+    assert len(found) <= 10 and np.isin(found, allowed).all()
+
+
+@pytest.mark.parametrize("kind", APPROXIMATE)
 def test_what_is_excluded_is_never_found(made: Callable, kind: str) -> None:
     stored, _, rows = made(kind)
     first, _ = flat.search([stored.rows], rows[7], 20)
@@ -398,7 +429,7 @@ def test_an_engine_that_cannot_be_used_is_said_and_every_row_is_compared(
 @pytest.mark.parametrize(
     ("key", "value"),
     [("kind", "tree"), ("count", -1), ("count", 10**12), ("breadth", 0), ("breadth", 10**9),
-     ("recall", 7), ("bias", 3), ("format", 2), ("more", 1), ("changes", True)],
+     ("recall", 7), ("bias", 3), ("format", 99), ("more", 1), ("changes", True)],
 )  # fmt: skip
 def test_a_folder_that_says_nonsense_is_refused(tmp_path: Path, key: str, value: object) -> None:
     write(tmp_path / "v", "ivf", 11_000)

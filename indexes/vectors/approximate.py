@@ -20,9 +20,9 @@ _MULTIPLE = 16
 _MOST_HITS = 2_500  # for more, exact search is the faster one, too
 _FEWEST_CANDIDATES = 40
 _MOST_BITS = 8  # filters whose bitmaps are kept
-# Up to this share of allowed rows, exact search over them is as fast and misses nothing
-# (`python -m benchmarks.search_filters` measures it).
-EXACT_SHARE = 0.02
+# Up to this share of allowed rows, and this many, exact search over them is as fast and misses
+# nothing (`python -m benchmarks.search_filters` measures it).
+EXACT_SHARE, EXACT_ROWS = 0.02, 20_000
 # A graph is walked near the query: of a folder whose photos are alike and elsewhere, it loses a
 # quarter of the hits at a tenth of the rows, however long the walk.
 GRAPH_EXACT_SHARE = 0.5
@@ -37,8 +37,8 @@ class Engine(Protocol):
         """About the `count` best rows for a query, int64 [m], as positions in any order.
 
         query: float32 [padded dim], from `augmented`; breadth: how much is looked at; bits: uint8,
-        a bit for each row that may be found, the lowest first; None for all. Returns None if it
-        cannot search.
+        a bit for each row that may be found, the lowest first, the same array for the same rows;
+        None for all. Returns None if it cannot search.
         """
         ...
 
@@ -88,18 +88,17 @@ class ApproximateRows(Rows):
 
     def searches_exactly(self, k: int, allowed: int) -> bool:
         """Whether exact search is the better one for k hits among so many allowed rows."""
-        share = GRAPH_EXACT_SHARE if self.is_graph else EXACT_SHARE
-        return k > _MOST_HITS or allowed <= share * len(self)
+        most = min(EXACT_SHARE * len(self), EXACT_ROWS)
+        if self.is_graph:
+            most = GRAPH_EXACT_SHARE * len(self)
+        return k > _MOST_HITS or allowed <= most
 
     def breadth_for(self, k: int, allowed: int) -> int:
-        """More for more hits, and for a filter, among whose rows the hits lie farther apart.
-
-        Random rows need no more than all rows do; a folder of similar photos needs all of it.
-        Chosen with `python -m benchmarks.search_filters`.
+        """More for more hits; in a graph also for a filter, among whose rows they lie farther
+        apart. Chosen with `python -m benchmarks.search_filters`.
         """
         more_hits = 1 + log2(max(k, 10) / 10) / 6
-        ratio = len(self) / max(allowed, 1)
-        fewer_rows = 4 * ratio - 3 if self.is_graph else min(ratio, 2 * ratio**0.5)
+        fewer_rows = 4 * len(self) / max(allowed, 1) - 3 if self.is_graph else 1
         return int(np.ceil(self.breadth * more_hits * fewer_rows))
 
     def _bits(self, selection: Selection) -> Array | None:

@@ -7,7 +7,7 @@ reader trusts what they say.
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +17,8 @@ from indexes.arrays import Array, Floats, Ints
 from indexes.lazy_imports import load_faiss
 from indexes.regular_files import open_regular
 from indexes.vectors.approximate import padded_dim
-from indexes.vectors.arrays_on_disk import read_array, write_array
-from indexes.vectors.faiss_steps import Progress, add, search, train
+from indexes.vectors.arrays_on_disk import map_array, read_array, write_array
+from indexes.vectors.faiss_steps import Progress, add, search, search_cells, train
 from indexes.vectors.rows import Rows
 
 Codes = Literal["ivf", "ivf-pq"]
@@ -28,20 +28,62 @@ _TRAIN_PER_CELL, _ITERATIONS = 40, 10
 _TRAIN_CODES = 65_536
 _NUMBERS_A_CODE = 8  # of a row, for each byte of a product code
 _CENTROIDS, _LEARNED, _SIZES, _LISTS = "centroids.npy", "learned.npy", "sizes.npy", "lists.bin"
+_CELLS = "cells.npy"  # of each row
+_MOST_FILTERS = 8  # whose rows in each cell are kept
 
 
 @dataclass(frozen=True)
 class InvertedLists:
-    """An `Engine`. index: FAISS's; owned: what it points to and must outlive it."""
+    """An `Engine`. index: FAISS's; owned: what it points to and must outlive it; centroids: of the
+    cells, float32 [c, padded dim]; folder: where the cell of each row is stored."""
 
     index: Any
     owned: tuple[Any, ...]
+    centroids: Floats
+    folder: Path
+    known: dict[int, tuple[Array, Ints]] = field(default_factory=dict, compare=False, repr=False)
 
     def candidates(self, query: Floats, count: int, breadth: int, bits: Array | None) -> Ints:
-        """As `Engine.candidates`. breadth: how many cells are read."""
+        """As `Engine.candidates`. breadth: how many cells are read of average size.
+
+        Under a filter, cells without allowed rows are passed over, and as many allowed rows are
+        looked at as a search among all rows looks at: photos of a folder may lie in few cells, far
+        from the query.
+        """
         faiss = load_faiss()
-        cells = min(breadth, self.index.nlist)
-        return search(self.index, query, count, faiss.SearchParametersIVF(nprobe=cells), bits)
+        if bits is None:
+            cells = min(breadth, self.index.nlist)
+            parameters = faiss.SearchParametersIVF(nprobe=cells)
+            return search(self.index, query, count, parameters, None)
+        allowed = self._allowed(bits)
+        scores = self.centroids @ query
+        nearest = np.argsort(np.where(allowed > 0, -scores, np.inf), kind="stable")
+        nearest = nearest[: np.count_nonzero(allowed)]
+        if not len(nearest):
+            return np.empty(0, np.int64)
+        enough = breadth * self.index.ntotal / self.index.nlist
+        chosen = nearest[: 1 + np.searchsorted(np.cumsum(allowed[nearest]), enough)]
+        return search_cells(self.index, query, count, chosen, scores[chosen], bits)
+
+    def _allowed(self, bits: Array) -> Ints:
+        """How many of the rows in each cell a bitmap allows, int64 [c]; of the last few kept."""
+        if id(bits) not in self.known:
+            cell_of_row = map_array(
+                self.folder / _CELLS, [_cell_type(self.index.nlist)], (self.index.ntotal,)
+            )
+            is_allowed = np.unpackbits(bits, count=len(cell_of_row), bitorder="little")
+            cells = cell_of_row[is_allowed.view(np.bool_)]
+            # A file may hold any number: a wrong one only makes a search look elsewhere.
+            cells = np.minimum(cells, self.index.nlist - 1)
+            rows = np.bincount(cells, minlength=self.index.nlist)
+            if len(self.known) >= _MOST_FILTERS:
+                self.known.pop(next(iter(self.known)))
+            self.known[id(bits)] = bits, rows  # the array stays, and with it its id
+        return self.known[id(bits)][1]
+
+
+def _cell_type(nlist: int) -> Any:
+    return np.uint16 if nlist <= 1 << 16 else np.uint32
 
 
 def cells(count: int) -> int:
@@ -120,6 +162,8 @@ def _check_positions(index: Any, count: int) -> None:
 def _write_lists(folder: Path, index: Any, old: Any = None, now_at: Ints | None = None) -> None:
     """Write the lists of an index, each after what stays of the same list of an old one."""
     sizes = np.zeros(index.nlist, np.int64)
+    kept = 0 if now_at is None else int((now_at >= 0).sum())
+    cell_of_row = np.empty(index.ntotal + kept, _cell_type(index.nlist))
     with (folder / _LISTS).open("xb") as file:
         for i in range(index.nlist):
             codes, positions = _list(index, i)
@@ -129,10 +173,12 @@ def _write_lists(folder: Path, index: Any, old: Any = None, now_at: Ints | None 
                 codes = np.concatenate([old_codes[moved >= 0], codes])
                 positions = np.concatenate([moved[moved >= 0], positions])
             sizes[i] = len(positions)
+            cell_of_row[positions] = i
             if sizes[i]:
                 file.write(np.ascontiguousarray(codes).data)
                 file.write(np.ascontiguousarray(positions).data)
     write_array(folder / _SIZES, sizes)
+    write_array(folder / _CELLS, cell_of_row)
 
 
 def _list(index: Any, number: int) -> tuple[Array, Ints]:
@@ -177,7 +223,9 @@ def open_lists(codes: Codes, folder: Path, count: int, dim: int, nlist: int = 0)
             lists.do_mmap()
     index.replace_invlists(lists, False)
     index.ntotal = count
-    return InvertedLists(index, (*owned, lists))
+    # Looked at when a filter needs it: whether it is there is known now.
+    map_array(folder / _CELLS, [_cell_type(nlist)], (count,))
+    return InvertedLists(index, (*owned, lists), centroids, folder)
 
 
 def _teach(codes: Codes, index: Any, centroids: Floats, learned: Floats) -> None:

@@ -27,7 +27,7 @@ from indexes.vectors.rows import Rows
 Kind = Literal["exact", "hnsw", "ivf", "ivf-pq"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-FORMAT = 1
+FORMAT = 2
 IDS, ROWS, MEAN, ABOUT = "ids.npy", "rows.npy", "mean.npy", "about.json"
 _MOST_ABOUT_BYTES = 10_000
 _MOST_BREADTH = 1_000_000
