@@ -25,6 +25,7 @@ from indexes.lazy_imports import load_faiss, load_torch
 from indexes.vectors import flat
 from indexes.vectors import gpu as gpu_vectors
 from indexes.vectors.approximate import padded_dim
+from indexes.vectors.build import Plan, build
 from indexes.vectors.rows import Bias, Rows, Selection
 from retrieval import Compute
 from retrieval.encoders import cuda, openclip
@@ -408,6 +409,85 @@ def test_copies_that_share_the_rows_find_what_the_whole_finds(copies: int, biase
     assert flat.nearest_ids([spread], rows[:5]) == set(ids[:5].tolist())
 
 
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Rows, Bias]:
+    """Rows with inverted lists."""
+    rows, ids = unit_rows(12_000, 24), np.arange(12_000) + 5
+    compute = lambda some: np.abs(some[:, 3])  # noqa: E731
+    plan = Plan({"own": compute}, "own", unit_rows(40, 24, seed=3))
+    folder = tmp_path_factory.mktemp("lists") / "v"
+    stored = build(folder, [(ids, rows)], len(ids), 24, 0, plan, "ivf")
+    return stored.rows, Bias("own", stored.bias("own", lambda _: rows[:, 0]))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_rows_without_room_are_searched_by_their_lists_on_the_gpu(
+    listed: tuple[Rows, Bias], fails: bool, monkeypatch
+) -> None:
+    rows, bias = listed
+    copies = []
+
+    class Copy:  # a graphics card's index is searched without a selector, too
+        def __init__(self, lists: Any) -> None:
+            self.lists, self.searched = lists, 0
+            copies.append(self)
+
+        def search(self, query, count, params=None):
+            assert params is None
+            self.searched += 1
+            if fails:
+                raise RuntimeError("an illegal memory access was encountered")
+            return self.lists.search(query, count)
+
+    faiss = load_faiss()
+    set_parameter = faiss.ParameterSpace.set_index_parameter
+    monkeypatch.setattr(
+        faiss.ParameterSpace,
+        "set_index_parameter",
+        lambda self, index, name, value: set_parameter(self, index.lists, name, value),
+    )
+    monkeypatch.setattr(faiss, "GpuParameterSpace", faiss.ParameterSpace, raising=False)
+    moved = gpu_vectors.with_lists(rows, Copy)
+    for query in unit_rows(20, 24, seed=4):
+        for biases in ([bias], None):
+            found, scores = flat.search([moved], query, 10, None, biases)
+            expected, right = flat.search([rows], query, 10, None, biases)
+            assert found.tolist() == expected.tolist() and scores.tolist() == right.tolist()
+    assert copies[0].searched == 40
+    allowed = [Selection(allowed=rows.ids[::3])]
+    query = unit_rows(1, 24, seed=5)[0]
+    found, _ = flat.search([moved], query, 10, allowed)
+    assert found.tolist() == flat.search([rows], query, 10, allowed)[0].tolist()
+    assert copies[0].searched == 40
+
+
+def test_what_fits_nowhere_stays_on_the_cpu(listed: tuple[Rows, Bias], monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(gpu_vectors, "MIN_ROWS", 10)
+    monkeypatch.setattr(gpu_vectors, "count", lambda: 1)
+    monkeypatch.setattr(gpu_vectors, "_empty", full)
+    monkeypatch.setattr(gpu_vectors, "_lists_on_gpus", full)
+    assert gpu_vectors.to_gpus(listed[0], listed[1]) is listed[0]
+    exact = Rows(listed[0].ids, listed[0].rows)
+    assert gpu_vectors.to_gpus(exact, listed[1]) is exact
+
+
+@pytest.mark.cuda
+def test_lists_on_a_gpu_find_what_they_find_on_the_cpu(listed: tuple[Rows, Bias]) -> None:
+    if not gpu_vectors.count():
+        pytest.skip("no GPU that FAISS can use")
+    rows, bias = listed
+    moved = gpu_vectors.with_lists(rows, lambda lists: gpu_vectors._lists_on_gpus(lists, 1))
+    assert moved is not rows
+    same = 0
+    for query in unit_rows(50, 24, seed=4):
+        found, _ = flat.search([moved], query, 10, None, [bias])
+        same += len(set(found) & set(flat.search([rows], query, 10, None, [bias])[0]))
+    assert same >= 0.98 * 500
+
+
 def test_a_gpu_that_fails_leaves_the_search_to_the_cpu() -> None:
     class Lost:
         def search(self, *_: object) -> None:
@@ -460,12 +540,12 @@ def test_faiss_finds_on_gpus_what_it_finds_on_the_cpu(half: bool) -> None:
 @pytest.mark.cuda
 def test_a_gpu_gives_the_embeddings_of_the_cpu(originals: Path, random_clip: str) -> None:
     need_gpu()
-    for build in (
+    for make in (
         lambda compute: MiniEncoder(compute=compute),
         lambda compute: MiniEncoder(compute=replace(compute, compile=True)),
         lambda compute: OpenClipEncoder(random_clip, compute),
     ):
-        there, here = build(ON_GPU), build(ON_CPU)
+        there, here = make(ON_GPU), make(ON_CPU)
         photos = 20 * prepared(here, originals)  # several batches, the last of another length
         assert cosines(there.encode_images(photos), here.encode_images(photos)).min() > 0.999
         assert there.device == "cuda"

@@ -1,27 +1,38 @@
 """The vectors on GPUs, for a process that searches many of them often.
 
 A command that searches once never comes here: starting a GPU takes seconds. The search is exact, as
-on the CPU, but for the rounding to float16. Filters, other biases than the one that was copied and
-very many hits are left to the CPU.
+on the CPU, but for the rounding to float16; rows that do not fit on the GPUs are searched there by
+the inverted lists of the index, if it has some. Filters, other biases than the one that was copied
+and very many hits are left to the CPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from indexes.arrays import Floats, Ints
+from indexes.arrays import Array, Floats, Ints
 from indexes.lazy_imports import has_nvidia_driver, load_faiss
-from indexes.vectors.approximate import augmented, augmented_rows, padded_dim
+from indexes.vectors.approximate import (
+    ApproximateRows,
+    Engine,
+    augmented,
+    augmented_rows,
+    padded_dim,
+)
+from indexes.vectors.faiss_steps import search
+from indexes.vectors.ivf import InvertedLists
 from indexes.vectors.rows import EVERYTHING, Bias, Rows, Selection
+from indexes.vectors.store import LazyEngine
 
 # Copying to the GPU takes about as long as this many searches of this many vectors.
 MIN_ROWS = 200_000
 MIN_SEARCHES = 50
 _MOST_HITS = 2048  # the most that FAISS finds on a GPU for a query
+_MOST_CELLS = 2048  # and the most inverted lists that it reads
 _SPARE = 64  # candidates more than hits: float16 may order the last of them otherwise
 _COPY_ROWS = 1 << 18  # copied at a time
 _SCRATCH_BYTES = 256 << 20  # of a GPU's memory, for computing
@@ -78,6 +89,7 @@ class GpuRows(Rows):
 def to_gpus(rows: Rows, bias: Bias | None, half: bool = True) -> Rows:
     """The rows with copies on all GPUs; unchanged if they are few, or there is no GPU or no room.
 
+    Without room for them, their inverted lists are copied, if they have some: half of that or less.
     bias: of each row, for searches that subtract it. half: store float16 on the GPUs.
     """
     if len(rows) < MIN_ROWS or not (gpus := count()):
@@ -86,7 +98,65 @@ def to_gpus(rows: Rows, bias: Bias | None, half: bool = True) -> Rows:
     try:
         return copied(rows, bias, [_empty(gpu, dim, half) for gpu in range(gpus)])
     except RuntimeError:  # a GPU that is full, or of a kind that FAISS was not built for
+        pass
+    try:
+        return with_lists(rows, lambda lists: _lists_on_gpus(lists, gpus))
+    except RuntimeError:
         return rows
+
+
+@dataclass(frozen=True)
+class GpuLists:
+    """An `Engine`: inverted lists on GPUs, with those on the CPU for what GPUs cannot do.
+
+    copy: FAISS's index; set_breadth: sets how many lists a search of it reads.
+    """
+
+    copy: Any
+    set_breadth: Callable[[int], None]
+    on_cpu: Engine
+
+    def candidates(
+        self, query: Floats, count: int, breadth: int, bits: Array | None
+    ) -> Ints | None:
+        """As `Engine.candidates`."""
+        if bits is None and count <= _MOST_HITS and breadth <= _MOST_CELLS:
+            try:
+                self.set_breadth(breadth)
+                return search(self.copy, query, count, None, None)
+            except RuntimeError:  # the GPU is full, or was taken away
+                pass
+        return self.on_cpu.candidates(query, count, breadth, bits)
+
+
+def with_lists(rows: Rows, to_gpus: Callable[[Any], Any]) -> Rows:
+    """The rows with their inverted lists on GPUs; unchanged if they have none.
+
+    to_gpus: copies FAISS's index there; raises RuntimeError if it does not fit.
+    """
+    if not isinstance(rows, ApproximateRows) or not isinstance(rows.engine, LazyEngine):
+        return rows
+    engine = rows.engine.opened()
+    if not isinstance(engine, InvertedLists):
+        return rows
+    copy = to_gpus(engine.index)
+    space = load_faiss().ParameterSpace()
+    if hasattr(load_faiss(), "GpuParameterSpace"):
+        space = load_faiss().GpuParameterSpace()
+
+    def set_breadth(cells: int) -> None:
+        space.set_index_parameter(copy, "nprobe", min(cells, engine.index.nlist))
+
+    return replace(rows, engine=GpuLists(copy, set_breadth, engine))
+
+
+def _lists_on_gpus(lists: Any, gpus: int) -> Any:
+    """FAISS's inverted lists copied to the GPUs, a part of the rows on each."""
+    faiss = load_faiss()
+    options = faiss.GpuMultipleClonerOptions()
+    options.shard, options.useFloat16 = True, True
+    options.indicesOptions = faiss.INDICES_64_BIT
+    return faiss.index_cpu_to_all_gpus(lists, options, gpus)
 
 
 def copied(rows: Rows, bias: Bias | None, copies: Sequence[Any]) -> GpuRows:

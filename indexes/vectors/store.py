@@ -185,6 +185,11 @@ class LazyEngine:
         self, query: Floats, count: int, breadth: int, bits: Array | None
     ) -> Ints | None:
         """As `Engine.candidates`; None if there is no usable engine."""
+        engine = self.opened()
+        return None if engine is None else engine.candidates(query, count, breadth, bits)
+
+    def opened(self) -> Engine | None:
+        """The engine; None, with a warning once, if it cannot be used."""
         if self._engine is None and self.problem is None:
             try:
                 self._engine = open_engine(self._folder, self._about, self._dim)
@@ -199,9 +204,7 @@ class LazyEngine:
                     IndexWarning,
                     stacklevel=2,
                 )
-        if self._engine is None:
-            return None
-        return self._engine.candidates(query, count, breadth, bits)
+        return self._engine
 
 
 def open_engine(folder: Path, about: About, dim: int) -> Engine:
