@@ -87,6 +87,18 @@ def test_a_run_without_changes_reads_no_rows_of_files(captioned: Path, monkeypat
     assert len(asked) == 1
 
 
+def test_vectors_that_are_written_again_do_not_hide_that_nothing_changed(
+    captioned: Path, monkeypatch
+) -> None:
+    from indexes.files import Files
+
+    for folder in (captioned / ".retrieval").glob("vectors-*"):
+        shutil.rmtree(folder)
+    retrieval.index(captioned)
+    monkeypatch.setattr(Files, "below", None)
+    assert retrieval.index(captioned).unchanged == 4
+
+
 def edit(name: str, text: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).write_text(text) and None
 

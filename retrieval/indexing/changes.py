@@ -3,6 +3,7 @@
 Names, sizes and times are compared; no file is opened, and nothing is written.
 """
 
+import gc
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,9 +31,16 @@ class Scan:
 def scan(root: Root, under: str, exclude: Sequence[str], include: Sequence[str]) -> Scan:
     """Walk a folder. exclude, include: shell patterns."""
     found = Scan(root, under)
-    found.files.extend(
-        walk(root.path, under, exclude, has_rawpy(), found.left_out, include, found.texts)
-    )
+    # Python would look through millions of values again and again for cycles, which none is in.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        found.files.extend(
+            walk(root.path, under, exclude, has_rawpy(), found.left_out, include, found.texts)
+        )
+    finally:
+        if collects:
+            gc.enable()
     return found
 
 

@@ -50,6 +50,7 @@ def update(
     report = unchanged(index, state, options)
     if report is not None:
         _write_vectors(index, encoder, options, progress)
+        remember(index, state, report, ())  # vectors that were written again are a change
         return report
     before = [*list_notes, *scan_notes]
     report, later = _update_photos(index, scans, lists, before, encoder, options, progress)

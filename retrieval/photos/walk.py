@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,6 +57,7 @@ _KINDS = (
 )  # of files, by the endings of their names
 _SYSTEM_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "picasa.ini"))
 _MOST_ENDINGS = 1000  # that are told apart
+_NAME = attrgetter("name")
 
 
 class FoundFile(NamedTuple):  # there may be millions
@@ -116,7 +118,7 @@ def walk(
         folder = pending.pop()
         try:
             with os.scandir(root / folder if folder else root) as entries:
-                listed = sorted(entries, key=lambda entry: entry.name)
+                listed = sorted(entries, key=_NAME)
         except OSError:
             left_out.unreadable.append(folder)
             continue
