@@ -60,6 +60,14 @@ class FullText:
         with self._reading():
             return search(self.database.conn, expression, most)
 
+    def count(self, expression: str, most: int) -> int:
+        """How many photos match, but at most `most`; otherwise as `search`."""
+        if not expression or not self.available():
+            return 0
+        query = "SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT ?)"
+        with self._reading():
+            return int(self.database.conn.execute(query, [expression, most]).fetchone()[0])
+
     def matching(self, expression: str, ids: Iterable[int]) -> set[int]:
         """Those of the photos that match; otherwise as `search`."""
         if not expression or not self.available():

@@ -222,6 +222,14 @@ class Index:
         """
         return self._snapshots.read(work)
 
+    def version(self) -> object:
+        """What stands for the version that is read: the same object as long as nothing changes.
+
+        For who keeps what was read.
+        """
+        with self._snapshot() as snapshot:
+            return snapshot.token
+
     def _snapshot(self) -> AbstractContextManager[Snapshot]:
         """The version of the index that the block reads: that of `read`, else the latest."""
         return self._snapshots.hold()
@@ -244,9 +252,12 @@ class Index:
         return [(int(i), float(s)) for i, s in zip(ids, scores, strict=True)]
 
     def cosines(self, query: Floats, ids: Sequence[int]) -> Floats:
-        """The cosines of these photos to `query`, float32 [n], in the order of `ids`."""
-        result: Floats = self.catalogue.embeddings.searchable(ids, self.model.dim) @ query
-        return result
+        """The cosines of these photos to `query`, float32 [n], in the order of `ids`.
+
+        -inf for a photo that is not searched, or whose stored vector is no vector.
+        """
+        with self._snapshot() as snapshot:
+            return snapshot.cosines(query, np.array(ids, np.int64))
 
     def mean_cosine(self, query: Floats) -> float:
         """The mean cosine of the photos to `query`, float32 [dim].

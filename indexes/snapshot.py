@@ -42,11 +42,11 @@ class Snapshot:
     version: what `Catalogue.version` gave. stored: the vectors on disk, None if there are none;
     changed: the ids in them that are not searched, since they were replaced or removed; newer: the
     rows that are not in them, or as they are now; changes: how many photos changed since they were
-    written.
+    written; token: stands for this snapshot without keeping it in memory.
     """
 
     def __init__(self, catalogue: Catalogue, dim: int, version: int, files: VectorFiles) -> None:
-        self.version = version
+        self.version, self.token = version, object()
         self._catalogue, self._dim = catalogue, dim
         self._searches = 0
         self._biases: dict[str, Biases] = {}
@@ -143,6 +143,19 @@ class Snapshot:
         return flat.search(
             parts, query, k, selections[-len(parts) :], None if bias is None else bias.parts
         )
+
+    def cosines(self, query: Floats, ids: Ints) -> Floats:
+        """The cosines of photos to `query`, float32 [n], as `search` gives them; -inf for others.
+
+        ids: int64 [n].
+        """
+        found = np.full(len(ids), -np.inf, np.float32)
+        stored = [] if self.stored is None else [self.stored.rows]
+        for part in (*stored, self.newer):  # the newer one decides
+            positions = part.positions(ids)
+            here = positions >= 0
+            found[here] = part.scores_at(positions[here], query)
+        return found
 
     def _move_to_gpus(self, bias: Biases | None) -> None:
         """Copy the vectors to the GPUs once searches of many vectors are many."""

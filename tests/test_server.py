@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import time
 import zipfile
@@ -492,3 +493,101 @@ def test_notes_wait_for_an_index_that_is_being_changed(photos: Path) -> None:
         with lock(photos / ".retrieval"):
             answer = client.post("/api/v1/notes", json=note)
             assert answer.status_code == 409 and "being changed" in answer.json()["detail"]
+
+
+# One version, many requests ----------------------------------------------------------------------
+
+
+def test_hits_show_captions_of_the_present_version_of_the_index(captioned: Path) -> None:
+    with client_of(captioned) as client:
+        shown = {hit["name"]: hit["caption"] for hit in search(client, text("a cat"))["hits"]}
+        assert shown["chelsea.png"] == "Our cat Tiger" and shown["rocket.jpg"] is None
+        (captioned / "rocket.jpg").rename(captioned / "launch.jpg")
+        (captioned / "launch.txt").write_text("The launch")
+        (captioned / "chelsea.png").unlink()
+        retrieval.index(captioned)
+        shown = {hit["name"]: hit["caption"] for hit in search(client, text("a cat"))["hits"]}
+        assert shown["launch.jpg"] == "The launch"
+        assert not {"rocket.jpg", "chelsea.png"} & shown.keys()
+
+
+def test_texts_that_arrive_while_readers_are_busy_are_one_batch(indexed: Path) -> None:
+    import asyncio
+
+    from retrieval.encoders.registry import load_encoder
+    from retrieval.server.encoder import SharedEncoder
+
+    encoder = load_encoder("mini")
+    batches = []
+    plain = encoder.encode_texts
+    encoder.encode_texts = lambda texts: batches.append(list(texts)) or plain(texts)
+    shared = SharedEncoder(encoder)
+
+    async def ask() -> None:
+        busy = asyncio.Event()
+
+        async def turn() -> None:
+            await busy.wait()
+
+        asked = [asyncio.create_task(shared.embed([f"text {n}"], turn)) for n in range(5)]
+        await asyncio.sleep(0)
+        assert not batches
+        busy.set()
+        await asyncio.gather(*asked)
+        busy.clear()
+        await shared.embed(["readers that stay busy make no text wait for ever"], turn)
+
+    asyncio.run(ask())
+    assert [len(batch) for batch in batches] == [5, 1]
+    shared.close()
+
+
+def first_hits(client: httpx.Client, address: str) -> dict | None:
+    """What the page brings with it."""
+    page = client.get(address).text
+    found = re.search('<script id="first" type="application/json">(.*?)</script>', page, re.DOTALL)
+    return None if found is None else json.loads(found[1])
+
+
+def test_the_page_brings_its_first_hits(client: httpx.Client) -> None:
+    first = first_hits(client, "/?t=a+cat&t=-people~0.5&sort=date&show=normal")
+    assert first is not None
+    asked = client.post("/api/v1/search", json=first["asked"]).json()
+    assert [hit["id"] for hit in first["found"]["hits"]] == [hit["id"] for hit in asked["hits"]]
+    assert first["asked"]["terms"][1] == {
+        **{"kind": "text", "text": "people", "wanted": False, "weight": 0.5}
+    }
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/?folder=none",
+        "/?after=tomorrow",
+        f"/?p={'0' * 64}",
+        f"/?t={'x' * 2000}",
+        "/?" + "t=a&" * 999,
+    ],
+)
+def test_a_page_of_a_query_that_makes_no_sense_comes_without_hits(
+    client: httpx.Client, address: str
+) -> None:
+    assert client.get(address).status_code == 200 and first_hits(client, address) is None
+
+
+def test_a_caption_cannot_end_the_element_with_the_first_hits(few: Path) -> None:
+    (few / "chelsea.txt").write_text("</script><script>alert(1)</script>")
+    retrieval.index(few, model="mini")
+    with client_of(few) as client:
+        first = first_hits(client, "/?t=a+cat")
+        assert first is not None
+        assert first["found"]["hits"][0]["caption"] == "</script><script>alert(1)</script>"
+        assert "<script>alert" not in client.get("/?t=a+cat").text
+
+
+def test_scripts_are_kept_by_browsers_and_have_an_address_for_each_version(
+    client: httpx.Client,
+) -> None:
+    (script,) = re.findall('src="(/static/[0-9a-f]{16}/main.js)"', client.get("/").text)
+    assert "immutable" in client.get(script).headers["cache-control"]
+    assert "no-cache" in client.get("/").headers["cache-control"]

@@ -60,11 +60,11 @@ def _lexical_hits(index: Index, query: Query, chosen: Filter) -> LexicalHits:
     found = dict(index.catalogue.full_text.search(lexical.match_expression(texts), most))
     photos = index.photo_count()
     all_words = lexical.match_expression(texts, all_words=True)
-    matches = index.catalogue.full_text.search(all_words, lexical.rare_limit(photos) + 1)
+    matches = index.catalogue.full_text.count(all_words, lexical.rare_limit(photos) + 1)
     return LexicalHits(
         {i: found[i] for i in index.filter_ids(list(found), chosen)[:CANDIDATES]},
         lexical.lexical_weight(
-            len(matches), photos, lexical.is_other_script(texts), lexical.is_one_word(all_words)
+            matches, photos, lexical.is_other_script(texts), lexical.is_one_word(all_words)
         ),
     )
 
@@ -75,9 +75,10 @@ def combine(
     bias: Biases | None,
     nearest: Sequence[tuple[int, float]],
     found: LexicalHits,
+    most: int,
     min_score: float | None = None,
 ) -> list[Candidate]:
-    """The nearest photos and those of full-text search in one order, best first.
+    """The nearest photos and those of full-text search in one order, the best `most`, best first.
 
     vector: the query, float32 [dim]; nearest: (photo id, cosine) each; min_score: the lowest
     cosine to keep.
@@ -85,8 +86,8 @@ def combine(
     cosines = dict(nearest)
     others = [i for i in found.scores if i not in cosines]
     cosines.update(zip(others, index.cosines(vector, others).tolist(), strict=True))
-    if min_score is not None:
-        cosines = {i: score for i, score in cosines.items() if score >= min_score}
+    lowest = -1e9 if min_score is None else min_score  # never -inf, which is no cosine
+    cosines = {i: score for i, score in cosines.items() if score >= lowest}
     if not cosines:
         return []
     ids = np.array(list(cosines), np.int64)
@@ -103,5 +104,5 @@ def combine(
     unit = float(lexical.score_scale(scores, zero, typical)[0]) / (1 - found.weight)
     return [
         Candidate(int(ids[i]), cosines[int(ids[i])], unit * float(combined[i]))
-        for i in np.lexsort((ids, -combined))
+        for i in np.lexsort((ids, -combined))[:most]
     ]

@@ -11,6 +11,7 @@ import json
 import re
 import stat
 from dataclasses import asdict, dataclass, field
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -136,12 +137,16 @@ def load_calibration(fingerprint: str) -> Calibration | None:
 
     A file that cannot be read, or is for other weights, counts as none.
     """
-    candidates = [*sorted(_PACKAGED.glob("*/relevance.json")), user_calibration_file(fingerprint)]
-    for file in candidates:
+    for file in (*_packaged_files(), user_calibration_file(fingerprint)):
         calibration = _read(file)
         if calibration is not None and calibration.fingerprint == fingerprint:
             return calibration
     return None
+
+
+@cache
+def _packaged_files() -> list[Path]:
+    return sorted(_PACKAGED.glob("*/relevance.json"))
 
 
 def user_calibration_file(fingerprint: str) -> Path:
@@ -163,8 +168,17 @@ def save_calibration(calibration: Calibration, file: Path) -> None:
 def _read(file: Path) -> Calibration | None:
     try:
         state = file.stat()
-        if not stat.S_ISREG(state.st_mode) or state.st_size > _MOST_BYTES:
-            return None
+    except OSError:
+        return None
+    if not stat.S_ISREG(state.st_mode) or state.st_size > _MOST_BYTES:
+        return None
+    return _parsed(file, state.st_ino, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)  # every search asks
+def _parsed(file: Path, inode: int, mtime_ns: int) -> Calibration | None:
+    """What a file holds. inode, mtime_ns: those that it has now."""
+    try:
         values = json.loads(file.read_text("utf-8"))
         if values["format"] != _FORMAT:
             return None

@@ -42,16 +42,15 @@ def find_candidates(search: Search) -> Search:
     if search.by_appearance:
         return replace(search, candidates=tuple(_by_appearance(search)))
     index, query, bias = search.index, search.query, search.bias.ranking
-    count = search.options.k
+    most = search.options.k
     if search.matching is not None:
-        count = max(count, reranking.RERANK_DEPTH)
-    if search.ranking.lexical:
-        count = max(count, hybrid.CANDIDATES)
+        most = max(most, reranking.RERANK_DEPTH)
+    count = max(most, hybrid.CANDIDATES) if search.ranking.lexical else most
     nearest = index.search(search.vector, count, search.filter, bias, query.min_score)
     if not search.ranking.lexical:
         return replace(search, candidates=tuple(_ranked(nearest, bias)))
     found = hybrid.lexical_hits(index, query, search.filter, search.named_ranking)
-    combined = hybrid.combine(index, search.vector, bias, nearest, found, query.min_score)
+    combined = hybrid.combine(index, search.vector, bias, nearest, found, most, query.min_score)
     return replace(search, candidates=tuple(combined), lexical_scores=found.scores)
 
 

@@ -3,20 +3,22 @@
 The page is a handful of files of the package, read once: no path of a request reaches the disk.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
 from importlib.resources import files
 from urllib.parse import parse_qs
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
 
 from indexes.errors import IndexBusyError, IndexDamagedError, RetrievalError, StorageError
 from retrieval import __version__
 from retrieval.errors import PhotoError
-from retrieval.server import models
+from retrieval.server import first_page, models
 from retrieval.server.auth import Tokens
 from retrieval.server.engine import Engine, NotFoundError
 from retrieval.server.exports import ExpiredError
@@ -34,7 +36,9 @@ _KINDS = {
     ".svg": "image/svg+xml",
     ".txt": "text/plain; charset=utf-8",
 }
-_PAGES = {"/": "index.html", "/login": "login.html", "/docs": "docs.html"}
+_PAGES = {"/login": "login.html", "/docs": "docs.html"}
+_FOREVER = "private, max-age=31536000, immutable"
+_PATIENCE = 0.5  # seconds that the page waits for its first hits
 
 
 def create_app(engine: Engine, options: ServeOptions, tokens: Tokens | None) -> Guard:
@@ -43,8 +47,6 @@ def create_app(engine: Engine, options: ServeOptions, tokens: Tokens | None) -> 
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
-        import asyncio
-
         await engine.start()
         watching = None
         if options.watch:
@@ -67,7 +69,7 @@ def create_app(engine: Engine, options: ServeOptions, tokens: Tokens | None) -> 
         responses={},
     )
     app.include_router(api(engine, metrics))
-    _add_pages(app, tokens)
+    _add_pages(app, engine, tokens)
     _add_errors(app)
     _describe(app)
     hosts = (*options.allowed_hosts, options.host)
@@ -91,31 +93,48 @@ def _describe(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _add_pages(app: FastAPI, tokens: Tokens | None) -> None:
+def _add_pages(app: FastAPI, engine: Engine, tokens: Tokens | None) -> None:
     folder = files("retrieval.server") / "static"
     contents = {item.name: item.read_bytes() for item in folder.iterdir() if item.is_file()}
-    tags = {name: f'"{sha256(data).hexdigest()[:20]}"' for name, data in contents.items()}
+    version = sha256(b"".join(contents[name] for name in sorted(contents))).hexdigest()[:16]
+    for name in contents:
+        if name.endswith(".html"):  # what these load has an address for each version
+            contents[name] = contents[name].replace(b"/static/", f"/static/{version}/".encode())
 
-    def send(request: Request, name: str) -> Response:
+    def send(name: str, kept: str = "no-store") -> Response:
         if name not in contents:
             raise HTTPException(404, "There is no such page.")
-        headers = {"ETag": tags[name], "Cache-Control": "private, no-cache"}
-        if request.headers.get("if-none-match") == tags[name]:
-            return Response(status_code=304, headers=headers)
         kind = _KINDS.get("." + name.rpartition(".")[2], "application/octet-stream")
-        return Response(contents[name], headers=headers, media_type=kind)
+        return Response(contents[name], headers={"Cache-Control": kept}, media_type=kind)
 
     def add(path: str, name: str) -> None:
         @app.get(path, include_in_schema=False)
-        async def page(request: Request) -> Response:
-            return send(request, name)
+        async def page() -> Response:
+            return send(name)
 
     for path, name in _PAGES.items():
         add(path, name)
 
-    @app.get("/static/{name}", include_in_schema=False)
-    async def static(request: Request, name: str) -> Response:
-        return send(request, name)
+    head, body_end, tail = contents["index.html"].partition(b"</body>")
+
+    @app.get("/", include_in_schema=False)
+    async def photos(request: Request) -> Response:
+        async def parts() -> AsyncIterator[bytes]:
+            yield head  # scripts and styles are loaded while the index is searched
+            # Whatever is wrong, the page asks again and says it.
+            with suppress(RetrievalError, OSError, ValueError, TimeoutError):
+                asked = first_page.asked(request.url.query)
+                async with asyncio.timeout(_PATIENCE):
+                    found = await engine.search(models.SearchRequest.model_validate(asked))
+                yield first_page.data(asked, found)
+            yield body_end + tail
+
+        headers = {"Cache-Control": "private, no-cache"}
+        return StreamingResponse(parts(), headers=headers, media_type=_KINDS[".html"])
+
+    @app.get("/static/{version}/{name}", include_in_schema=False)
+    async def static(name: str) -> Response:
+        return send(name, _FOREVER)
 
     @app.post("/login/token", include_in_schema=False)
     async def log_in(request: Request) -> Response:

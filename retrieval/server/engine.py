@@ -63,6 +63,7 @@ class Engine:
             self.roots = [root.path for root in index.roots()]
         self.readers = Readers(self.folder, readers, LIMITS.waiting)
         self._background = Readers(self.folder, 1, LIMITS.waiting, "background")
+        self._pictures = Readers(self.folder, 1, LIMITS.pictures, "pictures")
         self._uploads = Readers(self.folder, 1, LIMITS.waiting, "upload")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self.thumbnails = Thumbnails(cache / "thumbnails", LIMITS.thumbnails, LIMITS.pictures)
@@ -87,7 +88,7 @@ class Engine:
         try:
             texts = [term.text for term in request.terms if term.text]
             if texts and request.ranking not in _NOT_TEXT and request.cursor is None:
-                await self._encoder.embed(texts)
+                await self._encoder.embed(texts, self.readers.room)
             return await self.readers.run(
                 lambda index: self._searches.page(
                     index, request, self._examples.path, lambda: self._encoder_of(index)
@@ -131,14 +132,14 @@ class Engine:
     async def thumbnail(self, photo: str, size: int) -> bytes:
         """A photo as WebP; raises NotFoundError, PhotoError or TooBusyError."""
         if photo not in self._known:
-            known = await self.readers.run(lambda index: index.catalogue.photos.ids([photo]))
+            known = await self._pictures.run(lambda index: index.catalogue.photos.ids([photo]))
             if not known:
                 raise NotFoundError
             self._known.add(photo)
         stored = self.thumbnails.stored(photo, size)
         if stored is not None:
             return stored
-        found = await self.readers.run(
+        found = await self._pictures.run(
             lambda index: index.read(lambda: open_original(index, photo))
         )
         if found is None:
@@ -222,7 +223,8 @@ class Engine:
         if self._looking is not None:
             self._looking.cancel()
         await self.jobs.stop()
-        for part in (self.readers, self._background, self._uploads, self.thumbnails, self._encoder):
+        parts = (self.readers, self._background, self._pictures, self._uploads)
+        for part in (*parts, self.thumbnails, self._encoder):
             part.close()
         self._writer.shutdown()
         self._blas.restore_original_limits()

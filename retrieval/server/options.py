@@ -15,7 +15,7 @@ class ServeOptions:
     on this machine; any other host needs one always. new_token: replace the token that there is.
     watch: index the folders whenever they change. allowed_hosts: names by which browsers reach the
     server, besides `localhost`, the name of the machine and addresses. readers: threads that
-    search, None for two a core, at most four.
+    search, None for one a core, from two to four.
 
     Raises QueryError for a port or a host that cannot be.
     """
@@ -53,8 +53,11 @@ class ServeOptions:
 
     @property
     def reader_count(self) -> int:
-        """Threads that search. Each holds a snapshot of the index, whose vectors are mapped."""
-        return self.readers or min(max(2 * (os.cpu_count() or 1), 2), 4)
+        """Threads that search. Each holds a snapshot of the index, whose vectors are mapped.
+
+        More threads than cores only wait for each other: Python runs one at a time.
+        """
+        return self.readers or min(max(os.cpu_count() or 1, 2), 4)
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,10 @@ class Readers:
     """Threads with an open index each. Close it when the server ends."""
 
     def __init__(self, folder: Path, count: int, most_waiting: int, name: str = "reader") -> None:
-        self._folder = folder
+        self._folder, self._count = folder, count
         self._most = most_waiting
         self.waiting = 0
+        self._freed = asyncio.Event()
         self._local = threading.local()
         self._open: set[Index] = set()
         self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
@@ -49,8 +50,15 @@ class Readers:
         future.add_done_callback(self._one_less)
         return await future
 
+    async def room(self) -> None:
+        """Return when no more requests wait than the threads answer next."""
+        while self.waiting > 2 * self._count:
+            self._freed.clear()
+            await self._freed.wait()
+
     def _one_less(self, _: object) -> None:
         self.waiting -= 1
+        self._freed.set()
 
     def _call(self, work: Callable[[Index], Result]) -> Result:
         try:

@@ -4,13 +4,13 @@ What was ranked is kept for a while under the token of its cursor, so that scrol
 and cheap. The engine of `retrieval.search` does the ranking.
 """
 
-import os
 import secrets
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from indexes.index import Index
 from indexes.photos import Filter
@@ -24,8 +24,9 @@ from retrieval.search.hits import Explanation, explanations
 from retrieval.search.options import SearchOptions
 from retrieval.search.state import Search
 from retrieval.server import models
-from retrieval.server.browsing import as_text, folder_places, photo_facts
+from retrieval.server.browsing import folder_places
 from retrieval.server.options import LIMITS
+from retrieval.server.shown import Shown
 
 _DEEPER = 10  # times as deep when the hits run out
 _SORTED = 2000  # hits that are sorted by date
@@ -62,6 +63,7 @@ class Searches:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, Ranked] = OrderedDict()
+        self._shown = Shown()
         self._lock = threading.Lock()
 
     def page(
@@ -89,7 +91,7 @@ class Searches:
             else:
                 break
         ids = ranked.ids[offset:end]
-        hits = index.read(lambda: _hits(index, ranked, ids, offset, request.explain))
+        hits = index.read(lambda: _hits(index, self._shown, ranked, ids, offset, request.explain))
         more = len(ranked.ids) > end or not ranked.complete
         if more:
             self._keep(token, ranked)
@@ -146,11 +148,9 @@ def translate(index: Index, request: models.SearchRequest, example: Callable[[st
     after = parse_date(filters.after, "after") if filters.after else None
     before = parse_date(filters.before, "before") if filters.before else None
     if terms:
-        roots = {root.id: root.path for root in index.roots()}
-        places = folder_places(index, filters.folders)
         query = Query(
             terms,
-            within=tuple(roots[root_id] / path for root_id, path in places),
+            within=_folders(index, filters.folders),
             after=after,
             before=before,
             min_score=request.min_score,
@@ -168,6 +168,14 @@ def translate(index: Index, request: models.SearchRequest, example: Callable[[st
         request.sort == "date",
         left_out,
     )
+
+
+def _folders(index: Index, ids: Sequence[str]) -> tuple[Path, ...]:
+    """The paths of folders that the API names."""
+    if not ids:
+        return ()
+    roots = {root.id: root.path for root in index.roots()}
+    return tuple(roots[root_id] / path for root_id, path in folder_places(index, ids))
 
 
 def rank(index: Index, asked: Asked, encoder: Callable[[], Encoder], depth: int) -> Ranked:
@@ -224,45 +232,30 @@ def _newest(index: Index, filters: models.Filters) -> Ranked:
 
 
 def _hits(
-    index: Index, ranked: Ranked, ids: Sequence[int], offset: int, explain: bool
+    index: Index, shown: Shown, ranked: Ranked, ids: Sequence[int], offset: int, explain: bool
 ) -> list[models.Hit]:
-    """The photos of a page as hits; those that are no longer in the index are left out.
-
-    No file is looked at: links are checked when a photo is opened.
-    """
-    roots = {root.id: str(root.path).rstrip(os.sep) for root in index.roots()}
-    photos = index.catalogue.photos.get(ids)
-    captions = index.catalogue.browse.first_captions(ids)
+    """The photos of a page as hits; those that are no longer in the index are left out."""
+    known = shown.hits(index, ids)
     search, explained = ranked.search, dict[int, Explanation]()
     if search is not None and explain:
-        candidates = tuple(ranked.known[i] for i in ids if i in photos)
+        candidates = tuple(ranked.known[i] for i in ids if i in known)
         explained = explanations(replace(search, index=index, candidates=candidates))
     hits = []
     for rank, i in enumerate(ids, offset + 1):
-        if i not in photos:
+        if i not in known:
             continue
-        photo, places = photos[i]
-        paths = [as_text(f"{roots[r]}{os.sep}{path}") for r, path in places if r in roots]
-        if paths:
-            how, found = explained.get(i), ranked.known.get(i)
-            hits.append(
-                models.Hit.model_construct(
-                    id=photo.hash,
-                    rank=rank,
-                    score=None if found is None else round(found.cosine, 6),
-                    relevance=None if search is None else _rounded(search.relevance.get(i)),
-                    match=None if found is None else _rounded(found.match),
-                    name=paths[0].rpartition(os.sep)[2],
-                    path=paths[0],
-                    copies=paths[1:],
-                    **photo_facts(photo),
-                    city=photo.city,
-                    region=photo.region,
-                    country=photo.country,
-                    caption=captions.get(i),
-                    explanation=None if how is None else api_explanation(how),
-                )
+        how, found = explained.get(i), ranked.known.get(i)
+        hits.append(
+            known[i].model_copy(
+                update={
+                    "rank": rank,
+                    "score": None if found is None else round(found.cosine, 6),
+                    "relevance": None if search is None else _rounded(search.relevance.get(i)),
+                    "match": None if found is None else _rounded(found.match),
+                    "explanation": None if how is None else api_explanation(how),
+                }
             )
+        )
     return hits
 
 

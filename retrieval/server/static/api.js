@@ -23,6 +23,15 @@ async function request(path, options) {
   return answer(response);
 }
 
+// The answer that came with the page, if it is to this request; it is given once.
+export function cameWithPage(asked) {
+  const place = document.getElementById("first");
+  if (!place) return null;
+  place.remove();
+  const first = JSON.parse(place.textContent);
+  return JSON.stringify(first.asked) === JSON.stringify(asked) ? first.found : null;
+}
+
 export function get(path, signal) {
   return request(path, {signal});
 }

@@ -1,7 +1,7 @@
 // The page: the address holds the query, the query asks the server, the grid shows the hits.
 
 import {$, h, toast} from "./dom.js";
-import {send} from "./api.js";
+import {cameWithPage, send} from "./api.js";
 import {NO_FILTERS, body, filterCount, format, parse, withoutPhoto} from "./state.js";
 import {Grid} from "./grid.js";
 import {added, drawTerms, typed, uploaded} from "./terms.js";
@@ -10,8 +10,9 @@ import {hideDetail, showDetail} from "./detail.js";
 import {clear, isSelected, select} from "./selection.js";
 import {followIndex} from "./indexing.js";
 
-const FIRST = 60;
+const FIRST = 60; // as `HITS` in first_page.py
 const NEXT = 200;
+const SOON = 300; // milliseconds in which the first photos arrive before more are asked for
 const KEPT = 6; // results that Back shows again at once
 const kept = new Map(); // address → {items, next, verdict, likely, scroll}
 let query = parse(location.search);
@@ -77,7 +78,8 @@ async function load(address, fresh = false) {
   loading = new AbortController();
   setBusy(true);
   try {
-    const found = await send("/api/v1/search", body(query, FIRST, null), loading.signal);
+    const asked = body(query, FIRST, null);
+    const found = cameWithPage(asked) ?? await send("/api/v1/search", asked, loading.signal);
     loading = null;
     results = {address, items: found.hits.map(slim), next: found.next, verdict: found.verdict, likely: found.likely, scroll: 0};
     kept.delete(address);
@@ -110,7 +112,7 @@ function show(found) {
   const weak = found.verdict === "weak";
   grid.reset(found.items, byRelevance && !weak ? found.likely : null, weak);
   describe(found, weak);
-  loadMore();
+  setTimeout(loadMore, SOON);
 }
 
 function describe(found, weak) {
