@@ -223,10 +223,7 @@ class Index:
         return self._snapshots.read(work)
 
     def version(self) -> object:
-        """What stands for the version that is read: the same object as long as nothing changes.
-
-        For who keeps what was read.
-        """
+        """The same object as long as the index does not change, for who keeps what was read."""
         with self._snapshot() as snapshot:
             return snapshot.token
 
@@ -252,18 +249,12 @@ class Index:
         return [(int(i), float(s)) for i, s in zip(ids, scores, strict=True)]
 
     def cosines(self, query: Floats, ids: Sequence[int]) -> Floats:
-        """The cosines of these photos to `query`, float32 [n], in the order of `ids`.
-
-        -inf for a photo that is not searched, or whose stored vector is no vector.
-        """
+        """The cosines of these photos to `query`, float32 [n]; -inf for those not searched."""
         with self._snapshot() as snapshot:
             return snapshot.cosines(query, np.array(ids, np.int64))
 
     def mean_cosine(self, query: Floats) -> float:
-        """The mean cosine of the photos to `query`, float32 [dim].
-
-        It is that of 2,000 sampled photos if there are more, which is off by about 0.002.
-        """
+        """The mean cosine of the photos to `query`, float32 [dim]; of 2,000 photos if many."""
         with self._snapshot() as snapshot:
             return float(snapshot.mean @ query)
 

@@ -9,7 +9,7 @@ import pytest
 
 import retrieval
 from indexes.index import Index
-from retrieval.ranking import query_bank
+from retrieval.ranking import lexical, query_bank
 from retrieval.ranking.hubness import nnn_bias
 from retrieval.ranking.methods import RANKINGS, templated, transform
 from tests.conftest import Run
@@ -158,3 +158,28 @@ def test_where_photos_have_captions_a_search_reads_two_biases(few: Path) -> None
         file.unlink()
     assert len(hashes(few, "a cat")) == 4
     assert {("-own." in file.name) for file in bias_files(few)} == {False, True}
+
+
+def test_the_vectors_give_the_cosines_of_the_catalogue_whatever_changed(few: Path) -> None:
+    retrieval.index(few, model="mini")
+    (few / "chelsea.txt").write_text("Our cat Tiger")  # its vector is replaced
+    shutil.copy(few / "rocket.jpg", few / "copy.jpg")
+    (few / "coffee.png").unlink()
+    retrieval.index(few)
+    with Index.open(few / ".retrieval") as index:
+        query = retrieval.load_encoder("mini").encode_texts(["a cat"])[0]
+        ids, rows = index.catalogue.embeddings.all_searchable(index.model.dim)
+        assert index.cosines(query, ids.tolist()) == pytest.approx(rows @ query, abs=1e-6)
+        unknown = index.cosines(query, [int(ids[-1]) + 1])
+        assert unknown.tolist() == [-np.inf]
+
+
+def test_a_count_of_matches_stops_at_its_bound(few: Path) -> None:
+    for photo in few.glob("*.*g"):
+        photo.with_suffix(".txt").write_text("a picture")
+    retrieval.index(few, model="mini")
+    with Index.open(few / ".retrieval") as index:
+        full_text, picture = index.catalogue.full_text, lexical.match_expression(["picture"])
+        assert full_text.count(picture, 2) == 2
+        assert full_text.count(picture, 99) == len(list(few.glob("*.txt")))
+        assert full_text.count("", 9) == 0
