@@ -591,3 +591,8 @@ def test_scripts_are_kept_by_browsers_and_have_an_address_for_each_version(
     (script,) = re.findall('src="(/static/[0-9a-f]{16}/main.js)"', client.get("/").text)
     assert "immutable" in client.get(script).headers["cache-control"]
     assert "no-cache" in client.get("/").headers["cache-control"]
+
+
+def test_an_address_with_nothing_is_answered_with_a_sentence(client: httpx.Client) -> None:
+    for answer in (client.get("/nothing"), client.get("/api/v1/nothing"), client.put("/health")):
+        assert answer.json()["detail"].endswith("."), answer.text

@@ -600,6 +600,42 @@ def test_axe_finds_nothing_wrong(browser: Any, address: str, scheme: str) -> Non
     context.close()
 
 
+def test_a_photo_that_is_gone_is_said_to_be(page: Any) -> None:
+    page.goto(f"/?photo={'0' * 64}")
+    page.wait_for_selector("#detail .picture .gone")
+    assert page.locator("#detail .picture img").count() == 0
+    assert "not in the index" in page.inner_text("#detail .side")
+
+
+def test_a_filter_that_makes_no_sense_can_be_cleared(page: Any) -> None:
+    page.goto("/?t=a+cat&after=nonsense")
+    assert "not a date" in page.locator("#notice p").inner_text()
+    page.get_by_role("button", name="Clear the filters").click()
+    page.wait_for_selector(".tile img")
+    assert "after" not in page.url and "t=a+cat" in page.url
+
+
+def test_a_sign_without_words_is_explained(page: Any) -> None:
+    find(page, "a cat")
+    page.fill("#words", "-")
+    page.press("#words", "Enter")
+    assert "after the sign" in page.locator("#toast").inner_text()
+
+
+def test_a_page_that_is_opened_with_a_query_asks_no_second_time(page: Any) -> None:
+    asked: list[str] = []
+    page.on("request", lambda r: asked.append(r.url) if r.url.endswith("/search") else None)
+    for address in (
+        "/?t=a+cat&t=-people%7E0.5&sort=date",
+        "/?t=%5C-dash&t=tilde%7E2%7E1&t=caf%C3%A9+%3Cb%3E&show=strict&captioned=no",
+        "/?t=a+cat&camera=A%26B&after=2017&before=2024-05-01",
+    ):
+        page.goto(address)
+        ready(page)
+        page.wait_for_timeout(500)
+    assert not asked
+
+
 # Many photos -------------------------------------------------------------------------------------
 
 MANY = int(os.environ.get("RETRIEVAL_MANY", "3000"))  # 100,000 for docs/serve.md

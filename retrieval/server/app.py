@@ -37,6 +37,10 @@ _KINDS = {
     ".txt": "text/plain; charset=utf-8",
 }
 _PAGES = {"/login": "login.html", "/docs": "docs.html"}
+_SENTENCES = {  # for those of Starlette, which are none
+    "Not Found": "There is nothing at this address. The photos are at /, the API is at /docs.",
+    "Method Not Allowed": "This address does not take this method; /docs describes those it takes.",
+}
 _FOREVER = "private, max-age=31536000, immutable"
 _PATIENCE = 0.5  # seconds that the page waits for its first hits
 
@@ -175,7 +179,8 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> Response:
-        return problem(error.status_code, str(error.detail), dict(error.headers or {}))
+        detail = _SENTENCES.get(str(error.detail), str(error.detail))
+        return problem(error.status_code, detail, dict(error.headers or {}))
 
     @app.exception_handler(Exception)
     async def internal(_: Request, error: Exception) -> Response:

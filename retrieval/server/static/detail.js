@@ -16,7 +16,13 @@ export async function showDetail(hit, query, actions) {
   const side = h("div", {class: "side"}, h("h2", {}, hit.name || "Photo"), h("p", {class: "quiet"}, "Loading…"));
   dialog.replaceChildren(
     h("div", {class: "picture"},
-      h("img", {src: thumbnail(id, size), alt: hit.caption || hit.name || "the photo", width: hit.width, height: hit.height}),
+      h("img", {
+        src: thumbnail(id, size),
+        alt: hit.caption || hit.name || "the photo",
+        width: hit.width,
+        height: hit.height,
+        onerror: (event) => event.target.replaceWith(h("p", {class: "gone"}, "There is no picture: the file is not there now, or cannot be read.")),
+      }),
       h("button", {type: "button", class: "step before", "aria-label": "The photo before", title: "The photo before (←)", onclick: () => actions.step(-1)}, "‹"),
       h("button", {type: "button", class: "step after", "aria-label": "The next photo", title: "The next photo (→)", onclick: () => actions.step(1)}, "›")),
     side,
@@ -31,8 +37,10 @@ export async function showDetail(hit, query, actions) {
   }
   if (shown !== id) return;
   const picture = dialog.querySelector(".picture img");
-  picture.width = photo.width;
-  picture.height = photo.height;
+  if (picture) {
+    picture.width = photo.width;
+    picture.height = photo.height;
+  }
   side.replaceChildren(...sideOf(hit, photo, query, actions));
   if (!query.terms.length) return;
   try {

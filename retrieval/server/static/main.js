@@ -15,6 +15,7 @@ const NEXT = 200;
 const SOON = 300; // milliseconds in which the first photos arrive before more are asked for
 const KEPT = 6; // results that Back shows again at once
 const kept = new Map(); // address → {items, next, verdict, likely, scroll}
+const CLEAR_FILTERS = {label: "Clear the filters", run: () => go({...query, ...NO_FILTERS})};
 let query = parse(location.search);
 let results = null;
 let loading = null; // what aborts the request that is under way
@@ -93,7 +94,8 @@ async function load(address, fresh = false) {
     results = null;
     setBusy(false);
     grid.reset([], null, false);
-    notice(error.message, {label: "Try again", run: () => load(address, true)});
+    const filtered = [400, 422].includes(error.status) && filterCount(query);
+    notice(error.message, filtered ? CLEAR_FILTERS : {label: "Try again", run: () => load(address, true)});
     $("summary").textContent = "";
   }
   drawDetail();
@@ -123,7 +125,7 @@ function describe(found, weak) {
   if (count && weak) notice("No photo matches well. These come nearest; other words, or an example photo, may find more.");
   else if (count) $("notice").hidden = true;
   else if (query.relevance !== "all" && query.terms.length) notice("No photo is likely to match.", {label: "Show all", run: () => go({...query, relevance: "all"})});
-  else if (filterCount(query)) notice("No photo passes these filters.", {label: "Clear the filters", run: () => go({...query, ...NO_FILTERS})});
+  else if (filterCount(query)) notice("No photo passes these filters.", CLEAR_FILTERS);
   else notice("There are no photos in this index yet.", {label: "Look for new photos", run: () => { $("index-panel").hidden = false; $("index-start").click(); }});
 }
 
@@ -195,7 +197,8 @@ $("search").addEventListener("submit", (event) => {
 function submit(words) {
   const terms = typed(words, query.terms);
   if (!terms) {
-    if (/^[-−]/.test(words)) toast("First search for something; then what is not wanted can be left out.");
+    if (/^[+\-−]\s*$/.test(words)) toast("Type words after the sign: +at night, -people.");
+    else if (/^[-−]/.test(words)) toast("First search for something; then what is not wanted can be left out.");
     return;
   }
   $("words").value = "";
