@@ -542,6 +542,12 @@ def test_texts_that_arrive_while_readers_are_busy_are_one_batch(indexed: Path) -
     shared.close()
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy the machine is, the page waits for its hits."""
+    monkeypatch.setattr("retrieval.server.app._PATIENCE", 60.0)
+
+
 def first_hits(client: httpx.Client, address: str) -> dict | None:
     """What the page brings with it."""
     page = client.get(address).text
@@ -549,7 +555,7 @@ def first_hits(client: httpx.Client, address: str) -> dict | None:
     return None if found is None else json.loads(found[1])
 
 
-def test_the_page_brings_its_first_hits(client: httpx.Client) -> None:
+def test_the_page_brings_its_first_hits(client: httpx.Client, patient: None) -> None:
     first = first_hits(client, "/?t=a+cat&t=-people~0.5&sort=date&show=normal")
     assert first is not None
     asked = client.post("/api/v1/search", json=first["asked"]).json()
@@ -575,7 +581,7 @@ def test_a_page_of_a_query_that_makes_no_sense_comes_without_hits(
     assert client.get(address).status_code == 200 and first_hits(client, address) is None
 
 
-def test_a_caption_cannot_end_the_element_with_the_first_hits(few: Path) -> None:
+def test_a_caption_cannot_end_the_element_with_the_first_hits(few: Path, patient: None) -> None:
     (few / "chelsea.txt").write_text("</script><script>alert(1)</script>")
     retrieval.index(few, model="mini")
     with client_of(few) as client:

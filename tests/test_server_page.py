@@ -1,15 +1,18 @@
 """The page of `retrieval serve` in a real browser: Debian's Chromium, driven by Playwright."""
 
+import io
 import os
 import re
 import shutil
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import retrieval
 from tests.server_fixtures import client_of, needs_server
@@ -622,7 +625,10 @@ def test_a_sign_without_words_is_explained(page: Any) -> None:
     assert "after the sign" in page.locator("#toast").inner_text()
 
 
-def test_a_page_that_is_opened_with_a_query_asks_no_second_time(page: Any) -> None:
+def test_a_page_that_is_opened_with_a_query_asks_no_second_time(
+    page: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retrieval.server.app._PATIENCE", 60.0)  # however busy the machine is
     asked: list[str] = []
     page.on("request", lambda r: asked.append(r.url) if r.url.endswith("/search") else None)
     for address in (
@@ -641,16 +647,43 @@ def test_a_page_that_is_opened_with_a_query_asks_no_second_time(page: Any) -> No
 MANY = int(os.environ.get("RETRIEVAL_MANY", "3000"))  # 100,000 for docs/serve.md
 
 
-def test_memory_stays_small_however_far_one_scrolls(browser: Any, tmp_path: Path) -> None:
-    from benchmarks.startup import create_index
+def small_picture() -> bytes:
+    """A thumbnail of a few bytes."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 3), "grey").save(buffer, "WEBP")
+    return buffer.getvalue()
 
+
+def tab_megabytes() -> int:
+    """The memory of the largest tab that this process has opened, without what it shares."""
+    import psutil
+
+    found = [0]
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if any(argument == "--type=renderer" for argument in process.cmdline()):
+                found.append(process.memory_full_info().uss >> 20)
+    return max(found)
+
+
+def test_memory_stays_small_however_far_one_scrolls(
+    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks.startup import create_index
+    from retrieval.server.engine import Engine
+
+    picture_bytes = small_picture()
+
+    async def picture(*_: object) -> bytes:
+        return picture_bytes
+
+    # The files do not exist; all that matters is how many elements and pictures there are.
+    monkeypatch.setattr(Engine, "thumbnail", picture)
     folder = tmp_path / ".retrieval"
     create_index(folder, "mini", MANY)
     with client_of(folder) as client:
         context = browser.new_context(base_url=str(client.base_url))
         page = context.new_page()
-        # The files do not exist; all that matters is how many elements and pictures there are.
-        page.route("**/thumbnail?*", lambda r: r.fulfill(body=PIXEL, content_type="image/svg+xml"))
         page.goto("/")
         page.wait_for_selector(".tile img")
         devtools = context.new_cdp_session(page)
@@ -673,12 +706,11 @@ def test_memory_stays_small_however_far_one_scrolls(browser: Any, tmp_path: Path
         page.wait_for_selector(f".tile[data-at='{MANY - 1}']")
         devtools.send("HeapProfiler.collectGarbage")
         heap = metrics()["JSHeapUsedSize"] / (1 << 20)
-        print(f"{MANY:,} photos: at most {max(nodes):,} elements, heap {heap:.0f} MiB")
-        assert max(nodes) < 3000 and heap < 150
+        tab = tab_megabytes()
+        print(f"{MANY:,} photos: at most {max(nodes):,} elements, heap {heap:.0f}, tab {tab} MiB")
+        # The tab of a browser that is driven keeps what it was sent, up to 100 MiB.
+        assert max(nodes) < 3000 and heap < 100 and tab < 300
         page.keyboard.press("/")
         page.evaluate("() => scrollTo(0, 0)")
         page.wait_for_selector(".tile[data-at='0']")
         context.close()
-
-
-PIXEL = '<svg xmlns="http://www.w3.org/2000/svg" width="4" height="3"/>'
