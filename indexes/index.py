@@ -50,10 +50,7 @@ class Root:
 
 
 class Index:
-    """An open index. Use it as a context manager, or call `close`.
-
-    catalogue: all that is known of the photos.
-    """
+    """An open index, for a `with` block or `close`. catalogue: all that is known of the photos."""
 
     def __init__(self, folder: Path, catalogue: Catalogue) -> None:
         self.folder = folder
