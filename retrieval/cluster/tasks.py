@@ -59,11 +59,14 @@ class Task:
             state.update(row.encode("utf-8", "surrogatepass"))
         return state.hexdigest()[:24]
 
-    def halves(self) -> list["Task"]:
-        """Two tasks of half the files; one more death of a worker halves them again."""
+    def halves(self, attempts: int) -> list["Task"]:
+        """Two tasks of half the files. attempts: of each, but of one with a single file none."""
         middle, key = len(self.items) // 2, self.key or self.name
         parts = (self.items[:middle], self.items[middle:])
-        return [replace(self, items=part, attempts=1, key=key) for part in parts]
+        return [
+            replace(self, items=part, attempts=attempts if len(part) > 1 else 0, key=key)
+            for part in parts
+        ]
 
 
 @dataclass(frozen=True)
