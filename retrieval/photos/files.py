@@ -117,7 +117,10 @@ def open_regular(path: Path) -> BinaryIO:
 
 def mtime_ns(state: os.stat_result) -> int:
     """The time of a file's last change in nanoseconds, no later than the catalogue can store."""
-    return max(min(state.st_mtime_ns, _LARGEST_TIME), -_LARGEST_TIME)
+    time = state.st_mtime_ns
+    if -_LARGEST_TIME <= time <= _LARGEST_TIME:  # asked of every file
+        return time
+    return _LARGEST_TIME if time > 0 else -_LARGEST_TIME
 
 
 def composed(name: str) -> str:
