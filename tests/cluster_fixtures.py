@@ -67,8 +67,11 @@ class Milvus:
     def start(self) -> None:
         from milvus import MilvusServer
 
-        self._server = MilvusServer()
-        self._server.set_base_dir(str(self._folder))
+        if self._server is None:
+            self._server = MilvusServer()
+            self._server.set_base_dir(str(self._folder))
+        else:  # as it was: its ports seem to be taken for a minute after it was killed
+            self._server.config.resolve = lambda: None
         self._server.start()
 
     @property

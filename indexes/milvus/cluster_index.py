@@ -166,6 +166,7 @@ class ClusterIndex(Index):
             return
         self._looked = now
         self._loaded = None
+        self.collection.expect_changes()
         with suppress(RetrievalError, OSError):
             if manifests.latest_version(self.location) != self.manifest.version:
                 self.manifest = mirror.update(self.folder, self.location)
@@ -231,5 +232,6 @@ class ClusterIndex(Index):
             self.commit(parts)
         count = load(self.collection, self.catalogue, self.location, plan, kind, again)
         self._loaded = None
+        self.collection.expect_changes()
         self._snapshots.drop()
         return count

@@ -6,10 +6,12 @@ into it, and what a search means, is decided elsewhere.
 """
 
 import json
+import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
@@ -32,7 +34,7 @@ MOST_HITS = 16_384
 FOLDERS, PLACES = 64, 8
 """How many folders and names of places a photo has at most."""
 _BATCH = 1_000  # vectors that are asked for by id
-_TRIES, _FIRST_WAIT = 6, 0.5  # seconds, doubled each time
+_TRIES, _FIRST_WAIT = 7, 0.5  # seconds, doubled each time
 _SECONDS = 60.0  # for one request
 _BUILD: dict[Kind, dict[str, Any]] = {
     "FLAT": {},
@@ -60,10 +62,24 @@ class About:
 
 
 class Collection:
-    """A collection, which need not exist yet. It connects when it is first used."""
+    """A collection, which need not exist yet. It connects when it is first used.
+
+    The first read, and the first after `expect_changes`, waits until the server shows all that was
+    written before, which takes a fifth of a second. Later reads may be a few seconds behind.
+    """
 
     def __init__(self, place: ClusterPlace) -> None:
         self.place = place
+        self._waits = True
+
+    def expect_changes(self) -> None:
+        """Have the next read see all that was written until then."""
+        self._waits = True
+
+    @contextmanager
+    def _consistency(self) -> Iterator[str]:
+        yield "Strong" if self._waits else "Bounded"
+        self._waits = False
 
     @cached_property
     def _client(self) -> "MilvusClient":
@@ -74,6 +90,8 @@ class Collection:
                 "An index in Milvus needs `pip install 'crossmodal-retrieval[cluster]'`."
             ) from error
 
+        # It reports every attempt that fails; what remains of that is raised.
+        logging.getLogger("pymilvus").setLevel(logging.CRITICAL + 1)
         token = os.environ.get("MILVUS_TOKEN", "")
         return self._call(
             lambda: MilvusClient(uri=self.place.address, token=token, timeout=_SECONDS)
@@ -101,6 +119,10 @@ class Collection:
                     ) from error
             time.sleep(wait)
             wait *= 2
+            if "not loaded" in message and "_client" in self.__dict__:
+                # As after a crash. What goes wrong here goes wrong in the next attempt.
+                with suppress(MilvusException):
+                    self._client.load_collection(self.place.name, timeout=_SECONDS)
         raise AssertionError
 
     # The collection as a whole -----------------------------------------------------------------
@@ -200,11 +222,12 @@ class Collection:
         found: dict[int, Any] = {}
         for start in range(0, len(ids), _BATCH):
             some = [int(i) for i in ids[start : start + _BATCH]]
-            rows = self._call(
-                lambda some=some: self._client.query(  # type: ignore[misc]
-                    self.place.name, ids=some, output_fields=[field]
+            with self._consistency() as level:
+                rows = self._call(
+                    lambda some=some, level=level: self._client.query(  # type: ignore[misc]
+                        self.place.name, ids=some, output_fields=[field], consistency_level=level
+                    )
                 )
-            )
             found.update((int(row["id"]), row[field]) for row in rows)
         if field == "vector":
             return {i: np.asarray(row, np.float32) for i, row in found.items()}
@@ -215,16 +238,18 @@ class Collection:
     ) -> list[tuple[Ints, Floats, Floats]]:
         """For each query, float32 [m, dim + 1]: ids, inner products and biases, best first."""
         limit = min(limit, MOST_HITS)
-        answers = self._call(
-            lambda: self._client.search(
-                self.place.name,
-                list(queries),
-                filter=condition,
-                limit=limit,
-                output_fields=["bias"],
-                search_params={"metric_type": "IP", "params": _search_params(kind, limit)},
+        with self._consistency() as level:
+            answers = self._call(
+                lambda: self._client.search(
+                    self.place.name,
+                    list(queries),
+                    filter=condition,
+                    limit=limit,
+                    output_fields=["bias"],
+                    search_params={"metric_type": "IP", "params": _search_params(kind, limit)},
+                    consistency_level=level,
+                )
             )
-        )
         return [
             (
                 np.array([hit["id"] for hit in hits], np.int64),

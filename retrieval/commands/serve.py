@@ -68,7 +68,7 @@ def serve(
     if index_first:
         run_index(
             [folder] if folder else [],
-            index and Path(index),
+            None if index is None else Path(index),
             None,
             retrieval.Options(),
             False,
