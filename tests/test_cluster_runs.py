@@ -19,14 +19,12 @@ from indexes.index import Index
 from indexes.lake.location import Location
 from indexes.lake.manifest import latest
 from indexes.lake.read_parts import PartReader
+from retrieval.cluster.pool import Size
+from retrieval.cluster.run import ClusterOptions, index_lake
 from retrieval.indexing.options import Progress
 from tests import ray_cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.extras]
-pytest.importorskip("ray", reason="Ray is not installed (the extra `cluster`)")
-
-from retrieval.cluster.pool import Size
-from retrieval.cluster.run import ClusterOptions, index_lake
 
 COPIES = 60
 

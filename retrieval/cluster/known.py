@@ -24,7 +24,7 @@ from retrieval.photos.walk import FoundFile, is_below
 
 
 class Seen(NamedTuple):  # there may be millions
-    """A file as it was last seen. size: in bytes; captions: a digest of those from outside of it."""
+    """A file as last seen. size: in bytes; captions: a digest of those from outside of it."""
 
     size: int
     mtime_ns: int
