@@ -17,7 +17,7 @@ from indexes.errors import IndexDamagedError, StorageError
 from indexes.paths import stays_inside
 
 if TYPE_CHECKING:
-    from fsspec import AbstractFileSystem
+    from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
 
 _LOCAL = ("", "file", "local")
 
@@ -45,7 +45,7 @@ class Location:
 
     @cached_property
     def _storage(self) -> "tuple[AbstractFileSystem, str]":
-        from fsspec.core import url_to_fs
+        from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
         try:
             filesystem, root = url_to_fs(self.url)
@@ -163,7 +163,7 @@ class Location:
         return Path(self.url) / _checked(name)
 
 
-class _explained:  # noqa: N801 - reads as a function
+class _explained:
     """What goes wrong with a file, as StorageError; FileNotFoundError passes through."""
 
     def __init__(self, url: str, name: str) -> None:

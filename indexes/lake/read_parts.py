@@ -1,4 +1,4 @@
-"""Reads the parts of a lake. Nothing that they say is believed: types, sizes and values are checked.
+"""Reads the parts of a lake. Nothing that they say is believed: everything is checked.
 
 A part may come from somebody else. What does not fit is an IndexDamagedError that names the part.
 """
@@ -25,7 +25,6 @@ from indexes.rows import COUNT, INTEGER, TEXT, Columns, RowError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
 MOST_ROWS = 10_000_000
 """Rows of one part."""
@@ -205,7 +204,7 @@ def _file(values: Sequence[Any]) -> FileRow:
     name = path if raw is None else os.fsdecode(raw)
     if not name or not stays_inside(name):
         raise ValueError(f"the path {name[:80]!r} leaves its folder")
-    if digest is not None and reason is not None:
+    if digest is not None and reason is not None and present:
         raise ValueError(f"the file {name[:80]!r} is a photo and is none")
     return FileRow(
         root, name, size, mtime, digest, reason, bool(present), tuple(_captions(captions or ()))

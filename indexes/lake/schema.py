@@ -1,9 +1,9 @@
 """What the parts of a lake hold: the columns of photos and of files, and the id of a photo.
 
-The columns are plain, so that DuckDB, pandas and others read them. Writing and reading are elsewhere.
+The columns are plain, so that DuckDB, pandas and others read them. Nothing is written here.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from indexes.arrays import Floats
@@ -47,7 +47,8 @@ class FileRow:
     """One place of a lake: a photo (`hash`), or the `reason` why it is none.
 
     root: the indexed folder or URL; path: inside it; present: False once it is gone; captions:
-    (origin, text), as `indexes.captions.Caption` has them.
+    (origin, text), as `indexes.captions.Caption` has them. A file that the user removed from the
+    index is not present, and has both a hash and a reason: see `removed`.
     """
 
     root: str
@@ -58,6 +59,11 @@ class FileRow:
     reason: str | None = None
     present: bool = True
     captions: tuple[tuple[str, str], ...] = ()
+
+
+def removed(row: FileRow) -> FileRow:
+    """The row that makes an index forget a place: the photo is not missing, but unknown."""
+    return replace(row, reason=row.reason or "removed", hash=row.hash or "", present=False)
 
 
 def photo_id(content_hash: str) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from indexes.files import File
-from indexes.index import Root
+from indexes.index_roots import Root
 from retrieval.photos.files import NO_PERMISSION, TOO_LARGE, UNREADABLE, printable
 from retrieval.photos.walk import FoundFile, FoundText, LeftOut, has_rawpy, is_below, walk
 

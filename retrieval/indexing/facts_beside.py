@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from indexes.catalogue import Catalogue
 from indexes.facts import Facts
-from indexes.index import Root
+from indexes.index_roots import Root
 from retrieval.captions.photo_sidecars import OUTSIDE_PHOTOS, Sidecar
 from retrieval.photos.dates import FILE_NAME, FoundDate, date_in_name, first_valid
 
