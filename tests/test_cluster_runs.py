@@ -94,7 +94,14 @@ def _alone(many: Path) -> None:
 def run(lake: Path, folder: Path, **options: Any) -> Any:
     progress = options.pop("progress", lambda _: None)
     cluster = ClusterOptions(task_files=6, size=Size(cpus=1), **options)
-    return index_lake(str(lake), [str(folder)], "mini", cluster=cluster, progress=progress)
+    return index_lake(
+        str(lake),
+        lake.with_name("mirror"),
+        [str(folder)],
+        "mini",
+        cluster=cluster,
+        progress=progress,
+    )
 
 
 def test_three_nodes_encode_each_photo_once_and_as_one_machine_does(nodes, many, tmp_path):
@@ -151,12 +158,13 @@ def test_a_node_that_is_lost_costs_no_photo(nodes, many, tmp_path):
 
 DRIVER = """
 import sys
+from pathlib import Path
 from retrieval.cluster.pool import Size
 from retrieval.cluster.run import ClusterOptions, index_lake
 from tests.ray_cluster import Slow
 
 options = ClusterOptions(task_files=6, size=Size(workers=1, cpus=1), make=Slow)
-index_lake(sys.argv[1], [sys.argv[2]], "mini", cluster=options)
+index_lake(sys.argv[1], Path(sys.argv[1] + "-mirror"), [sys.argv[2]], "mini", cluster=options)
 """
 
 

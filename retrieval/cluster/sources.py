@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from indexes.errors import RetrievalError
-from indexes.index import Root
+from indexes.index_roots import Root
 from indexes.lake.location import Location
 from retrieval.captions.sidecars import read_captions
 from retrieval.cluster.tables import is_table, list_table

@@ -12,7 +12,7 @@ from blake3 import blake3
 
 from indexes.catalogue import IndexModel
 from indexes.facts import Facts
-from indexes.index import Root
+from indexes.index_roots import Root
 from indexes.lake.location import Location
 from indexes.lake.manifest import Part
 from indexes.lake.schema import FileRow, PhotoRow
