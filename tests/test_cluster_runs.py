@@ -19,8 +19,8 @@ from indexes.index import Index
 from indexes.lake.location import Location
 from indexes.lake.manifest import latest
 from indexes.lake.read_parts import PartReader
-from retrieval.cluster.pool import Size
-from retrieval.cluster.run import ClusterOptions, index_lake
+from retrieval.cluster.options import ClusterOptions, WorkerSize
+from retrieval.cluster.run import index_lake
 from retrieval.indexing.options import Progress
 from tests import ray_cluster
 
@@ -92,15 +92,14 @@ def _alone(many: Path) -> None:
 
 
 def run(lake: Path, folder: Path, **options: Any) -> Any:
-    progress = options.pop("progress", lambda _: None)
-    cluster = ClusterOptions(task_files=6, size=Size(cpus=1), **options)
+    cluster = ClusterOptions(task_files=6, size=WorkerSize(cpus=1))
     return index_lake(
         str(lake),
         lake.with_name("mirror"),
         [str(folder)],
         "mini",
         cluster=cluster,
-        progress=progress,
+        **options,
     )
 
 
@@ -159,12 +158,13 @@ def test_a_node_that_is_lost_costs_no_photo(nodes, many, tmp_path):
 DRIVER = """
 import sys
 from pathlib import Path
-from retrieval.cluster.pool import Size
-from retrieval.cluster.run import ClusterOptions, index_lake
+from retrieval.cluster.options import ClusterOptions, WorkerSize
+from retrieval.cluster.run import index_lake
 from tests.ray_cluster import Slow
 
-options = ClusterOptions(task_files=6, size=Size(workers=1, cpus=1), make=Slow)
-index_lake(sys.argv[1], Path(sys.argv[1] + "-mirror"), [sys.argv[2]], "mini", cluster=options)
+options = ClusterOptions(task_files=6, size=WorkerSize(workers=1, cpus=1))
+mirror = Path(sys.argv[1] + "-mirror")
+index_lake(sys.argv[1], mirror, [sys.argv[2]], "mini", cluster=options, make=Slow)
 """
 
 

@@ -20,7 +20,8 @@ from indexes.lake.mirror import MirrorCatalogue, update
 from indexes.lake.schema import FileRow
 from indexes.lake.write_parts import write_files
 from retrieval.cluster.known import Gone, Known, gone_rows, known_files, left_parts
-from retrieval.cluster.pool import LOCAL, Pool, Size, ray_cluster
+from retrieval.cluster.options import ClusterOptions
+from retrieval.cluster.pool import Pool, ray_cluster
 from retrieval.cluster.sources import Listing, Source, find_source, list_source
 from retrieval.cluster.tasks import Done, Task, in_tasks
 from retrieval.cluster.work import Job, Work, part_name
@@ -34,21 +35,6 @@ COMMIT_SECONDS = 15.0
 """Between two manifests of a run."""
 _MOST, _FEWEST = 1024, 32  # files of a task
 _TASKS_EACH = 4  # that a worker has at least, if there are enough files
-
-
-@dataclass(frozen=True)
-class ClusterOptions:
-    """Where and how a run encodes.
-
-    ray: the address of a Ray cluster, or 'local' for one on this machine; size: of its workers;
-    task_files: files of a task, None to choose by how many there are. make: what a worker does
-    its tasks with.
-    """
-
-    ray: str = LOCAL
-    size: Size = field(default_factory=Size)
-    task_files: int | None = None
-    make: Callable[..., object] = Work
 
 
 @dataclass
@@ -73,12 +59,13 @@ def index_lake(
     cluster: ClusterOptions = ClusterOptions(),
     progress: Callable[[Progress], None] = lambda _: None,
     log: Log = lambda _: None,
+    make: Callable[..., object] = Work,
 ) -> Report:
     """Bring the lake up to date with sources, by default with all that it knows.
 
     mirror: the folder of the lake's mirror on this machine; model: as for an index in a folder.
-    Raises RetrievalError; what was written until then is used
-    by the next run.
+    make: what a worker does its tasks with. Raises RetrievalError; what was written until then
+    is used by the next run.
     """
     started = time.perf_counter()
     location = Location.of(lake)
@@ -103,7 +90,7 @@ def index_lake(
         if tasks:
             job = Job(location.url, manifest.model, fusion, _for_workers(options), model)
             with ray_cluster(cluster.ray):
-                _encode(location, job, known, tasks, cluster, state, progress)
+                _encode(location, job, known, tasks, cluster, state, progress, make)
         _commit(location, state)
         update(mirror, location)
         delete_old(location, state.manifest.version)
@@ -204,11 +191,12 @@ def _encode(
     cluster: ClusterOptions,
     state: _State,
     progress: Callable[[Progress], None],
+    make: Callable[..., object],
 ) -> None:
     """Give the tasks to workers, and commit what they wrote every few seconds."""
     total = sum(len(task.items) for task in tasks)
     progress(Progress(0, total, 0))
-    with Pool(job, known.photos, cluster.size, cluster.make) as pool:
+    with Pool(job, known.photos, cluster.size, make) as pool:
         for task, done in pool.run(iter(tasks)):
             if isinstance(done, str):
                 done = _given_up(location, task, done)
