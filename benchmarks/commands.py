@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from benchmarks.cluster_command import cluster
 from benchmarks.serve_command import serve
 from retrieval.commands.main import Commands, run
 from retrieval.commands.options import ImagesOption, SkipBadOption
@@ -26,7 +27,6 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PlotOption = Annotated[
     Path | None, typer.Option("--plot", metavar="FILE.png", help="Also draw a chart.")
 ]
-
 ModelOption = Annotated[
     str, typer.Option("--model", metavar="M", help="As in `retrieval index --model`.")
 ]
@@ -343,6 +343,7 @@ def startup(
 
 
 app.command()(serve)
+app.command()(cluster)
 
 
 def alone(name: str) -> None:

@@ -84,7 +84,7 @@ class Pool:
 
     def __init__(
         self,
-        job: Job,
+        job: Job | None,
         known: Ints,
         size: WorkerSize = WorkerSize(),
         make: Callable[..., Any] = Work,
@@ -108,6 +108,13 @@ class Pool:
         for worker in self._workers:
             self._ray.kill(worker.actor)
         self._ray.kill(self._claims)
+
+    def wait_started(self) -> None:
+        """Wait until all workers have loaded their model; raises as `run`."""
+        self._scale()
+        while any(worker.ready is not None for worker in self._workers):
+            for _ in self._collect(deque()):
+                raise AssertionError("no worker has a task")
 
     def run(self, tasks: Iterator[Task]) -> Iterator[tuple[Task, Done | str]]:
         """Do tasks, in any order. Gives each with what came of it, or why it was given up.
@@ -249,7 +256,7 @@ class Pool:
 class _Actor:
     """A worker's process: the work, and a count for Ray's dashboard."""
 
-    def __init__(self, make: Callable[..., Any], job: Job, claims: Any) -> None:
+    def __init__(self, make: Callable[..., Any], job: Job | None, claims: Any) -> None:
         import ray
         from ray.util.metrics import Counter
 
