@@ -10,8 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from benchmarks.cluster_command import cluster
-from benchmarks.serve_command import serve
+from benchmarks import cluster_command, serve_command
 from retrieval.commands.main import Commands, run
 from retrieval.commands.options import ImagesOption, SkipBadOption
 from retrieval.output.terminal import print_message, print_result, progress_line
@@ -342,8 +341,8 @@ def startup(
         print_message(f"Chart: {plot}")
 
 
-app.command()(serve)
-app.command()(cluster)
+app.command()(serve_command.serve)
+app.command()(cluster_command.cluster)
 
 
 def alone(name: str) -> None:

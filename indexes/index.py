@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from indexes.arrays import Floats
 from indexes.biases import Biases
@@ -18,6 +18,7 @@ from indexes.errors import StorageError
 from indexes.folder_snapshot import FolderSnapshot
 from indexes.index_roots import IndexRoots
 from indexes.locate import FILENAME
+from indexes.milvus.mirrors import is_mirror
 from indexes.photos import Filter
 from indexes.regular_files import delete_tree
 from indexes.snapshot import GalleryStatistics, Snapshot
@@ -77,7 +78,14 @@ class Index(IndexRoots):
 
     @classmethod
     def open(cls, folder: Path, writable: bool = False) -> "Index":
-        """Open an index; raises IndexMissingError or IndexDamagedError."""
+        """Open an index; raises IndexMissingError or IndexDamagedError.
+
+        The folder of a mirror stands for an index on many machines.
+        """
+        if is_mirror(folder):
+            from indexes.milvus.cluster_index import ClusterIndex
+
+            return ClusterIndex.open(folder, writable)
         catalogue = Catalogue.open(folder, writable)
         try:
             return cls(folder, catalogue)
@@ -88,7 +96,7 @@ class Index(IndexRoots):
     def close(self) -> None:
         self.catalogue.close()
 
-    def __enter__(self) -> "Index":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -164,8 +172,8 @@ class Index(IndexRoots):
 
     def cosines(self, query: Floats, ids: Sequence[int]) -> Floats:
         """The cosines of these photos to `query`, float32 [n], in the order of `ids`."""
-        result: Floats = self.catalogue.embeddings.searchable(ids, self.model.dim) @ query
-        return result
+        with self._snapshot() as snapshot:
+            return snapshot.cosines(query, ids)
 
     def mean_cosine(self, query: Floats) -> float:
         """The mean cosine of the photos to `query`, float32 [dim].
@@ -213,6 +221,22 @@ class Index(IndexRoots):
         """How many photos can be found."""
         with self._snapshot() as snapshot:
             return snapshot.count(Filter())
+
+    # Changing ----------------------------------------------------------------------------------
+
+    def remove(self, places: Sequence[tuple[int, str]]) -> int:
+        """Forget the files at or below these (root id, path); returns how many there were.
+
+        A root that is removed as a whole goes, unless it is the only one. `refresh` has to follow.
+        """
+        catalogue = self.catalogue
+        with catalogue.transaction():
+            count = sum(catalogue.forget_files(*place) for place in places)
+            for root_id, under in places:
+                if not under and len(self.roots()) > 1:
+                    catalogue.forget_root(root_id)
+            catalogue.update_presence()
+        return count
 
     # Keeping vectors and catalogue in step -----------------------------------------------------
 

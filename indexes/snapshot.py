@@ -59,6 +59,12 @@ class Snapshot(ABC):
         Photos that are missing from disk are left out. lowest: the lowest cosine, None for any.
         """
 
+    def cosines(self, query: Floats, ids: Sequence[int]) -> Floats:
+        """As `Index.cosines`."""
+        rows = self._catalogue.embeddings.searchable(ids, self._dim)
+        result: Floats = rows @ query
+        return result
+
     @abstractmethod
     def known(self, ids: Sequence[int]) -> list[int]:
         """Those of the ids that belong to photos, in the same order."""

@@ -69,6 +69,11 @@ class Snapshots:
             with self.hold():
                 return work()
 
+    @property
+    def is_held(self) -> bool:
+        """Whether a block reads one now."""
+        return self._held
+
     def drop(self) -> None:
         """Free the memory of the latest snapshot; the next read makes another."""
         self._latest = None

@@ -124,9 +124,14 @@ def find_index(where: AnyPath | None = None) -> Path:
     """The folder of an index; raises IndexMissingError.
 
     where: an index, or a folder of photos that has one. By default RETRIEVAL_INDEX if that is set,
-    else the index of the working directory or of the nearest folder above it.
+    else the index of the working directory or of the nearest folder above it. For an index on many
+    machines, `milvus://HOST:PORT/NAME`, it is that of its mirror, brought up to date.
     """
     named = where if where is not None else os.environ.get("RETRIEVAL_INDEX")
+    if is_cluster(named):
+        from indexes.milvus.cluster_index import ClusterIndex
+
+        return ClusterIndex.locate_at(parse(str(named)))
     if not named:
         here = Path.cwd()
         found = find(here)

@@ -85,12 +85,7 @@ def remove(paths: AnyPath | Sequence[AnyPath], where: AnyPath | None = None) -> 
                     f"{path} is not in the index {folder}. `retrieval info` lists its folders."
                 )
             chosen += places
-        with opened.catalogue.transaction():
-            count = sum(opened.catalogue.forget_files(*place) for place in chosen)
-            for root_id, under in chosen:
-                if not under and len(opened.roots()) > 1:
-                    opened.catalogue.forget_root(root_id)
-            opened.catalogue.update_presence()
+        count = opened.remove(chosen)
         opened.refresh(lambda: vector_plan(opened, None))
         return count
 

@@ -22,9 +22,7 @@ def copy_index(index: Index, location: Location) -> Manifest:
     with lease(location):
         manifest = manifests.create(location, index.model)
         parts = index.read(lambda: [*_photos(index, location), *_files(index, location)])
-        settings = {
-            name: index.catalogue.setting(name, "") for name in ("exclude", "include", "captions")
-        }
+        settings = {name: index.catalogue.setting(name, "") for name in ("exclude", "include")}
         return manifests.commit(location, manifest, parts, settings=settings)
 
 

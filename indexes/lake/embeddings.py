@@ -64,11 +64,12 @@ class LakeEmbeddings(Embeddings):
     """As `Embeddings`, of the photos in a mirror, for reading.
 
     nearer: gives searchable embeddings, float32 [dim], by id, of those of the photos that the
-    engine has.
+    engine has. rewrite: takes other fused embeddings, as `put_fused` does.
     """
 
     cache: PartCache
     nearer: Callable[[Sequence[int]], Mapping[int, Floats]] = lambda _: {}
+    rewrite: Callable[[Sequence[int], Floats, Floats], None] | None = None
 
     @guarded
     def image(self, photo_id: int, dim: int) -> Floats:
@@ -199,3 +200,28 @@ class LakeEmbeddings(Embeddings):
             "SELECT photo_id, share FROM lake_photos WHERE photo_id IN ({marks}) AND share NOT NULL"
         )
         return dict(self.database.rows_of(query, ids))
+
+    def caption_digests_of(self, ids: Iterable[int]) -> dict[int, bytes]:
+        """The digests of those of the photos that have captions."""
+        query = "SELECT photo_id, digest FROM lake_photos WHERE photo_id IN ({marks})"
+        rows = self.database.rows_of(query, ids)
+        return {i: digest for i, digest in rows if digest is not None}
+
+    @guarded
+    def fusion_inputs(
+        self, dim: int, after: int, unfused_only: bool
+    ) -> tuple[list[int], Floats, Floats]:
+        rows = self.database.conn.execute(
+            "SELECT photo_id FROM lake_photos WHERE digest NOT NULL AND photo_id > ? "
+            "AND NOT (? AND share NOT NULL) ORDER BY photo_id LIMIT ?",
+            [after, unfused_only, _BATCH_SIZE],
+        ).fetchall()
+        ids = id_array(rows, "lake_photos.photo_id").tolist()
+        seen, said = (self._matrix(ids, dim, {}, column) for column in ("seen", "said"))
+        return ids, seen, said
+
+    def put_fused(self, ids: Sequence[int], rows: Floats, photo_weights: Floats) -> None:
+        """Write these photos to the lake again; a commit has to follow."""
+        if self.rewrite is None:
+            raise NotImplementedError("a mirror is only read")
+        self.rewrite(ids, rows, photo_weights)

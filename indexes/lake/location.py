@@ -17,7 +17,7 @@ from indexes.errors import IndexDamagedError, StorageError
 from indexes.paths import stays_inside
 
 if TYPE_CHECKING:
-    from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
+    from fsspec import AbstractFileSystem
 
 _LOCAL = ("", "file", "local")
 
@@ -45,7 +45,7 @@ class Location:
 
     @cached_property
     def _storage(self) -> "tuple[AbstractFileSystem, str]":
-        from fsspec.core import url_to_fs  # type: ignore[import-untyped]
+        from fsspec.core import url_to_fs
 
         try:
             filesystem, root = url_to_fs(self.url)

@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 import typer
 
 IndexOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--index",
         metavar="DIR",
         envvar="RETRIEVAL_INDEX",
-        help="Folder of the index. Default: .retrieval in the working directory or in the nearest "
-        "folder above it.",
+        help="Folder of the index, or milvus://HOST:PORT/NAME. Default: .retrieval in the working "
+        "directory or in the nearest folder above it.",
     ),
 ]
 NewIndexOption = Annotated[
