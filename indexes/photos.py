@@ -183,6 +183,11 @@ class Photos:
         return {digest for _, digest in map(_HASH.checked, rows)}
 
     @guarded
+    def all_ids(self) -> Ints:
+        """The ids of all photos, including those that are missing from disk, int64 [n]."""
+        return id_array(self.database.conn.execute("SELECT id FROM photos").fetchall(), "photos.id")
+
+    @guarded
     def missing(self) -> Ints:
         """The ids of the photos that are missing from disk, int64 [n]; fast if they are few."""
         rows = self.database.conn.execute("SELECT id FROM photos WHERE present = 0").fetchall()

@@ -1,9 +1,9 @@
 """What a lake knows of its sources: each file as it was last seen, and the photos that there are.
 
-It is read from the lake's own parts. What a source has now, `retrieval.cluster.sources` lists.
+It is read from the mirror of the lake. What a source has now, `retrieval.cluster.sources` lists.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -15,8 +15,10 @@ from indexes.errors import IndexDamagedError
 from indexes.files import File
 from indexes.lake.location import Location
 from indexes.lake.manifest import FOLDER, Manifest, Part, is_part, read
+from indexes.lake.mirror import MirrorCatalogue
 from indexes.lake.read_parts import PartReader, known_good
 from indexes.lake.schema import FileRow
+from retrieval.cluster.parquet_rows import row_count
 from retrieval.cluster.sources import Listing
 from retrieval.cluster.tasks import Captions, Item
 from retrieval.indexing.changes import is_to_read
@@ -24,14 +26,19 @@ from retrieval.photos.walk import FoundFile, is_below
 
 
 class Seen(NamedTuple):  # there may be millions
-    """A file as it was last seen. size: in bytes; captions: a digest of those from outside of it."""
+    """A file as last seen. size: in bytes; captions: a digest of those from outside of it."""
 
     size: int
     mtime_ns: int
-    hash: str | None
+    photo_id: int | None
     reason: str | None
     present: bool
     captions: bytes
+
+
+Gone = tuple[str, str, Seen]
+"""A file that is no longer there: its root, its path, and as it was."""
+_BATCH = 50_000
 
 
 @dataclass
@@ -41,8 +48,8 @@ class Known:
     files: dict[str, dict[str, Seen]] = field(default_factory=dict)
     photos: Ints = field(default_factory=lambda: np.empty(0, np.int64))
 
-    def changes(self, listing: Listing, retry_large: bool) -> tuple[list[Item], list[FileRow]]:
-        """The files of a listing to read, and the rows of those that are gone."""
+    def changes(self, listing: Listing, retry_large: bool) -> tuple[list[Item], list[Gone]]:
+        """The files of a listing to read, and those that are gone."""
         here = self.files.get(listing.root, {})
         to_read = [
             item for item in listing.items if _is_new(here.get(item.path), item, retry_large)
@@ -51,7 +58,7 @@ class Known:
             return to_read, []
         now = {item.path for item in listing.items}
         gone = [
-            FileRow(listing.root, path, seen.size, seen.mtime_ns, seen.hash, seen.reason, False)
+            (listing.root, path, seen)
             for path, seen in here.items()
             if seen.present
             and path not in now
@@ -61,22 +68,49 @@ class Known:
         return to_read, gone
 
 
-def known_files(location: Location, manifest: Manifest, roots: Iterable[str]) -> Known:
-    """What a lake knows of these sources, and all its photos; raises IndexDamagedError."""
-    wanted = dict.fromkeys(roots)
-    known = Known({root: {} for root in wanted})
-    ids = []
-    for part in manifest.parts:
-        with PartReader(location, part, manifest.model.dim) as reader:
-            if part.kind == "photos":
-                ids += [facts.id for some in reader.facts() for facts in some]
-                continue
-            for some in reader.files():
-                for row in some:
-                    if row.root in wanted:
-                        known.files[row.root][row.path] = _seen(row)
-    known.photos = np.unique(np.array(ids, np.int64))
+def known_files(catalogue: MirrorCatalogue, roots: Iterable[str]) -> Known:
+    """What the mirror of a lake knows of these sources, and all its photos."""
+    known = Known({root: {} for root in roots}, catalogue.photos.all_ids())
+    for root_id, _, root in catalogue.roots.all():
+        if root not in known.files:
+            continue
+        files = catalogue.files.below(root_id)
+        captions = {
+            path: outside(tuple((caption.origin, caption.text) for caption in some), path)
+            for path, some in catalogue.captions.by_file(root_id)
+        }
+        known.files[root] = {
+            path: Seen(
+                file.bytes,
+                file.mtime_ns,
+                file.photo_id,
+                file.reason,
+                file.present,
+                captions.get(path, b""),
+            )
+            for path, file in files.items()
+        }
     return known
+
+
+def gone_rows(catalogue: MirrorCatalogue, gone: Sequence[Gone]) -> Iterator[list[FileRow]]:
+    """The rows of files that are gone, in batches."""
+    for start in range(0, len(gone), _BATCH):
+        some = gone[start : start + _BATCH]
+        ids = [seen.photo_id for _, _, seen in some if seen.photo_id is not None]
+        hashes = {i: photo.hash for i, (photo, _) in catalogue.photos.get(ids).items()}
+        yield [
+            FileRow(
+                root,
+                path,
+                seen.size,
+                seen.mtime_ns,
+                None if seen.photo_id is None else hashes.get(seen.photo_id),
+                seen.reason,
+                present=False,
+            )
+            for root, path, seen in some
+        ]
 
 
 def left_parts(
@@ -87,8 +121,6 @@ def left_parts(
     prefix: how the names of parts of this model and fusion begin. Parts that any manifest named
     were replaced since, and parts with files of other sources than `roots` may be out of date.
     """
-    from retrieval.cluster.parquet_rows import row_count
-
     named = {part.name for part in manifest.parts}
     for name in location.names(FOLDER):
         number = name.rpartition("/")[2].removesuffix(".json")
@@ -122,11 +154,6 @@ def outside(captions: Captions, path: str) -> bytes:
     if not texts:
         return b""
     return blake3("\0".join(texts).encode("utf-8", "surrogatepass")).digest(8)
-
-
-def _seen(row: FileRow) -> Seen:
-    captions = outside(row.captions, row.path)
-    return Seen(row.bytes, row.mtime_ns, row.hash, row.reason, row.present, captions)
 
 
 def _is_new(seen: Seen | None, item: Item, retry_large: bool) -> bool:

@@ -16,10 +16,10 @@ from typing import Any
 from indexes.arrays import Ints
 from indexes.errors import RetrievalError, StorageError
 from retrieval.cluster.claims import Claims
+from retrieval.cluster.options import LOCAL, WorkerSize
 from retrieval.cluster.tasks import Done, Task
 from retrieval.cluster.work import Job, Work
 
-LOCAL = "local"
 ATTEMPTS = 3
 """Workers that may end during a task before it is halved, or its only photo is skipped."""
 _QUEUED = 2  # tasks at a worker: the next is there when one is done
@@ -28,18 +28,6 @@ _RENEWED = 30.0  # seconds between looks at how many machines there are
 _MOST_STARTS = 3  # in a row of workers that fail to start
 _CORES = 8  # of a worker without a GPU
 _STORE = 200 << 20  # bytes of Ray's object store on one machine: tasks are small
-
-
-@dataclass(frozen=True)
-class Size:
-    """What each worker takes, and how many there are at most; None to choose by the machines.
-
-    gpus: a part of one, such as 0.5, where several share it.
-    """
-
-    workers: int | None = None
-    cpus: float | None = None
-    gpus: float | None = None
 
 
 @dataclass
@@ -96,9 +84,9 @@ class Pool:
 
     def __init__(
         self,
-        job: Job,
+        job: Job | None,
         known: Ints,
-        size: Size = Size(),
+        size: WorkerSize = WorkerSize(),
         make: Callable[..., Any] = Work,
     ) -> None:
         import ray
@@ -120,6 +108,13 @@ class Pool:
         for worker in self._workers:
             self._ray.kill(worker.actor)
         self._ray.kill(self._claims)
+
+    def wait_started(self) -> None:
+        """Wait until all workers have loaded their model; raises as `run`."""
+        self._scale()
+        while any(worker.ready is not None for worker in self._workers):
+            for _ in self._collect(deque()):
+                raise AssertionError("no worker has a task")
 
     def run(self, tasks: Iterator[Task]) -> Iterator[tuple[Task, Done | str]]:
         """Do tasks, in any order. Gives each with what came of it, or why it was given up.
@@ -261,7 +256,7 @@ class Pool:
 class _Actor:
     """A worker's process: the work, and a count for Ray's dashboard."""
 
-    def __init__(self, make: Callable[..., Any], job: Job, claims: Any) -> None:
+    def __init__(self, make: Callable[..., Any], job: Job | None, claims: Any) -> None:
         import ray
         from ray.util.metrics import Counter
 

@@ -4,6 +4,7 @@ One run at a time holds the lake's lease. Parts are named in a manifest every fe
 killed run wrote before is found and used. Vectors are loaded afterwards.
 """
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,10 +16,12 @@ from indexes.errors import IndexMissingError, RetrievalError
 from indexes.lake.lease import lease
 from indexes.lake.location import Location
 from indexes.lake.manifest import Manifest, Part, commit, create, delete_old, latest
+from indexes.lake.mirror import MirrorCatalogue, update
 from indexes.lake.schema import FileRow
 from indexes.lake.write_parts import write_files
-from retrieval.cluster.known import Known, known_files, left_parts
-from retrieval.cluster.pool import LOCAL, Pool, Size, ray_cluster
+from retrieval.cluster.known import Gone, Known, gone_rows, known_files, left_parts
+from retrieval.cluster.options import ClusterOptions
+from retrieval.cluster.pool import Pool, ray_cluster
 from retrieval.cluster.sources import Listing, Source, find_source, list_source
 from retrieval.cluster.tasks import Done, Task, in_tasks
 from retrieval.cluster.work import Job, Work, part_name
@@ -32,21 +35,6 @@ COMMIT_SECONDS = 15.0
 """Between two manifests of a run."""
 _MOST, _FEWEST = 1024, 32  # files of a task
 _TASKS_EACH = 4  # that a worker has at least, if there are enough files
-
-
-@dataclass(frozen=True)
-class ClusterOptions:
-    """Where and how a run encodes.
-
-    ray: the address of a Ray cluster, or 'local' for one on this machine; size: of its workers;
-    task_files: files of a task, None to choose by how many there are. make: what a worker does
-    its tasks with.
-    """
-
-    ray: str = LOCAL
-    size: Size = field(default_factory=Size)
-    task_files: int | None = None
-    make: Callable[..., object] = Work
 
 
 @dataclass
@@ -64,17 +52,20 @@ class _State:
 
 def index_lake(
     lake: str,
+    mirror: Path,
     named: Sequence[str] = (),
     model: str | None = None,
     options: Options = Options(),
     cluster: ClusterOptions = ClusterOptions(),
     progress: Callable[[Progress], None] = lambda _: None,
     log: Log = lambda _: None,
+    make: Callable[..., object] = Work,
 ) -> Report:
     """Bring the lake up to date with sources, by default with all that it knows.
 
-    model: as for an index in a folder. Raises RetrievalError; what was written until then is used
-    by the next run.
+    mirror: the folder of the lake's mirror on this machine; model: as for an index in a folder.
+    make: what a worker does its tasks with. Raises RetrievalError; what was written until then
+    is used by the next run.
     """
     started = time.perf_counter()
     location = Location.of(lake)
@@ -87,20 +78,21 @@ def index_lake(
             raise RetrievalError("Name a folder, URL, tar or table of photos to index.")
         settings = _settings(manifest, sources, options)
         roots = list(dict.fromkeys(source.root for source in sources))
-        prefix = part_name(manifest.model, "")
-        left = left_parts(location, manifest, prefix, roots)
+        left = left_parts(location, manifest, part_name(manifest.model, ""), roots)
         if left or settings != dict(manifest.settings):
             manifest = commit(location, manifest, left, settings=settings)
-        known = known_files(location, manifest, roots)
         state = _State(manifest)
-        tasks, gone, report = _compare(sources, known, options, cluster, settings, log)
+        update(mirror, location)
+        with MirrorCatalogue.open(mirror) as catalogue:
+            known = known_files(catalogue, roots)
+            tasks, gone, report = _compare(sources, known, options, cluster, settings)
+            state.waiting += [write_files(location, rows) for rows in gone_rows(catalogue, gone)]
         if tasks:
             job = Job(location.url, manifest.model, fusion, _for_workers(options), model)
             with ray_cluster(cluster.ray):
-                _encode(location, job, known, tasks, cluster, state, progress)
-        if gone:
-            state.waiting.append(write_files(location, gone))
+                _encode(location, job, known, tasks, cluster, state, progress, make)
         _commit(location, state)
+        update(mirror, location)
         delete_old(location, state.manifest.version)
     return _report(report, state, time.perf_counter() - started)
 
@@ -137,13 +129,11 @@ def _settings(manifest: Manifest, sources: Sequence[Source], options: Options) -
     before = [name for name in settings.get("sources", "").split("\n") if name]
     places = [name for source in sources for name in source.places]
     settings["sources"] = "\n".join(dict.fromkeys([*before, *places]))
-    for name, chosen in (
-        ("exclude", options.exclude),
-        ("include", options.include),
-        ("captions", options.captions),
-    ):
+    for name, chosen in (("exclude", options.exclude), ("include", options.include)):
         if chosen is not None:
-            settings[name] = "\n".join(map(str, chosen))
+            settings[name] = "\n".join(chosen)
+    if options.captions is not None:
+        settings["captions"] = json.dumps([str(file.absolute()) for file in options.captions])
     return settings
 
 
@@ -165,15 +155,14 @@ def _compare(
     options: Options,
     cluster: ClusterOptions,
     settings: dict[str, str],
-    log: Log,
-) -> tuple[list[Task], list[FileRow], _Listed]:
-    """The tasks of a run, the rows of files that are gone, and what else was found."""
+) -> tuple[list[Task], list[Gone], _Listed]:
+    """The tasks of a run, the files that are gone, and what else was found."""
     exclude, include = (settings.get(k, "").split("\n") for k in ("exclude", "include"))
-    lists = [Path(name) for name in settings.get("captions", "").split("\n") if name]
+    lists = [Path(name) for name in json.loads(settings.get("captions") or "[]")]
     patterns = ([p for p in exclude if p], [p for p in include if p])
     retry_large = options.max_megapixels is not None
     found: dict[str, list[Listing]] = {}
-    gone: list[FileRow] = []
+    gone: list[Gone] = []
     unchanged, notes = 0, list[str]()
     for source in sources:
         for listing in list_source(source, *patterns, lists):
@@ -202,11 +191,12 @@ def _encode(
     cluster: ClusterOptions,
     state: _State,
     progress: Callable[[Progress], None],
+    make: Callable[..., object],
 ) -> None:
     """Give the tasks to workers, and commit what they wrote every few seconds."""
     total = sum(len(task.items) for task in tasks)
     progress(Progress(0, total, 0))
-    with Pool(job, known.photos, cluster.size, cluster.make) as pool:
+    with Pool(job, known.photos, cluster.size, make) as pool:
         for task, done in pool.run(iter(tasks)):
             if isinstance(done, str):
                 done = _given_up(location, task, done)
