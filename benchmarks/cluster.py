@@ -21,7 +21,7 @@ from benchmarks import sample_photos
 from benchmarks.exact_answers import Answers, K, exact_answers
 from benchmarks.made_index import MadeRows
 from indexes.arrays import Floats, Ints
-from retrieval.cluster.options import ClusterOptions, WorkerSize
+from retrieval.cluster.options import WorkerSize
 from retrieval.cluster.tasks import Done, Item, Task, in_tasks
 from retrieval.datasets.captioned import CaptionedSet
 from retrieval.datasets.embedding_cache import open_embedding_cache

@@ -179,6 +179,54 @@ def test_another_kind_finds_nearly_the_same(run: Run, indexed: dict[str, tuple[P
 
 
 @in_own_network
+def test_fusing_again_writes_to_the_lake(
+    run: Run, indexed: dict[str, tuple[Path, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from retrieval.fusion import store
+    from retrieval.fusion.attention import Fusion
+
+    folder, place = indexed[KINDS[1]]
+    query = ("search", "a red temple", "-k", 20, "-f", "json")
+    before = run(*query, "--index", place, cwd=folder)
+    assert "Fused 0 photo" in run("fuse", "--index", place).out
+    monkeypatch.setattr(store, "load_fusion", lambda *_: Fusion())  # half of each
+    for where in ("--index", place), ():
+        done = run("fuse", *where, cwd=folder)
+        assert done.code == 0, done.messages
+        assert f"Fused {len(record.CAPTIONS)} photo" in done.out
+    here, there = run(*query, cwd=folder), run(*query, "--index", place, cwd=folder)
+    assert there.names == here.names
+    assert [hit["score"] for hit in there.json] != [hit["score"] for hit in before.json]
+
+
+@in_own_network
+def test_the_server_shows_an_index_in_milvus(indexed: dict[str, tuple[Path, str]]) -> None:
+    from tests.server_fixtures import client_of, names, search, text
+
+    folder, place = indexed[KINDS[1]]
+    with retrieval.open(folder) as photos:
+        expected = [hit.path.name for hit in photos.search("a cat", k=10)]
+    with client_of(place) as client:  # type: ignore[arg-type]
+        assert names(search(client, text("a cat"), k=10)) == expected
+        known = search(client, text("a cat"))["hits"][0]["id"]
+        refused = client.post(
+            "/api/v1/notes", json={"ids": [known], "kind": "caption", "text": "mine"}
+        )
+        assert refused.status_code >= 400
+        assert "many machines" in refused.text
+
+
+@in_own_network
+@pytest.mark.parametrize("command", [["check"], ["remove", "--all", "--yes"]])
+def test_what_makes_no_sense_there_is_refused(
+    run: Run, indexed: dict[str, tuple[Path, str]], command: list[str]
+) -> None:
+    done = run(*command, "--index", indexed[KINDS[1]][1])
+    assert done.code == 1
+    assert "is in Milvus" in done.messages
+
+
+@in_own_network
 def test_removed_photos_are_found_no_more(run: Run, indexed: dict[str, tuple[Path, str]]) -> None:
     folder, place = indexed[KINDS[0]]
     assert "chelsea.png" in run("search", "a cat", "-f", "json", "--index", place).names

@@ -13,7 +13,7 @@ from indexes.arrays import Floats
 from indexes.captions import Caption
 from indexes.catalogue import Catalogue, IndexModel
 from indexes.database import Database, place_catalogue
-from indexes.errors import IndexBusyError, IndexDamagedError, IndexMissingError
+from indexes.errors import ClusterError, IndexBusyError, IndexDamagedError, IndexMissingError
 from indexes.facts import METADATA_VERSION
 from indexes.files import File
 from indexes.lake import manifest as manifests
@@ -21,6 +21,7 @@ from indexes.lake.location import Location
 from indexes.lake.manifest import Manifest, Part
 from indexes.lake.read_parts import PartReader, PhotoFacts
 from indexes.lake.schema import FACTS, FileRow, photo_id
+from indexes.notes import Note, Notes
 from indexes.paths import to_sql
 from indexes.photos import Photos
 from indexes.regular_files import delete_tree
@@ -34,12 +35,26 @@ _CLASH = "its hash begins as that of another photo in the index, which happens o
 Progress = Callable[[int, int], None]
 
 
+class MirrorNotes(Notes):
+    """Notes of the user's own, of which a mirror has none."""
+
+    def add(self, hashes: Iterable[str], note: Note) -> None:
+        raise ClusterError(
+            "Captions and keywords of your own cannot be added here to an index on many machines. "
+            "Write them into the photos, or into caption files beside them, and index again."
+        )
+
+    def remove(self, hashes: Iterable[str], note: Note) -> None:
+        self.add(hashes, note)
+
+
 class MirrorCatalogue(Catalogue):
     """The catalogue of a mirror: which part and row has the embeddings of a photo."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
         self.photos = Photos(database, "lake_photos")
+        self.notes = MirrorNotes(database)
 
     def create_lake_tables(self) -> None:
         """The tables that no other catalogue has."""

@@ -6,7 +6,7 @@ lake; the mirror and Milvus follow.
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from pathlib import Path
 
 from indexes.arrays import Floats
@@ -35,6 +35,13 @@ from indexes.vectors.build import Plan
 
 _LOOK_SECONDS = 5.0
 """So long may a search not see what was committed to the lake."""
+
+
+class ReadMirror(MirrorCatalogue):
+    """A mirror that is only read: what changes goes to the lake."""
+
+    def transaction(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 class ClusterIndex(Index):
@@ -102,7 +109,7 @@ class ClusterIndex(Index):
             if writable:
                 held.enter_context(lease(location))
             manifest = mirror.update(folder, location)
-            catalogue = MirrorCatalogue.open(folder)
+            catalogue = ReadMirror.open(folder)
             held.callback(catalogue.close)
             return cls(folder, catalogue, place, manifest, held.pop_all())
 

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from indexes.atomic_write import atomic_write
-from indexes.errors import IndexDamagedError
+from indexes.errors import ClusterError, IndexDamagedError
 from indexes.milvus.place import ClusterPlace, parse
 from indexes.regular_files import read_regular
 
@@ -41,6 +41,15 @@ def is_mirror(folder: Path) -> bool:
     if not os.path.lexists(folder / _FILE):
         return False
     return folder.resolve().parent == _clusters().resolve()
+
+
+def refuse_mirror(folder: Path, what: str) -> None:
+    """Raise ClusterError if a folder is a mirror. what: cannot be done then, as a noun."""
+    if is_mirror(folder):
+        raise ClusterError(
+            f"{what} is for an index in a folder, and this one is in Milvus, with its lake in "
+            f"{read_mirror(folder).lake}. docs/scale.md says what to do there instead."
+        )
 
 
 def read_mirror(folder: Path) -> ClusterPlace:

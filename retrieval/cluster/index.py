@@ -37,7 +37,6 @@ def index_cluster(
     """
     from indexes.milvus.cluster_index import ClusterIndex
     from indexes.milvus.mirrors import mirror_folder, read_mirror
-
     from retrieval.cluster.run import index_lake
 
     for name, value in (("--rebuild", options.rebuild), ("--reread", options.reread)):
