@@ -26,6 +26,7 @@ from retrieval.cluster.tasks import Done, Item, Task, in_tasks
 from retrieval.datasets.captioned import CaptionedSet
 from retrieval.datasets.embedding_cache import open_embedding_cache
 from retrieval.encoders.registry import load_encoder
+from retrieval.errors import QueryError
 
 if TYPE_CHECKING:
     from indexes.milvus.collection import Collection, Kind
@@ -90,18 +91,21 @@ def measure_milvus(
     address: str,
     captioned: CaptionedSet,
     vectors: int,
-    kinds: Sequence["Kind"],
+    kinds: Sequence[str],
     model: str,
     seed: int = 0,
     log: Callable[[str], None] = lambda _: None,
 ) -> tuple[MilvusSpeed, ...]:
     """Load made vectors into collections of a Milvus server and search them.
 
-    address: `milvus://HOST:PORT`. The collections are deleted afterwards. Raises RetrievalError.
+    address: `milvus://HOST:PORT`. The collection is deleted afterwards. Raises RetrievalError.
     """
-    from indexes.milvus.collection import Collection
+    from indexes.milvus.collection import KINDS, Collection
     from indexes.milvus.place import parse
 
+    wanted = [kind for kind in KINDS if kind in kinds]
+    if len(wanted) < len(set(kinds)):
+        raise QueryError(f"The kinds of index in Milvus are {', '.join(KINDS)}.")
     encoder = load_encoder(model, log)
     with open_embedding_cache(encoder, lambda *_: None) as cache:
         base = cache.photos(captioned.photos)[0].rows
@@ -115,7 +119,7 @@ def measure_milvus(
     collection = Collection(parse(f"{address.rstrip('/')}/benchmark_{seed}"))
     try:
         write = build = 0.0
-        for number, kind in enumerate(kinds):
+        for number, kind in enumerate(wanted):
             log(f"{vectors:,} vectors: {kind}")
             if number == 0:
                 write, build = _fill(collection, rows, kind)

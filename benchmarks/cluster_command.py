@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from retrieval.commands.options import MilvusName
 from retrieval.output.terminal import print_message, print_result
 
 
@@ -24,8 +23,12 @@ def cluster(
     ] = None,
     vectors: Annotated[int, typer.Option(min=1000, help="How many vectors it gets.")] = 1_000_000,
     kind: Annotated[
-        list[MilvusName] | None,
-        typer.Option("--type", help="Kinds of index in Milvus (repeatable). Default: HNSW."),
+        list[str] | None,
+        typer.Option(
+            "--type",
+            metavar="T",
+            help="A kind of `retrieval index --milvus-index` (repeatable). Default: HNSW.",
+        ),
     ] = None,
     workers: Annotated[
         list[int] | None,
@@ -54,9 +57,8 @@ def cluster(
         from retrieval.datasets.captioned import read_captioned
 
         captioned = read_captioned(dataset, skip_bad=True, log=print_message)
-        kinds = kind or ["HNSW"]
         speeds = benchmark.measure_milvus(
-            milvus, captioned, vectors, kinds, model, log=print_message
+            milvus, captioned, vectors, kind or ["HNSW"], model, log=print_message
         )
     real = benchmark.measure_photos(workers, photos, model, ray, print_message) if workers else ()
     slept: tuple[benchmark.Scaling, ...] = ()

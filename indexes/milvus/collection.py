@@ -210,6 +210,20 @@ class Collection:
         """Have the server write all to its storage, and build indexes from there."""
         self._call(lambda: self._client.flush(self.place.name, timeout=600))
 
+    def wait_built(self, seconds: float = 7200.0) -> None:
+        """Wait until the index is built over all that was flushed; raises ClusterError."""
+        deadline = time.monotonic() + seconds
+        while True:
+            found = self._call(lambda: self._client.describe_index(self.place.name, "vector"))
+            if int(found.get("pending_index_rows", 0)) == 0 and found.get("state") == "Finished":
+                return
+            if time.monotonic() > deadline:
+                raise ClusterError(
+                    f"Milvus at {self.place.address} has not built its index in {seconds:.0f} s. "
+                    "See its log; what was loaded is kept."
+                )
+            time.sleep(0.5)
+
     def count(self) -> int:
         """How many rows there are."""
         found = self._call(

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from indexes.errors import RetrievalError
 from indexes.lake.location import Location
 from indexes.milvus.place import ClusterPlace
-from indexes.vectors.build import FEWEST_APPROXIMATE
 from retrieval.cluster.options import ClusterOptions
 from retrieval.encoders.base import Log
 from retrieval.indexing.encoder_loader import EncoderLoader
@@ -69,18 +68,17 @@ def _finish(
     progress: Callable[[Progress], None],
 ) -> int:
     """Embed captions that changed, and load vectors; returns how many photos were fused."""
-    from retrieval.indexing.fuse import fuse_index
+    from retrieval.cluster.captions import embed_changed
+    from retrieval.fusion.store import load_fusion
     from retrieval.ranking.hub_bias import prepare_ranking
     from retrieval.ranking.vector_plan import vector_plan
 
-    fused = fuse_index(
-        index, loader, lambda done, total: progress(Progress(done, total, 0, "captions"))
+    fusion = load_fusion(index.model.fingerprint, index.model.dim)
+    fused = embed_changed(
+        index, loader, fusion, lambda done, total: progress(Progress(done, total, 0, "captions"))
     )
-    few = index.catalogue.embeddings.count() < FEWEST_APPROXIMATE
-    loaded = loader.loaded
-    get_encoder = loader if not few else None if loaded is None else (lambda: loaded)
     plan = vector_plan(
-        index, get_encoder, lambda done, total: progress(Progress(done, total, 0, "vectors"))
+        index, loader, lambda done, total: progress(Progress(done, total, 0, "vectors"))
     )
     index.load_vectors(plan, cluster.kind, cluster.rebuild_vectors)
     if loader.loaded is not None:
