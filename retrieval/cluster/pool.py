@@ -5,6 +5,7 @@ machines. These are Ray's actors and not Ray Data, because a task that ends its 
 until the photo that does it is found, and what is done is handed over part by part.
 """
 
+import logging
 import os
 import time
 from collections import deque
@@ -54,6 +55,7 @@ def ray_cluster(address: str = LOCAL) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         if address == LOCAL:
             ray.init(
