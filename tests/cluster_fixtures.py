@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-_INSIDE = "RETRIEVAL_TEST_NETWORK"
+from tests.conftest import OWN_NETWORK
+
 _MODULES = ("milvus", "pymilvus", "pyarrow", "fsspec")
 _missing = [module for module in _MODULES if find_spec(module) is None]
 
@@ -34,21 +35,23 @@ needs_milvus = [
     pytest.mark.extras,
     pytest.mark.slow,
     pytest.mark.skipif(bool(_missing), reason=f"needs '.[cluster]' and milvus: no {_missing}"),
-    pytest.mark.skipif(not _missing and not _can_unshare(), reason="needs `unshare -n` and `ip`"),
+    pytest.mark.skipif(
+        not _missing and not _can_unshare(),
+        reason="no right to make a network here: `unshare -n` and `ip`",
+    ),
 ]
-in_own_network = pytest.mark.skipif(
-    _INSIDE not in os.environ, reason="run by the test that starts a network of its own"
-)
+in_own_network = pytest.mark.own_network
+"""Only collected in a network of its own: see `tests.conftest`."""
 
 
 def rerun(file: str, *, seconds: int = 300) -> None:
     """Run the tests of a file in a network of their own, unless this is it."""
-    if _INSIDE in os.environ:
-        pytest.skip("this is the network of its own")
+    if OWN_NETWORK in os.environ:
+        return
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", file]
     done = subprocess.run(
         ["unshare", "-n", "sh", "-c", 'ip link set lo up; exec "$@"', "sh", *command],
-        env={**os.environ, _INSIDE: "1"},
+        env={**os.environ, OWN_NETWORK: "1"},
         capture_output=True,
         text=True,
         timeout=seconds,

@@ -36,6 +36,7 @@ FOLDERS, PLACES = 64, 8
 _BATCH = 1_000  # vectors that are asked for by id
 _TRIES, _FIRST_WAIT = 7, 0.5  # seconds, doubled each time
 _SECONDS = 60.0  # for one request
+_CONNECT_TRIES, _CONNECT_SECONDS = 3, 5.0
 _BUILD: dict[Kind, dict[str, Any]] = {
     "FLAT": {},
     "HNSW": {"M": 24, "efConstruction": 300},
@@ -94,7 +95,8 @@ class Collection:
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL + 1)
         token = os.environ.get("MILVUS_TOKEN", "")
         return self._call(
-            lambda: MilvusClient(uri=self.place.address, token=token, timeout=_SECONDS)
+            lambda: MilvusClient(uri=self.place.address, token=token, timeout=_CONNECT_SECONDS),
+            tries=_CONNECT_TRIES,
         )
 
     def close(self) -> None:
@@ -102,17 +104,17 @@ class Collection:
             self._client.close()
             del self.__dict__["_client"]
 
-    def _call(self, work: Callable[[], Result]) -> Result:
+    def _call(self, work: Callable[[], Result], tries: int = _TRIES) -> Result:
         """What `work` returns; a server that does not answer is asked a few times more."""
         from pymilvus.exceptions import MilvusException
 
         wait = _FIRST_WAIT
-        for attempt in range(_TRIES):
+        for attempt in range(tries):
             try:
                 return work()
             except (MilvusException, ConnectionError, TimeoutError, ValueError) as error:
                 message = str(getattr(error, "message", error)).strip()[:300]
-                if attempt == _TRIES - 1 or not _is_passing(message):
+                if attempt == tries - 1 or not _is_passing(message):
                     raise ClusterError(
                         f"Milvus at {self.place.address} does not do what it is asked ({message}). "
                         "Check that it runs, and that MILVUS_TOKEN is right if it needs one."
