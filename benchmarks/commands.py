@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from benchmarks.serve_command import serve
+from benchmarks import cluster_command, serve_command
 from retrieval.commands.main import Commands, run
 from retrieval.commands.options import ImagesOption, SkipBadOption
 from retrieval.output.terminal import print_message, print_result, progress_line
@@ -26,7 +26,6 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PlotOption = Annotated[
     Path | None, typer.Option("--plot", metavar="FILE.png", help="Also draw a chart.")
 ]
-
 ModelOption = Annotated[
     str, typer.Option("--model", metavar="M", help="As in `retrieval index --model`.")
 ]
@@ -342,7 +341,8 @@ def startup(
         print_message(f"Chart: {plot}")
 
 
-app.command()(serve)
+app.command()(serve_command.serve)
+app.command()(cluster_command.cluster)
 
 
 def alone(name: str) -> None:

@@ -39,5 +39,9 @@ class IndexBusyError(RetrievalError):
     """Another process is changing the index."""
 
 
+class ClusterError(RetrievalError):
+    """The vector database of an index on many machines does not answer, or not as it should."""
+
+
 class StorageError(RetrievalError):
     """A file could not be written, for instance because the disk is full."""

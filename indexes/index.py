@@ -5,12 +5,10 @@ search while one writes.
 """
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 
@@ -19,14 +17,15 @@ from indexes.biases import Biases
 from indexes.catalogue import Catalogue, IndexModel
 from indexes.database import place_catalogue
 from indexes.errors import StorageError
+from indexes.folder_snapshot import FolderSnapshot
+from indexes.index_roots import IndexRoots
 from indexes.locate import FILENAME
-from indexes.paths import is_folder
+from indexes.milvus.mirrors import is_mirror
 from indexes.photos import Filter
 from indexes.regular_files import delete_tree
 from indexes.snapshot import GalleryStatistics, Snapshot
 from indexes.snapshots import Snapshots
 from indexes.vector_files import VectorFiles, caches
-from indexes.vectors import flat
 from indexes.vectors.build import Plan
 from indexes.vectors.store import About
 
@@ -34,28 +33,20 @@ STAGING = "new.tmp"
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class Root:
-    """An indexed folder: its id in the catalogue and where it is now."""
+class Index(IndexRoots):
+    """An open index. Use it as a context manager, or call `close`.
 
-    id: int
-    path: Path
-
-    def inside(self, path: Path) -> str | None:
-        """An absolute path as one in this folder, '' for the folder itself; None if outside."""
-        if not path.is_relative_to(self.path):
-            return None
-        inside = path.relative_to(self.path).as_posix()
-        return "" if inside == "." else inside
-
-
-class Index:
-    """An open index, for a `with` block or `close`. catalogue: all that is known of the photos."""
+    catalogue: all that is known of the photos.
+    """
 
     def __init__(self, folder: Path, catalogue: Catalogue) -> None:
-        self.folder = folder
-        self.catalogue = catalogue
-        self._snapshots = Snapshots(folder, catalogue)
+        super().__init__(folder, catalogue)
+        self._files = VectorFiles(folder)
+        self._snapshots = Snapshots(folder, catalogue, self._take)
+
+    def _take(self, version: int, model: IndexModel) -> Snapshot:
+        """What searches see of this version of the catalogue."""
+        return FolderSnapshot(self.catalogue, model.dim, version, self._files)
 
     @property
     def model(self) -> IndexModel:
@@ -89,7 +80,14 @@ class Index:
 
     @classmethod
     def open(cls, folder: Path, writable: bool = False) -> "Index":
-        """Open an index; raises IndexMissingError or IndexDamagedError."""
+        """Open an index; raises IndexMissingError or IndexDamagedError.
+
+        The folder of a mirror stands for an index on many machines.
+        """
+        if is_mirror(folder):
+            from indexes.milvus.cluster_index import ClusterIndex
+
+            return ClusterIndex.open(folder, writable)
         catalogue = Catalogue.open(folder, writable)
         try:
             return cls(folder, catalogue)
@@ -100,77 +98,11 @@ class Index:
     def close(self) -> None:
         self.catalogue.close()
 
-    def __enter__(self) -> "Index":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    # Folders -----------------------------------------------------------------------------------
-
-    def roots(self) -> list[Root]:
-        """The indexed folders, where they are now, as paths without links.
-
-        A folder that moved together with its index is found by its path relative to the index, one
-        that stayed while the index moved by its absolute path.
-        """
-        found = []
-        for root_id, relative, absolute in self.catalogue.roots.all():
-            moved = (self.folder.resolve() / relative).resolve()
-            path = moved if relative and is_folder(moved) else Path(absolute).resolve()
-            found.append(Root(root_id, path))
-        return found
-
-    def is_unavailable(self, root: Root) -> bool:
-        """Whether a folder is missing, or is as empty as the mount point of a missing disk."""
-        if not is_folder(root.path):
-            return True
-        index = self.folder.resolve()
-        return not any(path.resolve() != index for path in root.path.iterdir())
-
-    def add_root(self, folder: Path) -> tuple[Root, str]:
-        """Make `folder` a part of the index; returns its root and the path inside that root.
-
-        A folder inside a root stays a part of it; roots inside the folder become a part of it.
-        """
-        folder = folder.resolve()
-        roots = self.roots()
-        for root in roots:
-            inside = root.inside(folder)
-            if inside is not None:
-                self._put_root(root.path, self.folder, root.id)
-                return root, inside
-        with self.catalogue.transaction():
-            new = Root(self._put_root(folder, self.folder), folder)
-            for root in roots:
-                if root.path.is_relative_to(folder):
-                    prefix = root.path.relative_to(folder).as_posix()
-                    self.catalogue.merge_root(root.id, new.id, prefix)
-        return new, ""
-
-    def prepare_move(self, folder: Path) -> None:
-        """Store where the roots are seen from `folder`, to which the index is about to move."""
-        for root in self.roots():
-            self._put_root(root.path, folder, root.id)
-
-    def _put_root(self, path: Path, index: Path, root_id: int | None = None) -> int:
-        try:
-            relative = os.path.relpath(path, index.resolve())
-        except ValueError:  # another drive, on Windows
-            relative = ""
-        if root_id is not None and (root_id, relative, str(path)) in self.catalogue.roots.all():
-            return root_id  # most runs find it as it was
-        return self.catalogue.roots.put(relative, str(path), root_id)
-
-    def locate(self, path: Path) -> tuple[Root, str] | None:
-        """The root that holds `path` and the path inside it; None outside every root."""
-        absolute, roots = path.absolute(), self.roots()
-        for candidate in (Path(os.path.normpath(absolute)), absolute.resolve()):
-            for root in roots:
-                inside = root.inside(candidate)
-                if inside is not None:
-                    return root, inside
-        return None
 
     # Settings ----------------------------------------------------------------------------------
 
@@ -242,7 +174,7 @@ class Index:
         min_score: only photos with at least this cosine.
         """
         with self._snapshot() as snapshot:
-            ids, scores = snapshot.search(query, k, snapshot.allowed(filters), bias, min_score)
+            ids, scores = snapshot.search(query, k, filters, bias, min_score)
         return [(int(i), float(s)) for i, s in zip(ids, scores, strict=True)]
 
     def cosines(self, query: Floats, ids: Sequence[int]) -> Floats:
@@ -258,17 +190,12 @@ class Index:
     def filter_ids(self, ids: Sequence[int], filters: Filter) -> list[int]:
         """Those of the photos that are on disk and pass the filters, in the same order."""
         with self._snapshot() as snapshot:
-            known, allowed = snapshot.known(ids), snapshot.allowed(filters)
-            if allowed is None:
-                keep = ~np.isin(known, snapshot.missing)
-            else:
-                keep = np.isin(known, allowed, assume_unique=True)
-        return [i for i, is_kept in zip(known, keep.tolist(), strict=True) if is_kept]
+            return snapshot.passing(ids, filters)
 
     def nearest_ids(self, queries: Floats) -> set[int]:
         """The ids of the photos that are the nearest to one of `queries`, float32 [m, dim]."""
         with self._snapshot() as snapshot:
-            return flat.nearest_ids(snapshot.parts, queries)
+            return snapshot.nearest_ids(queries)
 
     def biases(self, name: str, compute: Callable[[Floats], Floats]) -> Biases:
         """The bias of every photo, from the file of this name, and from `compute` for newer ones.
@@ -286,20 +213,34 @@ class Index:
         The mean is that of the whole index: a filter may leave too few photos to estimate it.
         """
         with self._snapshot() as snapshot:
-            allowed = snapshot.allowed(filters)
-            searched = self.photo_count() if allowed is None else len(allowed)
-            return GalleryStatistics(len(snapshot), self.mean_cosine(query), searched)
+            mean = float(snapshot.mean @ query)
+            return GalleryStatistics(len(snapshot), mean, snapshot.count(filters))
 
     def has_any(self, filters: Filter) -> bool:
         """Whether any photo passes the filters."""
         with self._snapshot() as snapshot:
-            allowed = snapshot.allowed(filters)
-            return len(snapshot) > 0 if allowed is None else len(allowed) > 0
+            return len(snapshot) > 0 if filters == Filter() else snapshot.count(filters) > 0
 
     def photo_count(self) -> int:
         """How many photos can be found."""
         with self._snapshot() as snapshot:
-            return len(snapshot) - len(snapshot.missing)
+            return snapshot.count(Filter())
+
+    # Changing ----------------------------------------------------------------------------------
+
+    def remove(self, places: Sequence[tuple[int, str]]) -> int:
+        """Forget the files at or below these (root id, path); returns how many there were.
+
+        A root that is removed as a whole goes, unless it is the only one. `refresh` has to follow.
+        """
+        catalogue = self.catalogue
+        with catalogue.transaction():
+            count = sum(catalogue.forget_files(*place) for place in places)
+            for root_id, under in places:
+                if not under and len(self.roots()) > 1:
+                    catalogue.forget_root(root_id)
+            catalogue.update_presence()
+        return count
 
     # Keeping vectors and catalogue in step -----------------------------------------------------
 
@@ -311,33 +252,33 @@ class Index:
         wanted. Without it they are exact. Raises StorageError.
         """
         self._snapshots.drop()
-        files = self._snapshots.files
-        if self._is_outdated(files, other_kinds=plan is not None):
+        files = self._files
+        if self._is_outdated(other_kinds=plan is not None):
             self._snapshots.drop()  # frees its memory first
             made = Plan() if plan is None else plan()
             files.rewrite(self.catalogue, self.model.dim, made)
             self._snapshots.drop()
         files.delete_old()
 
-    def _is_outdated(self, files: VectorFiles, other_kinds: bool) -> bool:
+    def _is_outdated(self, other_kinds: bool) -> bool:
         """Whether the vectors should be written again; other_kinds: also as another kind."""
-        if files.open(self.catalogue, self.model.dim) is None:
+        stored = self._files.open(self.catalogue, self.model.dim)
+        if stored is None:
             return True
         with self._snapshot() as snapshot:
-            stored = snapshot.stored
-            if stored is None or files.is_outdated(stored, len(snapshot.newer), snapshot.changes):
+            if snapshot.is_outdated:
                 return True
-        return other_kinds and files.is_other_kind(self.catalogue, stored)
+        return other_kinds and self._files.is_other_kind(self.catalogue, stored)
 
     def sample(self, most: int) -> Floats:
         """The vectors of up to `most` photos, evenly spaced: float32 [n, dim]."""
         with self._snapshot() as snapshot:
-            return flat.sample_rows(snapshot.parts, self.model.dim, most)
+            return snapshot.sample(most)
 
     def vectors(self) -> About | None:
         """What kind of vectors is searched, None if the index holds no photos."""
         with self._snapshot() as snapshot:
-            return None if snapshot.stored is None else snapshot.stored.about
+            return snapshot.about
 
     def size_bytes(self) -> int:
         """The size of the index on disk."""

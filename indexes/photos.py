@@ -107,9 +107,10 @@ class Filter:
 
 @dataclass(frozen=True)
 class Photos:
-    """The table `photos`."""
+    """The table `photos`. embedded: the table with the ids of those that have an embedding."""
 
     database: Database
+    embedded: str = "embeddings"
 
     def create_table(self) -> None:
         # AUTOINCREMENT, which sqlite-utils does not offer: the id of a forgotten photo must never
@@ -161,7 +162,7 @@ class Photos:
     def ids(self, hashes: Iterable[str]) -> dict[str, int]:
         """The ids of those of the hashes that have an embedding."""
         rows = self.database.rows_of(
-            "SELECT p.id, p.hash FROM photos p JOIN embeddings e ON e.photo_id = p.id "
+            f"SELECT p.id, p.hash FROM photos p JOIN {self.embedded} e ON e.photo_id = p.id "
             "WHERE p.hash IN ({marks})",
             hashes,
         )
@@ -180,6 +181,11 @@ class Photos:
         """The hashes of all photos, including those that are missing from disk."""
         rows = self.database.conn.execute("SELECT id, hash FROM photos").fetchall()
         return {digest for _, digest in map(_HASH.checked, rows)}
+
+    @guarded
+    def all_ids(self) -> Ints:
+        """The ids of all photos, including those that are missing from disk, int64 [n]."""
+        return id_array(self.database.conn.execute("SELECT id FROM photos").fetchall(), "photos.id")
 
     @guarded
     def missing(self) -> Ints:
@@ -246,7 +252,7 @@ class Photos:
     def next_ids(self, after: int, most: int) -> list[int]:
         """The ids of the next photos on disk that have an embedding, above `after`, in order."""
         rows = self.database.conn.execute(
-            "SELECT p.id FROM photos p JOIN embeddings e ON e.photo_id = p.id "
+            f"SELECT p.id FROM photos p JOIN {self.embedded} e ON e.photo_id = p.id "
             "WHERE p.present AND p.id > ? ORDER BY p.id LIMIT ?",
             [after, most],
         ).fetchall()

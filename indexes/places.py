@@ -43,11 +43,12 @@ def photos_near(database: Database, latitude: float, longitude: float, km: float
         "AND latitude BETWEEN ? AND ?",
         [latitude - reach, latitude + reach],
     ).fetchall()
-    found = np.array(_POINT.all_checked(rows), np.float64).reshape(-1, 3)
-    there, here = np.radians(found[:, 1:]), np.radians([latitude, longitude])
+    ids = np.array([i for i, *_ in _POINT.all_checked(rows)], np.int64)  # too long for float64
+    points = np.array([point for _, *point in rows], np.float64).reshape(-1, 2)
+    there, here = np.radians(points), np.radians([latitude, longitude])
     north, east = np.sin((there - here) / 2).T ** 2
     chord = np.clip(north + np.cos(here[0]) * np.cos(there[:, 0]) * east, 0, 1)
-    near: Ints = found[2 * _EARTH * np.arcsin(np.sqrt(chord)) <= km, 0].astype(np.int64)
+    near: Ints = ids[2 * _EARTH * np.arcsin(np.sqrt(chord)) <= km]
     return near
 
 

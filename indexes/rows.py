@@ -14,8 +14,9 @@ import numpy as np
 
 from indexes.arrays import Ints
 
-MAX_ID = 2**48
-"""The highest id of a photo, folder or file. Ids count from 1, so only damage reaches it."""
+MAX_ID = 2**62
+"""The highest id of a photo, folder or file. Ids count from 1, so only damage reaches it; those of
+a lake are the first 62 bits of a hash."""
 _MAX_SHOWN = 40  # characters of a wrong value in a message
 
 

@@ -1,10 +1,10 @@
-"""What searches need from one version of the catalogue: its vectors, their mean, biases.
+"""What searches need from one version of an index: its vectors, their mean, biases, filters.
 
-The stored vectors may have been written at another version: what this one has replaced or does not
-have is left out of them, and what they lack is read from the catalogue. Which version is read,
-`indexes.snapshots` decides; when vectors are written, `indexes.vector_files`.
+How the vectors are searched, each kind of index decides: see `indexes.folder_snapshot` and
+`indexes.milvus.snapshot`. Which version is read, `indexes.snapshots` does.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,10 +15,7 @@ from indexes.arrays import Floats, Ints, ascending
 from indexes.biases import Biases
 from indexes.catalogue import Catalogue
 from indexes.photos import Filter
-from indexes.vector_files import VectorFiles
-from indexes.vectors import flat, gpu
-from indexes.vectors.build import compute_bias
-from indexes.vectors.rows import Bias, Rows, Selection
+from indexes.vectors.store import About
 
 _FILTERS = 8  # whose photos are kept in memory
 
@@ -36,60 +33,73 @@ class GalleryStatistics:
     searched: int
 
 
-class Snapshot:
+class Snapshot(ABC):
     """One version of a catalogue, as searches see it.
 
-    version: what `Catalogue.version` gave. stored: the vectors on disk, None if there are none;
-    changed: the ids in them that are not searched, since they were replaced or removed; newer: the
-    rows that are not in them, or as they are now; changes: how many photos changed since they were
-    written; token: stands for this snapshot without keeping it in memory.
+    version: what `Catalogue.version` gave; token: stands for this snapshot without keeping it in
+    memory.
     """
 
-    def __init__(self, catalogue: Catalogue, dim: int, version: int, files: VectorFiles) -> None:
+    def __init__(self, catalogue: Catalogue, dim: int, version: int) -> None:
         self.version, self.token = version, object()
         self._catalogue, self._dim = catalogue, dim
-        self._searches = 0
-        self._biases: dict[str, Biases] = {}
         self._allowed: dict[Filter, Ints] = {}
-        self._nothing = np.empty(0, np.int64)
-        self.stored = files.open(catalogue, dim) or files.write_exact(catalogue, dim)
-        self.changes = 0
-        self.changed, self.newer = self._differences()
-        self._searched: Rows | None = None if self.stored is None else self.stored.rows
 
-    def _differences(self) -> tuple[Ints, Rows]:
-        embeddings, nothing = self._catalogue.embeddings, np.empty(0, np.int64)
-        if self.stored is None:
-            return nothing, Rows(*embeddings.all_searchable(self._dim, verified=True))
-        ids = self.stored.rows.ids
-        newest = embeddings.last_id()
-        last = int(ids[-1]) if len(ids) else 0
-        changed = self._catalogue.changes.since(self.stored.about.changes)
-        self.changes = len(changed)
-        replaced = embeddings.present(changed[changed <= last])
-        beyond = ids[np.searchsorted(ids, newest, side="right") :]  # of a later version
-        new_ids, new_rows = embeddings.all_searchable(self._dim, after=last)
-        if len(replaced):
-            rows = embeddings.searchable(replaced.tolist(), self._dim)
-            new_ids = np.concatenate([replaced, new_ids])
-            new_rows = np.concatenate([rows, new_rows])
-        return np.sort(np.concatenate([changed[changed <= last], beyond])), Rows(new_ids, new_rows)
-
-    @property
-    def parts(self) -> list[Rows]:
-        """The vectors: those on disk, if there are any, then those that are newer."""
-        return [self.newer] if self._searched is None else [self._searched, self.newer]
-
+    @abstractmethod
     def __len__(self) -> int:
         """The number of photos, including those that are missing from disk."""
-        stored = 0 if self.stored is None else len(self.stored.rows)
-        return stored - self._changed_count + len(self.newer)
 
-    @cached_property
-    def _changed_count(self) -> int:
-        if self.stored is None or not len(self.changed):
-            return 0
-        return int((self.stored.rows.positions(self.changed) >= 0).sum())
+    @abstractmethod
+    def search(
+        self,
+        query: Floats,
+        k: int,
+        filters: Filter,
+        bias: Biases | None,
+        lowest: float | None,
+    ) -> tuple[Ints, Floats]:
+        """The `k` best photos for `query`, float32 [dim]: ids and cosines, best first.
+
+        Photos that are missing from disk are left out. lowest: the lowest cosine, None for any.
+        """
+
+    @abstractmethod
+    def cosines(self, query: Floats, ids: Ints) -> Floats:
+        """The cosines of photos to `query`, float32 [n], as `search` gives them; -inf for others.
+
+        ids: int64 [n].
+        """
+
+    @abstractmethod
+    def known(self, ids: Sequence[int]) -> list[int]:
+        """Those of the ids that belong to photos, in the same order."""
+
+    @abstractmethod
+    def nearest_ids(self, queries: Floats) -> set[int]:
+        """As `Index.nearest_ids`."""
+
+    @abstractmethod
+    def biases(self, name: str, compute: Callable[[Floats], Floats]) -> Biases:
+        """As `Index.biases`."""
+
+    @abstractmethod
+    def sample(self, most: int) -> Floats:
+        """As `Index.sample`."""
+
+    @property
+    @abstractmethod
+    def mean(self) -> Floats:
+        """The mean of the vectors, float32 [dim]; of a sample if they are many."""
+
+    @property
+    @abstractmethod
+    def about(self) -> About | None:
+        """What kind of vectors is searched, None without any."""
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the vectors lack so much that they should be written again."""
+        return False
 
     @cached_property
     def missing(self) -> Ints:
@@ -109,76 +119,16 @@ class Snapshot:
             self._allowed[filters] = ascending(self._catalogue.photos.matching(filters))
         return self._allowed[filters]
 
-    @cached_property
-    def _excluded(self) -> Ints:
-        """The ids in the stored vectors that no search may find, int64 [n]."""
-        return np.concatenate([self.missing, self.changed])
+    def passing(self, ids: Sequence[int], filters: Filter) -> list[int]:
+        """Those of the photos that are on disk and pass the filters, in the same order."""
+        known, allowed = self.known(ids), self.allowed(filters)
+        if allowed is None:
+            keep = ~np.isin(known, self.missing)
+        else:
+            keep = np.isin(known, allowed, assume_unique=True)
+        return [i for i, is_kept in zip(known, keep.tolist(), strict=True) if is_kept]
 
-    def known(self, ids: Sequence[int]) -> list[int]:
-        """Those of the ids that belong to photos, in the same order."""
-        wanted = np.array(ids, np.int64)
-        known = self.newer.positions(wanted) >= 0
-        if self.stored is not None:
-            here = self.stored.rows.positions(wanted) >= 0
-            known |= here & ~np.isin(wanted, self.changed)
-        return [i for i, is_known in zip(ids, known.tolist(), strict=True) if is_known]
-
-    def search(
-        self,
-        query: Floats,
-        k: int,
-        allowed: Ints | None,
-        bias: Biases | None,
-        lowest: float | None,
-    ) -> tuple[Ints, Floats]:
-        """The `k` best photos for `query`, float32 [dim]: ids and cosines, best first.
-
-        allowed: the only ids that may be found, ascending; None for all that are on disk.
-        """
-        self._move_to_gpus(bias)
-        missing = self.missing if allowed is None else self._nothing
-        excluded = self._excluded if allowed is None else self.changed
-        selections = [Selection(allowed, excluded, lowest), Selection(allowed, missing, lowest)]
-        parts = self.parts
-        return flat.search(
-            parts, query, k, selections[-len(parts) :], None if bias is None else bias.parts
-        )
-
-    def cosines(self, query: Floats, ids: Ints) -> Floats:
-        """The cosines of photos to `query`, float32 [n], as `search` gives them; -inf for others.
-
-        ids: int64 [n].
-        """
-        found = np.full(len(ids), -np.inf, np.float32)
-        stored = [] if self.stored is None else [self.stored.rows]
-        for part in (*stored, self.newer):  # the newer one decides
-            positions = part.positions(ids)
-            here = positions >= 0
-            found[here] = part.scores_at(positions[here], query)
-        return found
-
-    def _move_to_gpus(self, bias: Biases | None) -> None:
-        """Copy the vectors to the GPUs once searches of many vectors are many."""
-        self._searches += 1
-        if self._searches == gpu.MIN_SEARCHES and self._searched is not None:
-            self._searched = gpu.to_gpus(self._searched, None if bias is None else bias.parts[0])
-
-    @cached_property
-    def mean(self) -> Floats:
-        """The mean of the vectors, float32 [dim]; of a sample if they are many."""
-        stored = None if self.stored is None else self.stored.mean()
-        if stored is not None:  # rows that are newer are few
-            return stored
-        return flat.mean_row(self.parts, self._dim, flat.MEAN_SAMPLE)
-
-    def biases(self, name: str, compute: Callable[[Floats], Floats]) -> Biases:
-        """As `Index.biases`."""
-        if name not in self._biases:
-            parts = (
-                []
-                if self.stored is None
-                else [Bias(name, self.stored.bias(name, lambda rows: compute_bias(rows, compute)))]
-            )
-            parts.append(Bias(name, compute_bias(self.newer, compute)))
-            self._biases[name] = Biases([part.ids for part in self.parts], parts)
-        return self._biases[name]
+    def count(self, filters: Filter) -> int:
+        """How many photos are on disk and pass the filters."""
+        allowed = self.allowed(filters)
+        return len(self) - len(self.missing) if allowed is None else len(allowed)

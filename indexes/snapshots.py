@@ -10,10 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from indexes.catalogue import Catalogue
+from indexes.catalogue import Catalogue, IndexModel
 from indexes.errors import IndexChangedError, IndexReplacedError
 from indexes.snapshot import Snapshot
-from indexes.vector_files import VectorFiles
 
 Result = TypeVar("Result")
 
@@ -21,16 +20,17 @@ Result = TypeVar("Result")
 class Snapshots:
     """The snapshots of an open index, one at a time.
 
-    files: the stored vectors. model: how the embeddings of the catalogue were computed. Another
-    process may change the fusion in it; if it changes anything else, a read raises
-    IndexReplacedError.
+    take: makes the snapshot of a version of the catalogue with this model. model: how the
+    embeddings of the catalogue were computed. Another process may change the fusion in it; if it
+    changes anything else, a read raises IndexReplacedError.
     """
 
-    def __init__(self, folder: Path, catalogue: Catalogue) -> None:
-        self._folder, self._catalogue = folder, catalogue
+    def __init__(
+        self, folder: Path, catalogue: Catalogue, take: Callable[[int, IndexModel], Snapshot]
+    ) -> None:
+        self._folder, self._catalogue, self._take = folder, catalogue, take
         self._latest: Snapshot | None = None
         self._held = False
-        self.files = VectorFiles(folder)
         self.model = catalogue.model()
 
     @contextmanager
@@ -69,6 +69,11 @@ class Snapshots:
             with self.hold():
                 return work()
 
+    @property
+    def is_held(self) -> bool:
+        """Whether a block reads one now."""
+        return self._held
+
     def drop(self) -> None:
         """Free the memory of the latest snapshot; the next read makes another."""
         self._latest = None
@@ -88,7 +93,7 @@ class Snapshots:
         if self._latest is None or version != self._latest.version:
             self._latest = None
             self._check_model()
-            self._latest = Snapshot(self._catalogue, self.model.dim, version, self.files)
+            self._latest = self._take(version, self.model)
         return self._latest
 
     def _check_model(self) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from retrieval.api import Photos, find_index, index, open
     from retrieval.client import Client
+    from retrieval.cluster.options import ClusterOptions, WorkerSize
     from retrieval.demo import copy_demo_photos, run_demo
     from retrieval.embeddings import export, import_embeddings
     from retrieval.encoders.base import Encoder
@@ -68,6 +69,7 @@ _PUBLIC = {
     "IndexMissingError IndexReplacedError IndexWarning RetrievalError StorageError",
     "retrieval.api": "Photos find_index index open",
     "retrieval.client": "Client",
+    "retrieval.cluster.options": "ClusterOptions WorkerSize",
     "retrieval.manage": "FuseReport check delete_index fuse remove",
     "retrieval.demo": "copy_demo_photos run_demo",
     "retrieval.embeddings": "export import_embeddings",
@@ -98,6 +100,7 @@ __all__ = [
     "Address",
     "CheckReport",
     "Client",
+    "ClusterOptions",
     "Compute",
     "DataSetError",
     "Encoder",
@@ -136,6 +139,7 @@ __all__ = [
     "TrainedFusion",
     "TrainedModel",
     "UntrustedIndexError",
+    "WorkerSize",
     "check",
     "copy_demo_photos",
     "delete_index",

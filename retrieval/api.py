@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indexes.arrays import Floats
-from indexes.errors import IndexMissingError
+from indexes.errors import IndexMissingError, RetrievalError
 from indexes.index import Index
 from indexes.locate import FOLDER_NAME, find, index_at, is_index
+from indexes.milvus.place import is_cluster, parse
+from retrieval.cluster.options import ClusterOptions
 from retrieval.encoders.base import Encoder
 from retrieval.encoders.registry import UNCHECKED, check_weights
 from retrieval.indexing.options import Options, Progress, Report
@@ -39,14 +41,24 @@ def index(
     progress: Callable[[Progress], None] = lambda _: None,
     log: Callable[[str], None] = lambda _: None,
     trust: bool = False,
+    cluster: ClusterOptions | None = None,
 ) -> Report:
     """Index folders of photos, or bring an index up to date with them.
 
     folders: by default all that the index knows. index: its folder, by default `.retrieval` in the
-    first folder. model: a name, see `load_encoder`, or a loaded encoder; by default that of the
-    index. progress: called after every batch. log: called with sentences for the user. trust: as
-    for `open`. Raises RetrievalError; what was committed until then stays.
+    first folder; or `milvus://HOST:PORT/NAME`, an index on many machines, of which folders may also
+    be URLs, tars and tables, and which `cluster` tells how to index. model: a name, see
+    `load_encoder`, or a loaded encoder; by default that of the index. progress: called after every
+    batch. log: called with sentences for the user. trust: as for `open`. Raises RetrievalError;
+    what was committed until then stays.
     """
+    place = index if index is not None else os.environ.get("RETRIEVAL_INDEX")
+    if is_cluster(place):
+        return _index_cluster(str(place), folders, model, options, cluster, progress, log)
+    if cluster is not None and cluster.lake is not None:
+        raise RetrievalError(
+            "A lake is of an index on many machines: name it with --index milvus://HOST:PORT/NAME."
+        )
     paths = [as_on_disk(Path(folder).expanduser()) for folder in folders]
     if index is not None:
         # Without folders the index has to exist; with them it may be a new one.
@@ -64,6 +76,26 @@ def index(
         where = find_index()
     _trust_command(where, paths, model, options, log, trust)
     return index_folders(where, paths, model, options, progress, log)
+
+
+def _index_cluster(
+    place: str,
+    sources: Sequence[AnyPath],
+    model: str | Encoder | None,
+    options: Options,
+    cluster: ClusterOptions | None,
+    progress: Callable[[Progress], None],
+    log: Callable[[str], None],
+) -> Report:
+    from retrieval.cluster.index import index_cluster
+
+    if model is not None and not isinstance(model, str):
+        raise RetrievalError(
+            "Workers on other machines load the model themselves: name it, instead of passing one."
+        )
+    named = [os.fspath(source) for source in sources]
+    chosen = cluster or ClusterOptions()
+    return index_cluster(parse(place), named, model, options, chosen, progress, log)
 
 
 def _trust_command(
@@ -92,9 +124,14 @@ def find_index(where: AnyPath | None = None) -> Path:
     """The folder of an index; raises IndexMissingError.
 
     where: an index, or a folder of photos that has one. By default RETRIEVAL_INDEX if that is set,
-    else the index of the working directory or of the nearest folder above it.
+    else the index of the working directory or of the nearest folder above it. For an index on many
+    machines, `milvus://HOST:PORT/NAME`, it is that of its mirror, brought up to date.
     """
     named = where if where is not None else os.environ.get("RETRIEVAL_INDEX")
+    if is_cluster(named):
+        from indexes.milvus.cluster_index import ClusterIndex
+
+        return ClusterIndex.locate_at(parse(str(named)))
     if not named:
         here = Path.cwd()
         found = find(here)

@@ -11,6 +11,7 @@ from typing import Literal
 
 from indexes.index import Index
 from indexes.locate import FOLDER_NAME
+from indexes.milvus.place import is_cluster
 from retrieval.api import find_index
 from retrieval.encoders.base import Encoder
 from retrieval.errors import QueryError
@@ -40,6 +41,11 @@ def import_embeddings(
     they are at hand; without it none is looked for. progress: called after every batch; log:
     called with sentences for the user. Raises RetrievalError; then there is no new index.
     """
+    if is_cluster(index):
+        raise QueryError(
+            "Embeddings are imported into an index in a folder. To have them in Milvus, index the "
+            "photos with --lake: docs/scale.md."
+        )
     photos = None if folder is None else Path(folder).expanduser()
     if index is not None:
         target = Path(index).expanduser()

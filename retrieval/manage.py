@@ -7,6 +7,7 @@ from pathlib import Path
 from indexes.check.report import CheckReport
 from indexes.index import Index
 from indexes.lock import lock
+from indexes.milvus.mirrors import refuse_mirror
 from retrieval.api import find_index
 from retrieval.errors import QueryError
 from retrieval.indexing.trust import check_trust
@@ -57,6 +58,7 @@ def check(
     from indexes.check.run import check_index, repair_index
 
     folder = find_index(where)
+    refuse_mirror(folder, "`retrieval check`")
     if not repair:
         return check_index(folder, progress)
     with lock(folder):
@@ -85,12 +87,7 @@ def remove(paths: AnyPath | Sequence[AnyPath], where: AnyPath | None = None) -> 
                     f"{path} is not in the index {folder}. `retrieval info` lists its folders."
                 )
             chosen += places
-        with opened.catalogue.transaction():
-            count = sum(opened.catalogue.forget_files(*place) for place in chosen)
-            for root_id, under in chosen:
-                if not under and len(opened.roots()) > 1:
-                    opened.catalogue.forget_root(root_id)
-            opened.catalogue.update_presence()
+        count = opened.remove(chosen)
         opened.refresh(lambda: vector_plan(opened, None))
         return count
 
@@ -103,5 +100,6 @@ def delete_index(where: AnyPath | None = None) -> Path:
     from indexes.delete import delete
 
     folder = find_index(where)
+    refuse_mirror(folder, "Deleting a whole index")
     delete(folder)
     return folder

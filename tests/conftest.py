@@ -23,6 +23,8 @@ WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if WORKERS > 1:
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // WORKERS, 1)))
 
+OWN_NETWORK = "RETRIEVAL_TEST_NETWORK"
+"""Set in the environment of tests that run in a network of their own."""
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -150,6 +152,7 @@ ALLOWED = (
     "no right to mount a file system here",
     "mounting a folder read-only needs root",
     "has to give up root's rights",
+    "no right to make a network here",
     "hnswlib is not installed",  # it needs a compiler
 )
 """Reasons that depend on the machine, besides those of tests marked `cuda`. Whatever else skips
@@ -165,6 +168,14 @@ def needs_extra(extra: str, *modules: str) -> Callable[[Any], Any]:
         return pytest.mark.extras(skip(test))
 
     return decorate
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what `tests.cluster_fixtures.rerun` runs elsewhere."""
+    if OWN_NETWORK not in os.environ:
+        elsewhere = [item for item in items if item.get_closest_marker("own_network")]
+        config.hook.pytest_deselected(items=elsewhere)
+        items[:] = [item for item in items if not item.get_closest_marker("own_network")]
 
 
 def may_skip(reason: str, marks: set[str], extras: str | None) -> bool:

@@ -1,5 +1,6 @@
 """`retrieval index`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ from retrieval.commands.options import (
     DeviceName,
     EngineName,
     IndexModelOption,
+    MilvusName,
     NewIndexOption,
     QuietOption,
     TrustOption,
@@ -18,15 +20,16 @@ from retrieval.output.progress_bar import progress_bar
 from retrieval.output.terminal import print_message, print_result
 
 if TYPE_CHECKING:
-    from retrieval import Options, Report
+    from retrieval import ClusterOptions, Options, Report
 
 
 def index(
     folders: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(
             metavar="FOLDER",
-            help="Folders of photos. Default: the folders that are in the index.",
+            help="Folders of photos; on many machines also URLs, tars, and tables of paths or "
+            "URLs. Default: the folders that are in the index.",
         ),
     ] = None,
     index: NewIndexOption = None,
@@ -106,6 +109,50 @@ def index(
             "Remembered for later runs."
         ),
     ] = None,
+    lake: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="On many machines: the folder or URL that all of them reach, where embeddings are "
+            "kept. Remembered by the index.",
+        ),
+    ] = None,
+    ray: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="On many machines: the Ray cluster that encodes, such as auto or HOST:6379; or "
+            "local, this machine alone.",
+        ),
+    ] = "local",
+    ray_workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="The most workers on Ray. Default: as many as have room."),
+    ] = None,
+    worker_cpus: Annotated[
+        float | None,
+        typer.Option(min=0, help="CPUs of each worker. Default: by the machines."),
+    ] = None,
+    worker_gpus: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="GPUs of each worker, such as 0.5 if two share one. Default: 1 if there are any.",
+        ),
+    ] = None,
+    milvus_index: Annotated[
+        MilvusName | None,
+        typer.Option(
+            help="How Milvus searches. Default: FLAT, which is exact, up to 100,000 photos, then "
+            "HNSW."
+        ),
+    ] = None,
+    rebuild_vectors: Annotated[
+        bool,
+        typer.Option(
+            "--rebuild-vectors", help="Load all vectors into Milvus again. Nothing is encoded."
+        ),
+    ] = False,
     trust: TrustOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -125,7 +172,14 @@ def index(
         vectors=vectors,
         reread=reread,
     )
-    report = run_index(folders or [], index, model, options, quiet, trust)
+    cluster = retrieval.ClusterOptions(
+        lake,
+        ray,
+        retrieval.WorkerSize(ray_workers, worker_cpus, worker_gpus),
+        kind=milvus_index,
+        rebuild_vectors=rebuild_vectors,
+    )
+    report = run_index(folders or [], index, model, options, quiet, trust, cluster)
     if not quiet:
         from retrieval.output.text import summary
 
@@ -133,12 +187,13 @@ def index(
 
 
 def run_index(
-    folders: list[Path],
-    index: Path | None,
+    folders: Sequence[str | Path],
+    index: str | Path | None,
     model: str | None,
     options: "Options",
     quiet: bool,
     trust: bool = False,
+    cluster: "ClusterOptions | None" = None,
 ) -> "Report":
     """Index with progress on standard error, as `search --index-first` and `demo` do, too."""
     import retrieval
@@ -154,6 +209,7 @@ def run_index(
                 progress=progress,
                 log=log,
                 trust=trust,
+                cluster=cluster,
             )
         except KeyboardInterrupt:
             print_message(

@@ -6,23 +6,23 @@ from typing import Annotated, Literal
 import typer
 
 IndexOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--index",
         metavar="DIR",
         envvar="RETRIEVAL_INDEX",
-        help="Folder of the index. Default: .retrieval in the working directory or in the nearest "
-        "folder above it.",
+        help="Folder of the index, or milvus://HOST:PORT/NAME. Default: .retrieval in the working "
+        "directory or in the nearest folder above it.",
     ),
 ]
 NewIndexOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--index",
         metavar="DIR",
         envvar="RETRIEVAL_INDEX",
-        help="Folder of the index. Default: .retrieval in the first FOLDER; without a FOLDER, in "
-        "the working directory or in the nearest folder above it.",
+        help="Folder of the index, or milvus://HOST:PORT/NAME. Default: .retrieval in the first "
+        "FOLDER; without a FOLDER, in the working directory or in the nearest folder above it.",
     ),
 ]
 TrustOption = Annotated[
@@ -37,6 +37,7 @@ KOption = Annotated[int, typer.Option("-k", min=1, help="The most photos to show
 EngineName = Literal["auto", "torch", "openvino"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 VectorsName = Literal["auto", "exact", "hnsw", "ivf", "ivf-pq"]
+MilvusName = Literal["FLAT", "HNSW", "IVF_SQ8", "DISKANN", "GPU_CAGRA"]
 Format = Literal["table", "json", "jsonl", "csv", "paths"]
 FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print the hits.")]
 NulOption = Annotated[

@@ -187,7 +187,7 @@ def similar(
     _show(hits, query, form, nul, gallery, show)
 
 
-def _index_to_search(index: Path | None, index_first: bool, trust: bool) -> Path:
+def _index_to_search(index: str | None, index_first: bool, trust: bool) -> Path:
     """The index to search; made, or brought up to date, if the user wants that."""
     import retrieval
 

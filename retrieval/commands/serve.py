@@ -66,7 +66,14 @@ def serve(
     )
     where = folder if folder is not None else index
     if index_first:
-        run_index([folder] if folder else [], index, None, retrieval.Options(), False, trust)
+        run_index(
+            [folder] if folder else [],
+            None if index is None else Path(index),
+            None,
+            retrieval.Options(),
+            False,
+            trust,
+        )
 
     def ready(address: "Address") -> None:
         print_result(f"Photos: {address.page}")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from indexes.captions import IMPORTED, Caption
 from indexes.catalogue import Catalogue
-from indexes.index import Root
+from indexes.index_roots import Root
 from retrieval.captions.sidecars import read_captions
 from retrieval.indexing.commit import Place
 from retrieval.indexing.facts_beside import Beside

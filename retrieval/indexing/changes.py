@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from indexes.files import File
-from indexes.index import Root
+from indexes.index_roots import Root
 from retrieval.photos.files import NO_PERMISSION, TOO_LARGE, UNREADABLE, printable
 from retrieval.photos.walk import FoundFile, FoundText, LeftOut, has_rawpy, is_below, walk
 
@@ -84,7 +84,7 @@ def find_changes(scan: Scan, known: Mapping[str, File], retry_large: bool) -> Fo
     unchanged = skipped = 0
     for found in scan.files:
         file = missing.pop(found.path, None)
-        if file is None or _is_to_read(file, found, retry_large):
+        if file is None or is_to_read(file, found, retry_large):
             to_read.append(ChangedFile(scan.root, found, file))
         elif file.reason:
             skipped += 1
@@ -110,7 +110,7 @@ def find_changes(scan: Scan, known: Mapping[str, File], retry_large: bool) -> Fo
     )
 
 
-def _is_to_read(file: File, found: FoundFile, retry_large: bool) -> bool:
+def is_to_read(file: File, found: FoundFile, retry_large: bool) -> bool:
     """Whether a known file changed, or failed for a reason that may be over."""
     if (file.bytes, file.mtime_ns) != (found.bytes, found.mtime_ns):
         return True

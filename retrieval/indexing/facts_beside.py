@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from indexes.catalogue import Catalogue
 from indexes.facts import Facts
-from indexes.index import Root
+from indexes.index_roots import Root
 from retrieval.captions.photo_sidecars import OUTSIDE_PHOTOS, Sidecar
 from retrieval.photos.dates import FILE_NAME, FoundDate, date_in_name, first_valid
 
@@ -45,7 +45,7 @@ def update_facts(catalogue: Catalogue, folders: Iterable[Beside]) -> None:
     changed = {}
     for photo_id, before in facts.items():
         if photo_id in files:
-            now = _completed(before, files[photo_id])
+            now = completed(before, files[photo_id])
             if now != before:
                 changed[photo_id] = now
     lost = [i for i, now in changed.items() if _is_lost(facts[i], now)]
@@ -70,8 +70,11 @@ def update_names_of_places(catalogue: Catalogue) -> list[str]:
     return []
 
 
-def _completed(facts: Facts, files: Sequence[tuple[str, Sequence[Sidecar]]]) -> Facts:
-    """The facts of a photo: its own, else what the names and sidecars of its files say."""
+def completed(facts: Facts, files: Sequence[tuple[str, Sequence[Sidecar]]]) -> Facts:
+    """The facts of a photo: its own, else what the names and sidecars of its files say.
+
+    files: paths in their roots, each with what lies beside it.
+    """
     if facts.taken is None or facts.taken_source in _OUTSIDE:
         taken = first_valid(_dates(files))
         facts = replace(

@@ -45,7 +45,7 @@ def fuse_index(
     for start in range(0, len(changed), _BATCH):
         part = changed[start : start + _BATCH]
         captions = catalogue.captions.of_photos(part)
-        rows = _embed(encoder(), [captions[i] for i in part])
+        rows = embed_captions(encoder(), [captions[i] for i in part])
         catalogue.embeddings.put_captions(part, [digests[i] for i in part], rows)
         progress(start + len(part), len(changed))
     fuse_photos(index, load_fusion(index.model.fingerprint, index.model.dim))
@@ -70,7 +70,7 @@ def fuse_photos(index: Index, fusion: Fusion) -> int:
     return count
 
 
-def _embed(encoder: Encoder, captions: Sequence[Sequence[str]]) -> Floats:
+def embed_captions(encoder: Encoder, captions: Sequence[Sequence[str]]) -> Floats:
     """The normalised mean of the embeddings of each photo's captions, float32 [n, dim]."""
     rows = encoder.encode_texts([text for texts in captions for text in texts])
     ends = np.cumsum([len(texts) for texts in captions])[:-1]

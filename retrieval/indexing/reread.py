@@ -13,7 +13,7 @@ from itertools import islice
 from indexes.captions import Caption
 from indexes.catalogue import Catalogue
 from indexes.facts import Facts
-from indexes.index import Root
+from indexes.index_roots import Root
 from retrieval.captions.sidecars import clean
 from retrieval.errors import PhotoError
 from retrieval.indexing.changes import FolderChanges

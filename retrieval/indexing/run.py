@@ -13,6 +13,7 @@ from indexes.errors import RetrievalError
 from indexes.index import Index
 from indexes.locate import is_index
 from indexes.lock import lock
+from indexes.milvus.mirrors import refuse_mirror
 from indexes.paths import is_file, is_folder
 from indexes.staged_rebuild import delete_litter, staged_rebuild
 from indexes.vector_files import choice_of
@@ -40,6 +41,7 @@ def index_folders(
     model. Raises RetrievalError; what was committed before stays.
     """
     started = time.perf_counter()
+    refuse_mirror(folder, "A run from here")
     for path in folders:
         if not is_folder(path):
             what = "is a file, not a folder" if is_file(path) else "does not exist"

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from indexes.errors import RetrievalError
-from indexes.index import Index, Root
+from indexes.index import Index
+from indexes.index_roots import Root
 from indexes.paths import is_file, is_folder
 from retrieval.errors import QueryError
 from retrieval.indexing.options import Options

@@ -17,7 +17,8 @@ from indexes.arrays import Floats
 from indexes.captions import IMPORTED, Caption
 from indexes.catalogue import IndexModel
 from indexes.files import File
-from indexes.index import Index, Root
+from indexes.index import Index
+from indexes.index_roots import Root
 from indexes.photos import Photo
 from retrieval.errors import DataSetError
 from retrieval.fusion.attention import normalise
