@@ -6,6 +6,7 @@ photos are embedded here, and the collection is loaded with what it lacks.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indexes.errors import RetrievalError
@@ -15,6 +16,7 @@ from retrieval.cluster.options import ClusterOptions
 from retrieval.encoders.base import Log
 from retrieval.indexing.encoder_loader import EncoderLoader
 from retrieval.indexing.options import Options, Progress, Report
+from retrieval.indexing.trust import trust_command
 
 if TYPE_CHECKING:
     from indexes.milvus.cluster_index import ClusterIndex
@@ -38,6 +40,11 @@ def index_cluster(
     from indexes.milvus.mirrors import mirror_folder, read_mirror
     from retrieval.cluster.run import index_lake
 
+    if options.prune:
+        raise RetrievalError(
+            "--prune is for an index in a folder. `retrieval remove PATH --index INDEX` forgets "
+            "photos in Milvus."
+        )
     for name, value in (("--rebuild", options.rebuild), ("--reread", options.reread)):
         if value:
             raise RetrievalError(
@@ -51,10 +58,14 @@ def index_cluster(
     lake = Location.of(cluster.lake or place.lake).url if cluster.lake or place.lake else ""
     if not lake:
         lake = read_mirror(ClusterIndex.locate_at(place)).lake
-    place = replace(place, lake=lake)
-    report = index_lake(
-        lake, mirror_folder(place, lake), sources, model, options, cluster, progress, log
-    )
+    place, mirror = replace(place, lake=lake), mirror_folder(place, lake)
+    folders = [Path(name).expanduser() for name in sources if "://" not in name]
+    if not trust_command(mirror, [*folders, *(options.captions or ())], model):
+        log(
+            "It cannot be recorded that this index is trusted: the user's data folder cannot be "
+            "written. Add --trust to the commands that use it."
+        )
+    report = index_lake(lake, mirror, sources, model, options, cluster, progress, log)
     with ClusterIndex.open(ClusterIndex.locate_at(place), writable=True) as index:
         loader = EncoderLoader(index.model, model, options.compute, log)
         fused = _finish(index, loader, cluster, progress)
