@@ -48,22 +48,25 @@ def cluster(
     Needs the extra `cluster`. Without options, tasks that only sleep show the pipeline's own cost.
     """
     from benchmarks import cluster as benchmark
+    from benchmarks import milvus_speed, worker_scaling
     from retrieval.errors import QueryError
 
     if milvus is not None and dataset is None:
         raise QueryError("Name a captioned data set, whose embeddings made vectors are near to.")
-    speeds: tuple[benchmark.MilvusSpeed, ...] = ()
+    speeds: tuple[milvus_speed.MilvusSpeed, ...] = ()
     if milvus is not None and dataset is not None:
         from retrieval.datasets.captioned import read_captioned
 
         captioned = read_captioned(dataset, skip_bad=True, log=print_message)
-        speeds = benchmark.measure_milvus(
+        speeds = milvus_speed.measure_milvus(
             milvus, captioned, vectors, kind or ["HNSW"], model, log=print_message
         )
-    real = benchmark.measure_photos(workers, photos, model, ray, print_message) if workers else ()
-    slept: tuple[benchmark.Scaling, ...] = ()
+    real = (
+        worker_scaling.measure_photos(workers, photos, model, ray, print_message) if workers else ()
+    )
+    slept: tuple[worker_scaling.Scaling, ...] = ()
     if sleepers or not (milvus or workers):
-        slept = benchmark.measure_sleeping(sleepers or benchmark.SLEEPERS, print_message)
+        slept = worker_scaling.measure_sleeping(sleepers or worker_scaling.SLEEPERS, print_message)
     found = benchmark.Measurement(benchmark.machine(), speeds, real, slept)
     print_result(
         json.dumps(benchmark.as_json(found), indent=2) if as_json else benchmark.as_table(found)

@@ -5,6 +5,7 @@ machines. These are Ray's actors and not Ray Data, because a task that ends its 
 until the photo that does it is found, and what is done is handed over part by part.
 """
 
+import logging
 import os
 import time
 from collections import deque
@@ -54,6 +55,7 @@ def ray_cluster(address: str = LOCAL) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         if address == LOCAL:
             ray.init(
@@ -220,8 +222,9 @@ class Pool:
         self._looked = time.monotonic()
         count, cpus, gpus = self._plan()
         work = self._ray.remote(_Actor).options(num_cpus=cpus, num_gpus=gpus, max_restarts=0)
+        job = self._job and self._job.with_threads(max(int(cpus), 1))
         for _ in range(count - len(self._workers)):
-            actor = work.remote(self._make, self._job, self._claims)
+            actor = work.remote(self._make, job, self._claims)
             self._workers.append(_Worker(actor, actor.load.remote()))
 
     def _plan(self) -> tuple[int, float, float]:
