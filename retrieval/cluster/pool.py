@@ -45,6 +45,7 @@ def ray_cluster(address: str = LOCAL) -> Iterator[None]:
     A connection that there is, is used. Raises RetrievalError.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # a busy machine starts slowly
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
@@ -67,7 +68,7 @@ def ray_cluster(address: str = LOCAL) -> Iterator[None]:
             )
         else:
             ray.init(address=address, log_to_driver=False, logging_level="error")
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # Ray raises plain ones, too
         raise RetrievalError(
             f"There is no Ray cluster at {address} ({str(error)[:200]}). Start one with `ray start "
             "--head`, or leave out --ray to use this machine."
