@@ -29,6 +29,7 @@ KINDS = ("without captions", "with captions")
 CASES = [(kind, name) for kind in KINDS for name in record.queries(kind == KINDS[1])]
 
 
+@pytest.mark.timeout(1000)
 def test_all_in_a_network_of_their_own() -> None:
     rerun(__file__)
 
@@ -204,7 +205,7 @@ def random_lake(location: Location, parts: int, photos: int) -> list[int]:
 
 
 @in_own_network
-@pytest.mark.parametrize("kind", ["FLAT", "HNSW", "IVF_SQ8"])
+@pytest.mark.parametrize("kind", ["FLAT", "HNSW"])
 def test_filters_give_what_exact_search_over_the_lake_gives(
     server: Milvus, tmp_path: Path, kind: str
 ) -> None:
@@ -229,7 +230,7 @@ def test_filters_give_what_exact_search_over_the_lake_gives(
                 wanted = Filter(folders=tuple((roots[0][0], name) for name in folders))
                 allowed = index.catalogue.photos.matching(wanted)
                 keep = np.isin(every, allowed)
-                for query in rows[::400]:
+                for query in rows[::700]:
                     query = query + 0.02 * np.random.default_rng(1).normal(size=len(query))
                     query = (query / np.linalg.norm(query)).astype(np.float32)
                     scores = rows[keep] @ query
@@ -271,11 +272,12 @@ def test_another_kind_finds_nearly_the_same(run: Run, indexed: dict[str, tuple[P
 
     folder, place = indexed[KINDS[0]]
     exact = run("search", "a cat", "-f", "json", "--index", place, cwd=folder)
-    for kind in ("HNSW", "IVF_SQ8", "FLAT"):
+    for kind in ("HNSW", "IVF_SQ8", "FLAT"):  # exact again in the end
         load_vectors(place, kind)
         found = run("search", "a cat", "-f", "json", "--index", place, cwd=folder)
         assert found.code == 0, found.messages
         assert len(set(exact.names) & set(found.names)) >= 9
+    assert found.names == exact.names
 
 
 @in_own_network
