@@ -45,7 +45,6 @@ def ray_cluster(address: str = LOCAL) -> Iterator[None]:
     A connection that there is, is used. Raises RetrievalError.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # a busy machine starts slowly
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
@@ -59,13 +58,7 @@ def ray_cluster(address: str = LOCAL) -> Iterator[None]:
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         if address == LOCAL:
-            ray.init(
-                address=LOCAL,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="error",
-                object_store_memory=_STORE,
-            )
+            _start_here(ray)
         else:
             ray.init(address=address, log_to_driver=False, logging_level="error")
     except Exception as error:  # Ray raises plain ones, too
@@ -77,6 +70,24 @@ def ray_cluster(address: str = LOCAL) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _start_here(ray: Any) -> None:
+    """Start Ray on this machine; a busy one may need more than the 30 s that Ray waits."""
+    for attempt in range(_MOST_STARTS):
+        try:
+            ray.init(
+                address=LOCAL,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="error",
+                object_store_memory=_STORE,
+            )
+            return
+        except Exception as error:
+            ray.shutdown()
+            if attempt == _MOST_STARTS - 1 or "timed out" not in str(error):
+                raise
 
 
 class Pool:
