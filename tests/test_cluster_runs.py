@@ -187,7 +187,7 @@ def test_a_run_that_is_killed_is_continued_and_nothing_is_encoded_twice(nodes, m
         driver.kill()
         driver.wait()
     # Ray's own processes see that the driver has gone; a worker may end its task before that.
-    _, alive = psutil.wait_procs(others, timeout=60)
+    _, alive = psutil.wait_procs(others, timeout=15)
     for process in alive:
         process.kill()
     written = sum(len(rows) for rows in _photos_in(lake).values())
