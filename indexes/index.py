@@ -53,6 +53,11 @@ class Index(IndexRoots):
         """How the embeddings were computed."""
         return self._snapshots.model
 
+    @property
+    def address(self) -> str:
+        """Where it is, as users name it."""
+        return str(self.folder)
+
     @classmethod
     def create(cls, folder: Path, model: IndexModel) -> "Index":
         """An empty index in `folder`, whose lock the caller holds; raises StorageError.

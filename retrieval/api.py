@@ -54,7 +54,7 @@ def index(
     """
     place = index if index is not None else os.environ.get("RETRIEVAL_INDEX")
     if is_cluster(place):
-        return _index_cluster(str(place), folders, model, options, cluster, progress, log)
+        return _index_cluster(str(place), folders, model, options, cluster, progress, log, trust)
     if cluster is not None and cluster.lake is not None:
         raise RetrievalError(
             "A lake is of an index on many machines: name it with --index milvus://HOST:PORT/NAME."
@@ -86,6 +86,7 @@ def _index_cluster(
     cluster: ClusterOptions | None,
     progress: Callable[[Progress], None],
     log: Callable[[str], None],
+    trust: bool,
 ) -> Report:
     from retrieval.cluster.index import index_cluster
 
@@ -95,7 +96,7 @@ def _index_cluster(
         )
     named = [os.fspath(source) for source in sources]
     chosen = cluster or ClusterOptions()
-    return index_cluster(parse(place), named, model, options, chosen, progress, log)
+    return index_cluster(parse(place), named, model, options, chosen, progress, log, trust)
 
 
 def _trust_command(

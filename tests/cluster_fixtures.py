@@ -44,7 +44,7 @@ in_own_network = pytest.mark.own_network
 """Only collected in a network of its own: see `tests.conftest`."""
 
 
-def rerun(file: str, *, seconds: int = 300) -> None:
+def rerun(file: str, *, seconds: int = 900) -> None:
     """Run the tests of a file in a network of their own, unless this is it."""
     if OWN_NETWORK in os.environ:
         return

@@ -21,6 +21,8 @@ def three_nodes() -> Iterator[Any]:
     """A head and two nodes with a CPU each; this process is connected to them."""
     pytest.importorskip("ray", reason="Ray is not installed (the extra `cluster`)")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # A busy machine is no dead node; a node that is killed is known by its connection.
+    os.environ["RAY_health_check_failure_threshold"] = "60"  # noqa: SIM112
     import ray
     from ray.cluster_utils import Cluster
 

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -183,9 +183,13 @@ def test_a_run_that_is_killed_is_continued_and_nothing_is_encoded_twice(nodes, m
             assert time.monotonic() < deadline
             time.sleep(0.05)
     finally:
-        os.killpg(driver.pid, signal.SIGKILL)
+        others = psutil.Process(driver.pid).children(recursive=True)
+        driver.kill()
         driver.wait()
-    time.sleep(1)  # Ray's own processes see that the driver has gone
+    # Ray's own processes see that the driver has gone; a worker may end its task before that.
+    _, alive = psutil.wait_procs(others, timeout=15)
+    for process in alive:
+        process.kill()
     written = sum(len(rows) for rows in _photos_in(lake).values())
     assert 0 < written < COPIES
     report = run(lake, many)

@@ -259,6 +259,19 @@ def test_later_parts_replace_earlier_ones(location: Location, tmp_path: Path) ->
         assert catalogue.counts()["photos"] == 0
 
 
+def test_photos_wait_for_their_files(location: Location, tmp_path: Path) -> None:
+    """A writer that was killed between the two has encoded them all the same."""
+    photo, folder = row(1), tmp_path / "mirror"
+    manifest = manifests.create(location, MODEL)
+    manifest = manifests.commit(location, manifest, [write_photos(location, [photo], DIM)])
+    with mirrored(folder, location) as catalogue:
+        assert catalogue.counts()["photos"] == 0
+        assert catalogue.photos.ids([photo.photo.hash]) == {photo.photo.hash: photo.id}
+    manifests.commit(location, manifest, [write_files(location, [place(photo, "a.jpg")])])
+    with mirrored(folder, location) as catalogue:
+        assert catalogue.counts()["photos"] == 1
+
+
 def test_a_lost_or_foreign_mirror_is_made_again(location: Location, tmp_path: Path) -> None:
     folder, photo = tmp_path / "mirror", row(1)
     manifests.commit(

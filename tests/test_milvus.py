@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import retrieval
 from indexes.index import Index
 from indexes.lake.copy_index import copy_index
 from indexes.lake.location import Location
+from indexes.milvus.place import parse
 from tests.cluster_fixtures import (
     Milvus,
     in_own_network,
@@ -27,6 +29,7 @@ KINDS = ("without captions", "with captions")
 CASES = [(kind, name) for kind in KINDS for name in record.queries(kind == KINDS[1])]
 
 
+@pytest.mark.timeout(1000)
 def test_all_in_a_network_of_their_own() -> None:
     rerun(__file__)
 
@@ -145,11 +148,109 @@ def test_a_killed_server_has_lost_nothing(
 
 
 @in_own_network
+def test_a_load_goes_on_after_the_server_or_the_loader_was_killed(
+    server: Milvus, tmp_path: Path
+) -> None:
+    """Every photo is there once in the end, and the parts that are loaded are not loaded again."""
+    from indexes.milvus.cluster_index import ClusterIndex
+    from indexes.vectors.build import Plan
+
+    place = parse(f"{server.address}killed?lake={tmp_path / 'lake'}")
+    ids = set(random_lake(Location.of(tmp_path / "lake"), parts=4, photos=1500))
+
+    def kill_once(done: int, _: int) -> None:
+        if done > 2000 and not killed:
+            killed.append(done)
+            server.kill()
+            server.start()
+
+    def end(done: int, _: int) -> None:
+        if done > 1000:
+            raise KeyboardInterrupt
+
+    killed: list[int] = []
+    with ClusterIndex.open(ClusterIndex.locate_at(place), writable=True) as index:
+        with pytest.raises(KeyboardInterrupt):
+            index.load_vectors(Plan(progress=end))
+        assert index.load_vectors(Plan(progress=kill_once)) == len(ids)
+        assert killed
+        assert index.load_vectors(Plan()) == 0
+        assert index.collection.count() == len(ids)
+        chosen = sorted(ids)[::500]
+        assert set(index.collection.values(chosen, "bias")) == set(chosen)
+
+
+def random_lake(location: Location, parts: int, photos: int) -> list[int]:
+    """A lake of photos that look like nothing; gives their ids."""
+    from indexes.catalogue import IndexModel
+    from indexes.lake import manifest as manifests
+    from indexes.lake.schema import FileRow, PhotoRow
+    from indexes.lake.write_parts import write_files, write_photos
+    from indexes.photos import Photo
+    from retrieval.encoders.registry import load_encoder
+
+    encoder = load_encoder("mini")
+    model = IndexModel(encoder.name, encoder.fingerprint, encoder.dim, "mean")
+    manifest = manifests.create(location, model)
+    random, ids = np.random.default_rng(0), []
+    for part in range(parts):
+        vectors = random.normal(size=(photos, encoder.dim)).astype(np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        rows = [PhotoRow(Photo(random.bytes(32).hex(), 1, 1, "JPEG"), v) for v in vectors]
+        places = [FileRow("/photos", f"{part}/{i}", 1, 1, r.photo.hash) for i, r in enumerate(rows)]
+        written = [write_photos(location, rows, encoder.dim), write_files(location, places)]
+        manifest = manifests.commit(location, manifest, written)
+        ids += [row.id for row in rows]
+    return ids
+
+
+@in_own_network
+@pytest.mark.parametrize("kind", ["FLAT", "HNSW"])
+def test_filters_give_what_exact_search_over_the_lake_gives(
+    server: Milvus, tmp_path: Path, kind: str
+) -> None:
+    """Few photos, which Milvus is told by their ids, and many, which a condition lets through."""
+    from indexes.milvus import snapshot
+    from indexes.milvus.cluster_index import ClusterIndex
+    from indexes.photos import Filter
+    from indexes.vectors.build import Plan
+
+    location = Location.of(tmp_path / "lake")
+    place = parse(f"{server.address}filtered_{kind}?lake={location.url}")
+    random_lake(location, parts=4, photos=500)
+    folder = ClusterIndex.locate_at(place)
+    with ClusterIndex.open(folder, writable=True) as index:
+        index.load_vectors(Plan(), kind)  # type: ignore[arg-type]
+        every, rows = index.catalogue.embeddings.all_searchable(index.model.dim)
+        roots = index.catalogue.roots.all()
+        for listed in (20_000, 10):
+            patch = pytest.MonkeyPatch()
+            patch.setattr(snapshot, "_LISTED", listed)
+            for folders in ((), ("1",), ("0", "3"), ("2/7",), ("2/77", "2/7", "3")):
+                wanted = Filter(folders=tuple((roots[0][0], name) for name in folders))
+                allowed = index.catalogue.photos.matching(wanted)
+                keep = np.isin(every, allowed)
+                for query in rows[::700]:
+                    query = query + 0.02 * np.random.default_rng(1).normal(size=len(query))
+                    query = (query / np.linalg.norm(query)).astype(np.float32)
+                    scores = rows[keep] @ query
+                    best = every[keep][np.argsort(-scores)[:10]].tolist()
+                    found = [i for i, _ in index.search(query, 10, wanted)]
+                    assert len(found) == len(best)
+                    enough = len(best) if kind == "FLAT" else 0.8 * len(best)
+                    assert len(set(found) & set(best)) >= enough
+                    cosines = index.cosines(query, found)
+                    assert cosines == pytest.approx(
+                        index.catalogue.embeddings.searchable(found, len(query)) @ query, abs=1e-5
+                    )
+            patch.undo()
+
+
+@in_own_network
 def test_a_lost_collection_is_made_again_from_the_lake(
     run: Run, indexed: dict[str, tuple[Path, str]]
 ) -> None:
     from indexes.milvus.collection import Collection
-    from indexes.milvus.place import parse
     from retrieval.cluster.load import load_vectors
 
     folder, place = indexed[KINDS[1]]
@@ -171,11 +272,12 @@ def test_another_kind_finds_nearly_the_same(run: Run, indexed: dict[str, tuple[P
 
     folder, place = indexed[KINDS[0]]
     exact = run("search", "a cat", "-f", "json", "--index", place, cwd=folder)
-    for kind in ("HNSW", "IVF_SQ8", "FLAT"):
+    for kind in ("HNSW", "IVF_SQ8", "FLAT"):  # exact again in the end
         load_vectors(place, kind)
         found = run("search", "a cat", "-f", "json", "--index", place, cwd=folder)
         assert found.code == 0, found.messages
         assert len(set(exact.names) & set(found.names)) >= 9
+    assert found.names == exact.names
 
 
 @in_own_network

@@ -157,6 +157,7 @@ def _fill(
     new = [part for part in manifest.parts if part.name not in known]
     # A file names photos of parts that may stand after it.
     new.sort(key=lambda part: part.kind != "photos")
+    left_out: set[int] = set()
     for done, part in enumerate(new, 1):
         with PartReader(location, part, manifest.model.dim) as reader, catalogue.transaction():
             if part.kind == "photos":
@@ -167,10 +168,11 @@ def _fill(
                 _put_part(catalogue, part, None)
                 for places in reader.files():
                     _put_files(catalogue, places)
+                    left_out.update(photo_id(row.hash or "") for row in places if _is_removed(row))
         progress(done, len(new))
     with catalogue.transaction():
         if new:
-            _forget_photos(catalogue)
+            _forget_photos(catalogue, left_out)
             catalogue.update_presence()
         for key, value in manifest.settings.items():
             catalogue.meta.put(f"setting:{key}", value)
@@ -220,7 +222,7 @@ def _put_files(catalogue: MirrorCatalogue, rows: Sequence[FileRow]) -> None:
         latest = {row.path: row for row in some}
         files = []
         for row in latest.values():
-            if row.reason is not None and row.hash is not None:  # removed by the user
+            if _is_removed(row):
                 catalogue.database.conn.execute(
                     "DELETE FROM files WHERE root_id = ? AND path = ?", [root_id, to_sql(row.path)]
                 )
@@ -254,9 +256,17 @@ def _is_taken(catalogue: Catalogue, photo: int) -> bool:
     return catalogue.database.conn.execute(query, [photo]).fetchone() is not None
 
 
-def _forget_photos(catalogue: Catalogue) -> None:
-    """Remove the photos that no file names any more: they were removed by the user."""
+def _is_removed(row: FileRow) -> bool:
+    """Whether the user removed a place from the index: see `indexes.lake.schema.removed`."""
+    return row.hash is not None and row.reason is not None
+
+
+def _forget_photos(catalogue: Catalogue, ids: Iterable[int]) -> None:
+    """Remove those of the photos that no file names any more."""
     conn = catalogue.database.conn
-    gone = "NOT IN (SELECT photo_id FROM files WHERE photo_id IS NOT NULL)"
-    conn.execute(f"DELETE FROM lake_photos WHERE photo_id {gone}")
-    conn.execute(f"DELETE FROM photos WHERE id {gone}")
+    named = catalogue.database.rows_of(
+        "SELECT photo_id FROM files WHERE photo_id IN ({marks})", ids
+    )
+    gone = [(i,) for i in set(ids) - {i for (i,) in named}]
+    conn.executemany("DELETE FROM lake_photos WHERE photo_id = ?", gone)
+    conn.executemany("DELETE FROM photos WHERE id = ?", gone)

@@ -77,6 +77,10 @@ class ClusterIndex(Index):
             database, changes, self._parts, self._near, self._rewriter.put
         )
 
+    @property
+    def address(self) -> str:
+        return f"{self.place}, lake {self.location.url}"
+
     def _take(self, version: int, model: IndexModel) -> Snapshot:
         return ClusterSnapshot(
             self.catalogue, model.dim, version, self.collection, self._load_state

@@ -44,6 +44,8 @@ _BUILD: dict[Kind, dict[str, Any]] = {
     "DISKANN": {},
     "GPU_CAGRA": {"intermediate_graph_degree": 64, "graph_degree": 32},
 }
+_LOWEST = -1e4
+"""No inner product is lower."""
 _ABOUT = "retrieval.about"  # a property of the collection
 Result = TypeVar("Result")
 
@@ -113,10 +115,11 @@ class Collection:
             try:
                 return work()
             except (MilvusException, ConnectionError, TimeoutError, ValueError) as error:
-                message = str(getattr(error, "message", error)).strip()[:300]
+                message = str(getattr(error, "message", error)).strip()
                 if attempt == tries - 1 or not _is_passing(message):
                     raise ClusterError(
-                        f"Milvus at {self.place.address} does not do what it is asked ({message}). "
+                        f"Milvus at {self.place.address} does not do what it is asked "
+                        f"({message.splitlines()[-1][-300:] if message else error!r}). "
                         "Check that it runs, and that MILVUS_TOKEN is right if it needs one."
                     ) from error
             time.sleep(wait)
@@ -277,7 +280,13 @@ class Collection:
 
 
 def _search_params(kind: Kind, limit: int) -> dict[str, Any]:
-    """How much a search looks at, for so many hits."""
+    """How much a search looks at, for so many hits.
+
+    Segments that have no index yet, or are too small for one, get one of inverted lists in the
+    memory of the server, of which a search reads an eighth. A search within a radius reads all.
+    """
+    if kind == "FLAT":
+        return {"radius": _LOWEST}
     if kind == "HNSW":
         return {"ef": min(max(3 * limit, 200), 2 * MOST_HITS)}
     if kind == "IVF_SQ8":

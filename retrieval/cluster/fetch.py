@@ -13,9 +13,9 @@ from urllib.parse import urljoin, urlsplit
 
 from indexes.errors import StorageError
 from indexes.lake.location import Location
-from retrieval.cluster.tables import photo_in_row
+from retrieval.cluster.tables import PhotoColumn
 from retrieval.cluster.tasks import Item
-from retrieval.errors import PhotoError
+from retrieval.errors import DataSetError, PhotoError
 from retrieval.photos.files import TOO_LARGE, UNREADABLE
 
 _SECONDS = 30.0  # for one photo from the web
@@ -48,7 +48,7 @@ class Fetcher:
             if item.url is not None:
                 return download(item.url, self._most)
             if item.row is not None and item.container is not None:
-                return photo_in_row(self._location, item.container, item.row, self._most)
+                return self._column(item.container).photo(item.row, self._most)
             if item.offset is not None and item.container is not None:
                 return self._in_container(item, item.container, item.offset)
             return self._whole(item.path)
@@ -70,6 +70,17 @@ class Fetcher:
         if len(content) > self._most:
             raise PhotoError(f"{TOO_LARGE} (over {self._most:,} bytes)")
         return content
+
+    def _column(self, table: str) -> PhotoColumn:
+        if table not in self._containers:
+            try:
+                column = PhotoColumn(self._location, table)
+            except DataSetError as error:
+                raise PhotoError(f"damaged ({str(error)[:80]})") from error
+            self._containers[table] = column
+            self._stack.callback(column.close)
+        found: PhotoColumn = self._containers[table]
+        return found
 
     def _in_container(self, item: Item, container: str, offset: int) -> bytes:
         if item.bytes > self._most:

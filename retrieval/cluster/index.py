@@ -6,15 +6,19 @@ photos are embedded here, and the collection is loaded with what it lacks.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indexes.errors import RetrievalError
 from indexes.lake.location import Location
+from indexes.lake.manifest import latest_version
 from indexes.milvus.place import ClusterPlace
 from retrieval.cluster.options import ClusterOptions
+from retrieval.cluster.sources import find_source
 from retrieval.encoders.base import Log
 from retrieval.indexing.encoder_loader import EncoderLoader
 from retrieval.indexing.options import Options, Progress, Report
+from retrieval.indexing.trust import check_trust, trust_command
 
 if TYPE_CHECKING:
     from indexes.milvus.cluster_index import ClusterIndex
@@ -28,16 +32,22 @@ def index_cluster(
     cluster: ClusterOptions = ClusterOptions(),
     progress: Callable[[Progress], None] = lambda _: None,
     log: Log = lambda _: None,
+    trust: bool = False,
 ) -> Report:
     """Bring the index at a place up to date with sources, or with all that it knows.
 
-    sources: folders, URLs, tars and tables; model: as for an index in a folder. Raises
+    sources: folders, URLs, tars and tables; model, trust: as for an index in a folder. Raises
     RetrievalError; what was committed before stays.
     """
     from indexes.milvus.cluster_index import ClusterIndex
     from indexes.milvus.mirrors import mirror_folder, read_mirror
     from retrieval.cluster.run import index_lake
 
+    if options.prune:
+        raise RetrievalError(
+            "--prune is for an index in a folder. `retrieval remove PATH --index INDEX` forgets "
+            "photos in Milvus."
+        )
     for name, value in (("--rebuild", options.rebuild), ("--reread", options.reread)):
         if value:
             raise RetrievalError(
@@ -51,14 +61,29 @@ def index_cluster(
     lake = Location.of(cluster.lake or place.lake).url if cluster.lake or place.lake else ""
     if not lake:
         lake = read_mirror(ClusterIndex.locate_at(place)).lake
-    place = replace(place, lake=lake)
-    report = index_lake(
-        lake, mirror_folder(place, lake), sources, model, options, cluster, progress, log
-    )
+    place, mirror = replace(place, lake=lake), mirror_folder(place, lake)
+    folders = [Path(name).expanduser() for name in sources if "://" not in name]
+    if not trust_command(mirror, [*folders, *(options.captions or ())], model):
+        log(
+            "It cannot be recorded that this index is trusted: the user's data folder cannot be "
+            "written. Add --trust to the commands that use it."
+        )
+    if latest_version(Location(lake)):
+        with ClusterIndex.open(ClusterIndex.locate_at(place)) as index:
+            check_trust(index, trust)
+            sources = sources or _remembered(index)
+    report = index_lake(lake, mirror, sources, model, options, cluster, progress, log)
     with ClusterIndex.open(ClusterIndex.locate_at(place), writable=True) as index:
         loader = EncoderLoader(index.model, model, options.compute, log)
         fused = _finish(index, loader, cluster, progress)
     return replace(report, fused=fused)
+
+
+def _remembered(index: "ClusterIndex") -> list[str]:
+    """The sources of earlier runs, as far as they are among the folders that are trusted."""
+    roots = {str(root.path) for root in index.roots()}
+    named = index.catalogue.setting("sources", "").split("\n")
+    return [name for name in named if name and str(Path(find_source(name).root)) in roots]
 
 
 def _finish(

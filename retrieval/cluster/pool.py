@@ -58,16 +58,10 @@ def ray_cluster(address: str = LOCAL) -> Iterator[None]:
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         if address == LOCAL:
-            ray.init(
-                address=LOCAL,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="error",
-                object_store_memory=_STORE,
-            )
+            _start_here(ray)
         else:
             ray.init(address=address, log_to_driver=False, logging_level="error")
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # Ray raises plain ones, too
         raise RetrievalError(
             f"There is no Ray cluster at {address} ({str(error)[:200]}). Start one with `ray start "
             "--head`, or leave out --ray to use this machine."
@@ -76,6 +70,24 @@ def ray_cluster(address: str = LOCAL) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _start_here(ray: Any) -> None:
+    """Start Ray on this machine; a busy one may need more than the 30 s that Ray waits."""
+    for attempt in range(_MOST_STARTS):
+        try:
+            ray.init(
+                address=LOCAL,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="error",
+                object_store_memory=_STORE,
+            )
+            return
+        except Exception as error:
+            ray.shutdown()
+            if attempt == _MOST_STARTS - 1 or "timed out" not in str(error):
+                raise
 
 
 class Pool:
@@ -222,8 +234,9 @@ class Pool:
         self._looked = time.monotonic()
         count, cpus, gpus = self._plan()
         work = self._ray.remote(_Actor).options(num_cpus=cpus, num_gpus=gpus, max_restarts=0)
+        job = self._job and self._job.with_threads(max(int(cpus), 1))
         for _ in range(count - len(self._workers)):
-            actor = work.remote(self._make, self._job, self._claims)
+            actor = work.remote(self._make, job, self._claims)
             self._workers.append(_Worker(actor, actor.load.remote()))
 
     def _plan(self) -> tuple[int, float, float]:

@@ -6,7 +6,7 @@ and at URLs are copied into a temporary folder, a task at a time. Nothing is dec
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,9 +15,14 @@ from retrieval.captions.sidecars import read_captions
 from retrieval.cluster.fetch import Fetcher
 from retrieval.cluster.tasks import Captions, Item, Task
 from retrieval.errors import PhotoError
+from retrieval.photos.files import UNREADABLE
+from retrieval.photos.look_ahead import look_ahead
 
-MAX_BYTES = 1 << 29
+MAX_BYTES = 1 << 28
 """The largest photo that is copied."""
+MAX_TASK_BYTES = 1 << 32
+"""The most that is copied for one task. Tasks are made for a quarter of it, as far as is known."""
+_AT_ONCE = 16  # photos from the web
 
 
 @dataclass(frozen=True)
@@ -50,30 +55,50 @@ def _is_local(root: str, item: Item) -> bool:
 
 
 def _copy(task: Task, folder: Path) -> tuple[dict[str, Staged], list[tuple[Item, str]]]:
+    """Copies of all files; many that are on the web are asked for at the same time."""
     files: dict[str, Staged] = {}
     failed: list[tuple[Item, str]] = []
+    room = MAX_TASK_BYTES
     with Fetcher(task.root, MAX_BYTES) as fetcher:
-        for number, item in enumerate(task.items):
-            # The ending says how to decode it; the rest of the name is not trusted.
-            stem, ending = f"{number:06d}", _ending(item.path)
-            name = f"{stem}.{ending}" if ending else stem
+
+        def fetch(item: Item) -> bytes | str | None:
+            """The content of a photo, or why it cannot be had; None if it is gone."""
             try:
-                content = fetcher.photo(item)
+                return fetcher.photo(item)
             except FileNotFoundError:
-                continue
+                return None
             except PhotoError as error:
-                failed.append((item, str(error)))
-                continue
-            (folder / name).write_bytes(content)
-            for path in item.beside:
-                beside = fetcher.beside(path)
-                if beside is not None:
-                    rest = path.rpartition("/")[2][len(_stem(item.path)) :]
-                    (folder / f"{stem}{rest}").write_bytes(beside)
-            files[name] = Staged(item, folder, True)
+                return str(error)
+
+        on_web = all(item.url is not None for item in task.items)
+        threads = _AT_ONCE if on_web else 1
+        with closing(look_ahead(fetch, task.items, threads, 2 * threads)) as found:
+            for number, (item, content) in enumerate(zip(task.items, found, strict=True)):
+                if isinstance(content, bytes) and len(content) > room:
+                    content = f"{UNREADABLE} (the photos beside it are too large together)"
+                if content is None:
+                    continue
+                if isinstance(content, str):
+                    failed.append((item, content))
+                    continue
+                room -= len(content)
+                # The ending says how to decode it; the rest of the name is not trusted.
+                stem, ending = f"{number:06d}", _ending(item.path)
+                name = f"{stem}.{ending}" if ending else stem
+                (folder / name).write_bytes(content)
+                _copy_beside(fetcher, item, folder, stem)
+                files[name] = Staged(item, folder, True)
     if any(file.item.beside for file in files.values()):
         files = _with_captions(folder, files)
     return files, failed
+
+
+def _copy_beside(fetcher: Fetcher, item: Item, folder: Path, stem: str) -> None:
+    for path in item.beside:
+        content = fetcher.beside(path)
+        if content is not None:
+            rest = path.rpartition("/")[2][len(_stem(item.path)) :]
+            (folder / f"{stem}{rest}").write_bytes(content)
 
 
 def _with_captions(folder: Path, files: dict[str, Staged]) -> dict[str, Staged]:

@@ -47,32 +47,60 @@ def list_table(root: str, name: str, mtime_ns: int) -> Iterator[list[Item]]:
         yield items
 
 
-def photo_in_row(location: Location, name: str, row: int, most: int) -> bytes:
-    """The bytes of the photo in a row of a Parquet file; raises PhotoError."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+class PhotoColumn:
+    """The photos in the rows of a Parquet file; the row group that was read last stays in memory.
 
-    try:
-        with location.open(name) as source, pq.ParquetFile(source) as file:
-            column = _bytes_column(file.schema_arrow.names)
-            for group in range(file.num_row_groups):
-                count = file.metadata.row_group(group).num_rows
-                if row < count and column is not None:
-                    if file.metadata.row_group(group).total_byte_size > _MOST_GROUP_BYTES:
-                        raise PhotoError(f"{TOO_LARGE} (its row group)")
-                    value = file.read_row_group(group, [column]).column(0)[row].as_py()
-                    content = value.get("bytes") if isinstance(value, dict) else value
-                    if not isinstance(content, bytes) or not content:
-                        raise PhotoError("the row of the table has no photo")
-                    if len(content) > most:
-                        raise PhotoError(f"{TOO_LARGE} (over {most:,} bytes)")
-                    return content
-                row -= count
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise PhotoError(f"damaged ({str(error)[:80]})") from error
-    raise PhotoError("the table has no such row")
+    Raises FileNotFoundError, or DataSetError if it is no such file.
+    """
+
+    def __init__(self, location: Location, name: str) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self._source = location.open(name)
+        try:
+            self._file = pq.ParquetFile(self._source)
+        except (pa.ArrowException, OSError) as error:
+            self._source.close()
+            raise DataSetError(f"{location.url}/{name} is no Parquet file ({error}).") from error
+        self._column = _bytes_column(self._file.schema_arrow.names)
+        self._group = -1
+        self._values: Any = None
+
+    def close(self) -> None:
+        self._source.close()
+
+    def photo(self, row: int, most: int) -> bytes:
+        """The bytes of the photo in a row; raises PhotoError."""
+        for group in range(self._file.num_row_groups):
+            about = self._file.metadata.row_group(group)
+            if row < about.num_rows:
+                if about.total_byte_size > _MOST_GROUP_BYTES:
+                    raise PhotoError(f"{TOO_LARGE} (its row group)")
+                return self._in_group(group, row, most)
+            row -= about.num_rows
+        raise PhotoError("the table has no such row")
+
+    def _in_group(self, group: int, row: int, most: int) -> bytes:
+        import pyarrow as pa
+
+        if self._column is None:
+            raise PhotoError("the table has no photos")
+        try:
+            if group != self._group:
+                self._values = None  # frees its memory first
+                self._values = self._file.read_row_group(group, [self._column]).column(0)
+                self._group = group
+            assert self._values is not None
+            value = self._values[row].as_py()
+        except (pa.ArrowException, OSError) as error:
+            raise PhotoError(f"damaged ({str(error)[:80]})") from error
+        content = value.get("bytes") if isinstance(value, dict) else value
+        if not isinstance(content, bytes) or not content:
+            raise PhotoError("the row of the table has no photo")
+        if len(content) > most:
+            raise PhotoError(f"{TOO_LARGE} (over {most:,} bytes)")
+        return content
 
 
 def _batches(location: Location, name: str) -> Iterator[Sequence[Mapping[str, Any]]]:

@@ -86,7 +86,18 @@ class Done:
     incomplete: tuple[str, ...] = field(default=())
 
 
+_MOST_BYTES = 1 << 30  # of the photos of a task, which may have to be copied
+_UNKNOWN = 1 << 20  # bytes of a photo whose size is not known
+
+
 def in_tasks(root: str, items: Sequence[Item], most: int) -> Iterator[Task]:
-    """Items in tasks of at most `most` files."""
-    for start in range(0, len(items), most):
-        yield Task(root, tuple(items[start : start + most]))
+    """Items in tasks of at most `most` files, and of bounded bytes."""
+    some, size = list[Item](), 0
+    for item in items:
+        if some and (len(some) >= most or size + item.bytes > _MOST_BYTES):
+            yield Task(root, tuple(some))
+            some, size = [], 0
+        some.append(item)
+        size += item.bytes or _UNKNOWN
+    if some:
+        yield Task(root, tuple(some))

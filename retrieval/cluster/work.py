@@ -53,6 +53,11 @@ class Job:
     options: Options = field(default_factory=Options)
     requested: str | None = None
 
+    def with_threads(self, count: int) -> "Job":
+        """The job with so many threads that decode, if the user named no number."""
+        options = replace(self.options, workers=self.options.workers or count)
+        return replace(self, options=options)
+
 
 class Work:
     """A worker's model and lake, for one task after the other."""

@@ -22,7 +22,7 @@ class Status:
     many files were added to the folders, changed or deleted since the last run, None if the
     folders were not walked. vectors: how they are searched, None for an index without photos.
     dates: how many photos have their time from each source, '' without a time; places: how many
-    have coordinates.
+    have coordinates. address: where the index is, as users name it.
     """
 
     folder: Path
@@ -42,6 +42,7 @@ class Status:
     vectors: About | None = None
     dates: dict[str, int] = field(default_factory=dict)
     places: int = 0
+    address: str = ""
 
 
 def status(index: Index, look: bool = True) -> Status:
@@ -51,6 +52,8 @@ def status(index: Index, look: bool = True) -> Status:
     new = changed = gone = 0
     exclude, include = index.excluded(), index.included()
     for root in roots if look else ():
+        if not root.path.is_absolute():
+            continue  # a URL
         known = {p: f for p, f in index.catalogue.files.below(root.id).items() if f.present}
         if not is_folder(root.path):
             gone += sum(not file.elsewhere for file in known.values())
@@ -82,5 +85,6 @@ def status(index: Index, look: bool = True) -> Status:
         vectors=index.vectors(),
         dates=index.catalogue.facts.sources(),
         places=index.catalogue.facts.count_places(),
+        address=index.address,
         **index.catalogue.counts(),
     )

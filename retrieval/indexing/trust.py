@@ -36,7 +36,9 @@ def check_trust(index: Index, trust: bool = False, model_given: bool = False) ->
     trust: trust it from now on. What cannot be recorded is trusted this time only. model_given:
     the model that the index names is not loaded.
     """
-    places = [*(root.path for root in index.roots()), *index.caption_files()]
+    # A folder's path is absolute. That of a URL is not: nothing on this machine is at it.
+    folders = [root.path for root in index.roots() if root.path.is_absolute()]
+    places = [*folders, *index.caption_files()]
     foreign = _foreign(index.folder, places, "mini" if model_given else index.model.name)
     real = str(index.folder.resolve())
     if trust:

@@ -38,16 +38,28 @@ def progress_bar(quiet: bool) -> Iterator[Callable[["Progress"], None]]:
             yield update
     else:
         last = time.monotonic()
+        begun: dict[str, tuple[float, int]] = {}  # by what is done: when, and how many were done
 
         def line(now: "Progress") -> None:
             nonlocal last
+            started, before = begun.setdefault(now.what, (time.monotonic(), now.done))
             if time.monotonic() - last >= 10:
                 last = time.monotonic()
                 what = _THINGS[now.what]
                 skipped = f", {now.skipped} skipped" if now.what == "photos" else ""
-                print_message(f"{now.done} of {now.total} {what}{skipped}")
+                rate = (now.done - before) / max(last - started, 1.0)
+                print_message(f"{now.done} of {now.total} {what}{skipped}{_to_go(now, rate)}")
 
         yield line
+
+
+def _to_go(now: "Progress", rate: float) -> str:
+    """The rate of things a second and the time that is left, once they are known."""
+    if not rate:
+        return ""
+    minutes, seconds = divmod(round((now.total - now.done) / rate), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f", {rate:.1f} a second, {hours}:{minutes:02d}:{seconds:02d} left"
 
 
 @contextmanager

@@ -224,7 +224,7 @@ def import_summary(report: "ImportReport") -> str:
 def status_text(status: Status, all_skipped: bool) -> str:
     """What an index holds, in a few lines. all_skipped: list every skipped file."""
     lines = [
-        f"Index    {status.folder} ({status.bytes / 1e6:.1f} MB)",
+        f"Index    {printable(status.address)} ({status.bytes / 1e6:.1f} MB)",
         *(f"Folder   {printable(root)}" for root in status.roots),
         *([f"Exclude  {', '.join(status.excluded)}"] if status.excluded else []),
         *([f"Include  {', '.join(status.included)}"] if status.included else []),
@@ -251,6 +251,8 @@ def _vectors(about: About) -> str:
     """How the vectors of an index are searched."""
     if about.kind == "exact":
         return "exact: every photo is compared"
+    if not about.queries:  # the engine of many machines has not been measured here
+        return about.kind
     recall = "unknown" if about.recall is None else f"{100 * about.recall:.1f}%"
     return (
         f"{about.kind}, which finds {recall} of the exact first 10 (measured on {about.queries} "
