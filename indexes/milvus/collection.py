@@ -37,10 +37,11 @@ _BATCH = 1_000  # vectors that are asked for by id
 _TRIES, _FIRST_WAIT = 7, 0.5  # seconds, doubled each time
 _SECONDS = 60.0  # for one request
 _CONNECT_TRIES, _CONNECT_SECONDS = 3, 5.0
+_LISTS, _LISTS_READ = 4096, 64  # of IVF_SQ8
 _BUILD: dict[Kind, dict[str, Any]] = {
     "FLAT": {},
     "HNSW": {"M": 24, "efConstruction": 300},
-    "IVF_SQ8": {"nlist": 4096},
+    "IVF_SQ8": {"nlist": _LISTS},
     "DISKANN": {},
     "GPU_CAGRA": {"intermediate_graph_degree": 64, "graph_degree": 32},
 }
@@ -253,10 +254,14 @@ class Collection:
         return found
 
     def search(
-        self, queries: Floats, limit: int, kind: Kind, condition: str = ""
+        self, queries: Floats, limit: int, kind: Kind, condition: str = "", share: float = 1.0
     ) -> list[tuple[Ints, Floats, Floats]]:
-        """For each query, float32 [m, dim + 1]: ids, inner products and biases, best first."""
+        """For each query, float32 [m, dim + 1]: ids, inner products and biases, best first.
+
+        share: of the photos that the condition lets through, about.
+        """
         limit = min(limit, MOST_HITS)
+        params = _search_params(kind, limit, share)
         with self._consistency() as level:
             answers = self._call(
                 lambda: self._client.search(
@@ -265,7 +270,7 @@ class Collection:
                     filter=condition,
                     limit=limit,
                     output_fields=["bias"],
-                    search_params={"metric_type": "IP", "params": _search_params(kind, limit)},
+                    search_params={"metric_type": "IP", "params": params},
                     consistency_level=level,
                 )
             )
@@ -279,7 +284,7 @@ class Collection:
         ]
 
 
-def _search_params(kind: Kind, limit: int) -> dict[str, Any]:
+def _search_params(kind: Kind, limit: int, share: float) -> dict[str, Any]:
     """How much a search looks at, for so many hits.
 
     Segments that have no index yet, or are too small for one, get one of inverted lists in the
@@ -290,7 +295,8 @@ def _search_params(kind: Kind, limit: int) -> dict[str, Any]:
     if kind == "HNSW":
         return {"ef": min(max(3 * limit, 200), 2 * MOST_HITS)}
     if kind == "IVF_SQ8":
-        return {"nprobe": 64}
+        # The photos of a folder may lie in any lists; few of them need all lists.
+        return {"nprobe": min(_LISTS, int(_LISTS_READ / max(share, 1e-6)))}
     if kind == "DISKANN":
         return {"search_list": min(max(2 * limit, 100), 65_535)}
     if kind == "GPU_CAGRA":

@@ -106,11 +106,13 @@ class ClusterSnapshot(Snapshot):
             where = condition(filters, self._catalogue)
         built_in = isinstance(bias, ClusterBiases) and bias.name == self._state.ordering
         other = bias is not None and not built_in
+        share = 1.0 if allowed is None else len(allowed) / max(len(self), 1)
         most = min(MOST_HITS, len(self) if allowed is None else len(allowed))
         limit = min(self._first_limit(k, other), max(most, 1))
         while True:
             ids, scores, ordered_by = self._candidates(
-                query, limit, where, bias if other else None, biased=bias is not None and not other
+                *(query, limit, where, share, bias if other else None),
+                biased=bias is not None and not other,
             )
             is_all = len(ids) < limit or limit >= MOST_HITS
             ids, scores, ordered_by = self._chosen(ids, scores, ordered_by, allowed, lowest)
@@ -129,11 +131,19 @@ class ClusterSnapshot(Snapshot):
         return max(limit, _FEWEST)
 
     def _candidates(
-        self, query: Floats, limit: int, where: str, other: Biases | None, biased: bool
+        self,
+        query: Floats,
+        limit: int,
+        where: str,
+        share: float,
+        other: Biases | None,
+        biased: bool,
     ) -> tuple[Ints, Floats, Floats]:
         """Ids, cosines, and what orders them."""
         augmented = np.append(query, np.float32(biased))[None]
-        ids, products, biases = self._collection.search(augmented, limit, self._kind, where)[0]
+        ids, products, biases = self._collection.search(augmented, limit, self._kind, where, share)[
+            0
+        ]
         self._seen = dict(zip(ids.tolist(), biases.tolist(), strict=True))
         if self._kind in EXACT_KINDS:
             scores = products + biases if biased else products
