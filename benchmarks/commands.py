@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from benchmarks import cluster_command, serve_command
+from benchmarks import cluster_command, recall_command, serve_command
 from retrieval.commands.main import Commands, run
 from retrieval.commands.options import ImagesOption, SkipBadOption
 from retrieval.output.terminal import print_message, print_result, progress_line
@@ -36,83 +36,7 @@ def benchmark() -> None:
     """Measure recall and speed on your photos or on data sets."""
 
 
-@app.command()
-def recall(
-    dataset: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DATASET",
-            help="A folder with captions.jsonl, Karpathy's dataset_*.json, COCO's "
-            "captions_*.json, Flickr's *.token.txt, a CSV of image and caption, a WebDataset tar, "
-            "an indexed folder with captions, or embeddings as for `import-embeddings`.",
-        ),
-    ],
-    split: SplitOption = "all",
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="M", help="As in `retrieval index --model` (repeatable). Default: auto."
-        ),
-    ] = None,
-    ranking: Annotated[
-        list[str] | None,
-        typer.Option(metavar="R", help="As in `search --ranking` (repeatable). Default: plain."),
-    ] = None,
-    index_type: Annotated[
-        list[str] | None,
-        typer.Option(metavar="T", help="exact, hnsw, ivf or ivf-pq (repeatable). Default: exact."),
-    ] = None,
-    direction: Annotated[
-        Literal["both", "text-to-image", "image-to-text"],
-        typer.Option(help="Which are the queries."),
-    ] = "both",
-    images: ImagesOption = None,
-    skip_bad: SkipBadOption = False,
-    rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="Encode again instead of using stored embeddings.")
-    ] = False,
-    as_json: JsonOption = False,
-    plot: PlotOption = None,
-) -> None:
-    """Measure recall@k of photos and captions.
-
-    Captions have to find their photo, and photos their captions. Recall@k as CLIP papers use
-    it, in percent: the share of queries with at least one right item among the first k. What an
-    approximate index does not return counts as last. Embeddings are stored, so a second run
-    takes seconds. Embeddings of your own are taken as they are; those of captions, if there are
-    any, are the queries.
-    """
-    from benchmarks import plots
-    from benchmarks import recall as benchmark
-    from retrieval.datasets.captioned import CaptionedSet, read_captioned
-    from retrieval.datasets.embedded import EmbeddedSet, is_embedded, read_embedded
-    from retrieval.errors import QueryError
-
-    plots.check(plot)
-    found: CaptionedSet | EmbeddedSet
-    if is_embedded(dataset):
-        if split != "all" or images is not None:
-            raise QueryError(f"{dataset} holds embeddings. Leave out --split and --images.")
-        found = read_embedded(dataset, print_message)
-        whole = found.captioned
-    else:
-        found = whole = read_captioned(dataset, split, images, skip_bad, print_message)
-    print_message(f"{whole.name}: {len(whole.photos):,} photos, {len(whole.captions):,} captions")
-    options = benchmark.RecallOptions(
-        models=model or ["auto"],
-        rankings=ranking or ["plain"],
-        index_types=index_type or ["exact"],
-        direction=direction,
-        skip_bad=skip_bad,
-        rebuild=rebuild,
-    )
-    runs = benchmark.measure(found, options, print_message, progress_line())
-    print_result(
-        json.dumps(benchmark.as_json(runs), indent=2) if as_json else benchmark.as_table(runs)
-    )
-    if plot is not None:
-        plots.recall(runs, plot)
-        print_message(f"Chart: {plot}")
+app.command()(recall_command.recall)
 
 
 @app.command()

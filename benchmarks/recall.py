@@ -59,7 +59,7 @@ class IndexQuality:
 class Run:
     """One model with one ranking through one type of index on one data set.
 
-    ranks, measured, indexes: by direction; encoded: photos and captions that were not in the
+    ranks, measured, indexes: by direction (no indexes if the exact answers are not known); encoded: photos and captions that were not in the
     embedding cache; seconds: wall time without reading the captions.
     """
 
@@ -219,10 +219,10 @@ def as_json(runs: Sequence[Run]) -> Any:
                     }
                     for name, gain in differences(runs[0], run, direction).items()
                 }
-        value["index"] = {
-            "kind": run.index_type,
-            "recall@10": round(min(index.recall for index in run.indexes.values()), 4),
-        }
+        value["index"] = {"kind": run.index_type}
+        if run.indexes:
+            finds = min(index.recall for index in run.indexes.values())
+            value["index"]["recall@10"] = round(finds, 4)
         for direction, index in run.indexes.items():
             value["index"][direction] = {
                 "setting": index.setting,

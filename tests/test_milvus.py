@@ -340,3 +340,24 @@ def test_removed_photos_are_found_no_more(run: Run, indexed: dict[str, tuple[Pat
         len(found.names)
         == len(run("search", "a cat", "-k", 100, "-f", "json", cwd=folder).names) - 1
     )
+
+
+@in_own_network
+def test_recall_of_an_exact_collection_is_that_of_the_folder(
+    indexed: dict[str, tuple[Path, str]], run: Run
+) -> None:
+    from benchmarks import index_recall
+    from benchmarks.recall import RecallOptions
+
+    folder, place = indexed["with captions"]
+    result = run("benchmark", "recall", place, "--ranking", "plain", "--ranking", "nnn", "--json")
+    assert result.code == 0, result.messages
+    options = RecallOptions(rankings=("plain", "nnn"))
+    for there, here in zip(
+        json.loads(result.out), index_recall.measure(str(folder), options), strict=True
+    ):
+        measured = {name: round(m.value, 4) for name, m in here.measured["text_to_image"].items()}
+        assert measured == {name: there["text_to_image"][name] for name in measured}
+        assert measured["R@1"] > 0 and measured["R@10"] > 50
+    result = run("benchmark", "recall", place, "--ranking", "csls")
+    assert result.code and "plain, nnn" in result.messages
