@@ -59,8 +59,9 @@ class IndexQuality:
 class Run:
     """One model with one ranking through one type of index on one data set.
 
-    ranks, measured, indexes: by direction (no indexes if the exact answers are not known); encoded: photos and captions that were not in the
-    embedding cache; seconds: wall time without reading the captions.
+    ranks, measured, indexes: by direction (indexes is empty where the exact answers are not known);
+    encoded: photos and captions that were not in the embedding cache; seconds: wall time without
+    reading the captions.
     """
 
     captioned: CaptionedSet
