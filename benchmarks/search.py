@@ -229,8 +229,8 @@ def _check_room(size: int, dim: int, kinds: Sequence[str]) -> None:
         raise StorageError(
             f"{size:,} vectors need {disk / 1e9:.1f} GB in {tempfile.gettempdir()} (free: "
             f"{free / 1e9:.1f}) and {memory / 1e9:.1f} GB of memory (free: "
-            f"{available / 1e9:.1f}). Measure smaller --sizes, fewer --kinds, or set TMPDIR to a "
-            "larger disk."
+            f"{available / 1e9:.1f}). Measure smaller --sizes or fewer of --type, or set TMPDIR "
+            "to a larger disk."
         )
 
 

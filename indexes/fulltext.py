@@ -92,7 +92,8 @@ class FullText:
         except sqlite3.Error as error:
             raise FullTextError(
                 f"The full-text search of the index {self.database.folder} is damaged ({error}). "
-                "Run `retrieval index` once: it is computed again from captions and names."
+                "Run `retrieval index` once, or `retrieval check --repair`: it is computed again "
+                "from captions and names."
             ) from error
 
     def migrate(self) -> None:
@@ -112,6 +113,26 @@ class FullText:
             while (ids := self._next_ids(last)) is not None:
                 self._update_range(ids)
                 last = ids.stop - 1
+
+    @guarded
+    def is_sound(self) -> bool:
+        """Whether the table can be searched and, unless photos are very many, is as it should be.
+
+        Nothing is written.
+        """
+        conn = self.database.conn
+        if not has_fts5(conn):
+            return True
+        try:
+            (photos,) = conn.execute("SELECT coalesce(max(id), 0) FROM photos").fetchone()
+            if photos <= _FEW:
+                return self._is_whole() and not self.outdated()
+            conn.execute("SELECT rowid FROM words WHERE words MATCH 'photo' LIMIT 1").fetchall()
+        except sqlite3.Error:
+            return False
+        finally:
+            conn.rollback()  # FTS5's own check is a statement that writes
+        return True
 
     def outdated(self) -> list[int]:
         """The photos whose text differs from their captions and names. Nothing is written."""

@@ -223,7 +223,7 @@ def test_a_folder_of_similar_photos_is_searched_as_well_as_all(kind: Kind) -> No
         (["--type", "tree"], "There is no type 'tree'. Choose from: exact, hnsw, ivf, ivf-pq, "),
         (["--type", "gone"], "gone is not installed. Run `pip install "),
         (["--sizes", "many"], "name sizes from 100 to 100M"),
-        (["--sizes", "100M"], "Measure smaller --sizes, or set TMPDIR"),
+        (["--sizes", "100M"], "Measure smaller --sizes or fewer of --type"),
     ],
 )
 def test_what_cannot_be_done_is_told_in_a_sentence(

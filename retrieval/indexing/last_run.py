@@ -68,7 +68,9 @@ def unchanged(index: Index, state: str, options: Options) -> Report | None:
         )
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return Report(**numbers, notes=notes) if fits else None
+    if not fits or not index.catalogue.full_text.is_sound():
+        return None
+    return Report(**numbers, notes=notes)
 
 
 def remember(index: Index, state: str, report: Report, reasons: Iterable[str]) -> None:
