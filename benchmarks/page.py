@@ -92,8 +92,15 @@ def _open(chromium: Any, address: str) -> dict[str, float]:
     return times
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Print the table for the index that is named."""
     print(f"{'thumbnails':<14}{'hits, s':>10}{'photo, s':>10}{'all, s':>10}")
     for opening in measure(Path(sys.argv[1])):
         name = "kept" if opening.computed else "to compute"
         print(f"{name:<14}{opening.hits:>10.2f}{opening.photo:>10.2f}{opening.all:>10.2f}")
+
+
+if __name__ == "__main__":
+    from retrieval.commands.main import run
+
+    run(main)
