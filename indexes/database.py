@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from indexes.atomic_write import replace_synced
 from indexes.errors import IndexChangedError, IndexDamagedError, IndexMissingError
+from indexes.lazy_imports import load_sqlite_utils
 from indexes.locate import FILENAME
 from indexes.regular_files import check_own_files, delete_file, is_regular
 from indexes.rows import RowError
@@ -106,9 +107,10 @@ class Database:
     @functools.cached_property
     def db(self) -> "sqlite_utils.Database":
         """The same connection, for writing: importing sqlite-utils would slow down a search."""
-        import sqlite_utils
-
-        return sqlite_utils.Database(self.conn, execute_plugins=False)
+        database: sqlite_utils.Database = load_sqlite_utils().Database(
+            self.conn, execute_plugins=False
+        )
+        return database
 
     @classmethod
     def create(cls, folder: Path) -> Self:

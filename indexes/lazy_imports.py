@@ -1,4 +1,4 @@
-"""Imports of torch, FAISS and OpenVINO: large libraries that have to be imported with care.
+"""Imports of torch, FAISS, OpenVINO and sqlite-utils: libraries to be imported with care.
 
 The `faiss-gpu` wheel carries CUDA 12, current torch wheels CUDA 13. Loading FAISS first has been
 reported to crash the process on machines with an NVIDIA driver. If there is a driver, torch is
@@ -54,6 +54,13 @@ def load_openvino() -> ModuleType:
     """
     with _hidden("openvino_telemetry", "openvino.tools.ovc"):
         return importlib.import_module("openvino")
+
+
+@cache
+def load_sqlite_utils() -> ModuleType:
+    """Import sqlite-utils, without pandas, which it would import wherever that is installed."""
+    with _hidden("pandas"):
+        return importlib.import_module("sqlite_utils")
 
 
 @contextmanager
