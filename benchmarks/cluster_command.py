@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.options import JsonOption
 from retrieval.output.terminal import print_message, print_result
 
 
@@ -41,7 +42,7 @@ def cluster(
     ] = None,
     ray: Annotated[str, typer.Option(metavar="ADDRESS", help="As of `retrieval index`.")] = "local",
     model: Annotated[str, typer.Option(metavar="M", help="As of `retrieval index`.")] = "mini",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure an index on many machines: Milvus's searches, Ray's workers.
 

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from benchmarks import cluster_command, recall_command, serve_command
+from benchmarks.options import JsonOption, ModelOption, PlotOption, SplitOption
 from retrieval.commands.main import Commands, run
 from retrieval.commands.options import ImagesOption, SkipBadOption
 from retrieval.output.terminal import print_message, print_result, progress_line
@@ -18,17 +19,6 @@ from retrieval.output.terminal import print_message, print_result, progress_line
 app = typer.Typer(
     cls=Commands, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
 )
-
-SplitOption = Annotated[
-    str, typer.Option(metavar="S", help="A split of the data set, several joined by +, or all.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-PlotOption = Annotated[
-    Path | None, typer.Option("--plot", metavar="FILE.png", help="Also draw a chart.")
-]
-ModelOption = Annotated[
-    str, typer.Option("--model", metavar="M", help="As in `retrieval index --model`.")
-]
 
 
 @app.callback()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from benchmarks.options import JsonOption, PlotOption, SplitOption
 from retrieval.commands.options import ImagesOption, SkipBadOption
 from retrieval.output.terminal import print_message, print_result, progress_line
 
@@ -29,9 +30,7 @@ def recall(
             "milvus://HOST:PORT/NAME.",
         ),
     ],
-    split: Annotated[
-        str, typer.Option(metavar="S", help="A split of the data set, several joined by +, or all.")
-    ] = "all",
+    split: SplitOption = "all",
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -55,10 +54,8 @@ def recall(
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Encode again instead of using stored embeddings.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE.png", help="Also draw a chart.")
-    ] = None,
+    as_json: JsonOption = False,
+    plot: PlotOption = None,
 ) -> None:
     """Measure recall@k of photos and captions.
 

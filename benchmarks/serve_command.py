@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.options import JsonOption
 from retrieval.output.terminal import print_message, print_result
 
 
@@ -19,7 +20,7 @@ def serve(
     clients: Annotated[int, typer.Option(min=1, max=500, help="Clients that ask at once.")] = 50,
     seconds: Annotated[float, typer.Option(min=0.1, help="Length of each measurement.")] = 10.0,
     k: Annotated[int, typer.Option("-k", min=1, max=200, help="Hits in an answer.")] = 60,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure queries and thumbnails a second of `retrieval serve`.
 

@@ -78,7 +78,8 @@ class LakeEmbeddings(Embeddings):
 
     @guarded
     def images(self, ids: Sequence[int], dim: int) -> Floats:
-        alike = [i for i in ids if i not in self.photo_weights(ids)]
+        fused = self.photo_weights(ids)
+        alike = [i for i in ids if i not in fused]
         near = self.nearer(alike) if alike else {}  # without captions both are the same
         return self._matrix(ids, dim, near, "seen")
 

@@ -44,7 +44,8 @@ class Location:
         return None if "://" in self.url else Path(self.url)
 
     @cached_property
-    def _storage(self) -> "tuple[AbstractFileSystem, str]":
+    def storage(self) -> "tuple[AbstractFileSystem, str]":
+        """fsspec's file system of the place, and the path in it; raises StorageError."""
         from fsspec.core import url_to_fs
 
         try:
@@ -60,7 +61,7 @@ class Location:
         """A file, for reading anywhere in it; raises FileNotFoundError or StorageError."""
         if self.folder is not None:
             return self._path(name).open("rb")
-        filesystem, root = self._storage
+        filesystem, root = self.storage
         with _explained(self.url, name):
             file: Any = filesystem.open(f"{root}/{_checked(name)}", "rb")
             return file  # type: ignore[no-any-return]
@@ -77,7 +78,7 @@ class Location:
         """The files directly in a folder, as `folder/name`, with their bytes; none if missing."""
         if self.folder is not None:
             return self._local_names(folder)
-        filesystem, root = self._storage
+        filesystem, root = self.storage
         filesystem.invalidate_cache()
         with suppress(FileNotFoundError), _explained(self.url, folder):
             found = filesystem.ls(f"{root}/{_checked(folder)}", detail=True)
@@ -101,7 +102,7 @@ class Location:
         """Write a file, or replace it; raises StorageError."""
         with _explained(self.url, name):
             if self.folder is None:
-                filesystem, root = self._storage
+                filesystem, root = self.storage
                 filesystem.pipe_file(f"{root}/{_checked(name)}", content)
                 return
             temporary = self._temporary(name, content)
@@ -128,7 +129,7 @@ class Location:
             return True
 
     def _create_object(self, name: str, content: bytes) -> bool:
-        filesystem, root = self._storage
+        filesystem, root = self.storage
         path = f"{root}/{_checked(name)}"
         if filesystem.exists(path):
             return False
@@ -146,7 +147,7 @@ class Location:
             if self.folder is not None:
                 self._path(name).unlink()
             else:
-                filesystem, root = self._storage
+                filesystem, root = self.storage
                 filesystem.rm_file(f"{root}/{_checked(name)}")
 
     def _temporary(self, name: str, content: bytes) -> Path:

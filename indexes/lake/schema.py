@@ -13,7 +13,6 @@ from indexes.rows import MAX_ID
 if TYPE_CHECKING:
     import pyarrow as pa
 
-VECTORS = ("seen", "said", "fused")
 """The columns of embeddings: of the image, of its captions, and of both fused."""
 FACTS = tuple(field.name for field in fields(Photo))
 """The columns that make a `Photo`."""

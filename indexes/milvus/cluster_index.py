@@ -118,17 +118,6 @@ class ClusterIndex(Index):
             return cls(folder, catalogue, place, manifest, held.pop_all())
 
     @classmethod
-    def create_at(cls, place: ClusterPlace, model: IndexModel) -> Path:
-        """Make a new lake, if there is none; returns the folder of its mirror.
-
-        Raises StorageError or IndexBusyError.
-        """
-        location = Location.of(place.lake)
-        if not manifests.latest_version(location):
-            manifests.create(location, model)
-        return cls.locate_at(place)
-
-    @classmethod
     def locate_at(cls, place: ClusterPlace) -> Path:
         """The folder of the mirror of an index that there is; it is brought up to date.
 

@@ -140,9 +140,8 @@ def with_lists(rows: Rows, to_gpus: Callable[[Any], Any]) -> Rows:
     if not isinstance(engine, InvertedLists):
         return rows
     copy = to_gpus(engine.index)
-    space = load_faiss().ParameterSpace()
-    if hasattr(load_faiss(), "GpuParameterSpace"):
-        space = load_faiss().GpuParameterSpace()
+    faiss = load_faiss()
+    space = getattr(faiss, "GpuParameterSpace", faiss.ParameterSpace)()
 
     def set_breadth(cells: int) -> None:
         space.set_index_parameter(copy, "nprobe", min(cells, engine.index.nlist))

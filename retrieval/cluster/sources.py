@@ -1,7 +1,7 @@
 """Where photos come from: folders, object stores, WebDataset tars, tables of paths or URLs.
 
 Each source is listed in bounded parts, with the captions that belong to its photos. No photo is
-opened here; what is new in a listing, `retrieval.cluster.changes` knows.
+opened here; what is new in a listing, `retrieval.cluster.known` knows.
 """
 
 from collections.abc import Iterator, Sequence
@@ -118,10 +118,7 @@ def _folder(
 
 def _object_store(source: Source) -> Iterator[Listing]:
     """All photos below a URL, with the small files beside them that may tell of them."""
-    from fsspec.core import url_to_fs
-
-    filesystem, base = url_to_fs(source.root)
-    base = base.rstrip("/")
+    filesystem, base = Location.of(source.root).storage
     beside: dict[str, list[tuple[str, int]]] = {}
     photos: list[tuple[str, int, int]] = []
     for path, about in filesystem.find(base, detail=True).items():
@@ -172,10 +169,8 @@ def _as_on_disk(root: str, item: Item) -> list[Item]:
 
 
 def _time_of(root: str, name: str) -> int:
-    from fsspec.core import url_to_fs
-
-    filesystem, base = url_to_fs(root)
-    return _mtime_ns(filesystem.info(f"{base.rstrip('/')}/{name}"))
+    filesystem, base = Location.of(root).storage
+    return _mtime_ns(filesystem.info(f"{base}/{name}"))
 
 
 def _mtime_ns(about: dict[str, object]) -> int:
@@ -190,11 +185,9 @@ def _mtime_ns(about: dict[str, object]) -> int:
 
 
 def _names(location: Location) -> list[str]:
-    from fsspec.core import url_to_fs
-
-    filesystem, base = url_to_fs(location.url)
+    filesystem, base = location.storage
     try:
-        return [str(path) for path in filesystem.ls(base, detail=False)]
+        return [str(path) for path in filesystem.ls(base or "/", detail=False)]
     except FileNotFoundError:
         raise RetrievalError(f"{location.url} does not exist. Name a folder or a URL.") from None
 

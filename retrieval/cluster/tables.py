@@ -7,8 +7,9 @@ Face Hub. A row group is read at a time. No photo is decoded here.
 import csv
 import io
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any
 
 from indexes.lake.location import Location
@@ -64,6 +65,9 @@ class PhotoColumn:
             self._source.close()
             raise DataSetError(f"{location.url}/{name} is no Parquet file ({error}).") from error
         self._column = _bytes_column(self._file.schema_arrow.names)
+        groups = range(self._file.num_row_groups)
+        sizes = (self._file.metadata.row_group(group).num_rows for group in groups)
+        self._starts = list(accumulate(sizes, initial=0))  # of each group, and the end
         self._group = -1
         self._values: Any = None
 
@@ -72,14 +76,12 @@ class PhotoColumn:
 
     def photo(self, row: int, most: int) -> bytes:
         """The bytes of the photo in a row; raises PhotoError."""
-        for group in range(self._file.num_row_groups):
-            about = self._file.metadata.row_group(group)
-            if row < about.num_rows:
-                if about.total_byte_size > _MOST_GROUP_BYTES:
-                    raise PhotoError(f"{TOO_LARGE} (its row group)")
-                return self._in_group(group, row, most)
-            row -= about.num_rows
-        raise PhotoError("the table has no such row")
+        if row >= self._starts[-1]:
+            raise PhotoError("the table has no such row")
+        group = bisect_right(self._starts, row) - 1
+        if self._file.metadata.row_group(group).total_byte_size > _MOST_GROUP_BYTES:
+            raise PhotoError(f"{TOO_LARGE} (its row group)")
+        return self._in_group(group, row - self._starts[group], most)
 
     def _in_group(self, group: int, row: int, most: int) -> bytes:
         import pyarrow as pa

@@ -74,9 +74,8 @@ def unchanged(index: Index, state: str, options: Options) -> Report | None:
 
 
 def remember(index: Index, state: str, report: Report, reasons: Iterable[str]) -> None:
-    """Store what a run found that did all there was to do, unless it is stored already.
-
-    It is the last write of the run.
+    """Store what a run found that did all there was to do, unless it is stored already: the last
+    write of the run.
 
     state: its `digest`; report: of the same run if it were made again; reasons: why files that this
     run read are bad. Nothing is stored if some are to be read again.
