@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+# Also run where all extras are installed: elsewhere there is little to import.
+pytestmark = pytest.mark.extras
 NEVER = ("ray", "pymilvus", "milvus", "pyarrow", "pandas")
 SCRIPT = """
 import json, sys
