@@ -20,7 +20,7 @@ import retrieval
 from benchmarks import peers, sample_photos
 from indexes.lazy_imports import load_torch
 from retrieval.encoders.base import Encoder
-from retrieval.encoders.nvjpeg import jpeg_decoder
+from retrieval.encoders.nvjpeg import jpeg_decoder, nvjpeg_decoder
 from retrieval.photos.decode import DecodeJpeg, open_photo
 from retrieval.photos.decoder_processes import DecoderProcesses
 from retrieval.photos.size import default_max_megapixels
@@ -201,8 +201,10 @@ def _pipelines(
         "encode": encode,
         "index": index,
     }
-    if gpu_decoder is not None:
-        pipelines["decode, by the CPU alone"] = lambda some: decode(some, None)
+    on_gpu = None if encoder.device == "cpu" else nvjpeg_decoder(encoder.device)
+    if on_gpu is not None:  # whether an index run would use it or not
+        pipelines["decode, by the GPU"] = lambda some: decode(some, on_gpu.decode)
+        pipelines["decode, by the CPU"] = lambda some: decode(some, None)
     for peer in others:
         pipelines[peer.name] = lambda some, peer=peer: peers.embed(peer, encoder, some)  # type: ignore[misc]
     return pipelines

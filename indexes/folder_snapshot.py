@@ -34,7 +34,6 @@ class FolderSnapshot(Snapshot):
     def __init__(self, catalogue: Catalogue, dim: int, version: int, files: VectorFiles) -> None:
         super().__init__(catalogue, dim, version)
         self._files = files
-        self._searches = 0
         self._biases: dict[str, Biases] = {}
         self._nothing = np.empty(0, np.int64)
         self.stored = files.open(catalogue, dim) or files.write_exact(catalogue, dim)
@@ -98,7 +97,7 @@ class FolderSnapshot(Snapshot):
     ) -> tuple[Ints, Floats]:
         """As `Snapshot.search`."""
         allowed = self.allowed(filters)
-        self._move_to_gpus(bias)
+        self._use_gpus(bias)
         missing = self.missing if allowed is None else self._nothing
         excluded = self._excluded if allowed is None else self.changed
         selections = [Selection(allowed, excluded, lowest), Selection(allowed, missing, lowest)]
@@ -116,11 +115,11 @@ class FolderSnapshot(Snapshot):
             found[here] = part.scores_at(positions[here], query)
         return found
 
-    def _move_to_gpus(self, bias: Biases | None) -> None:
-        """Copy the vectors to the GPUs once searches of many vectors are many."""
-        self._searches += 1
-        if self._searches == gpu.MIN_SEARCHES and self._searched is not None:
-            self._searched = gpu.to_gpus(self._searched, None if bias is None else bias.parts[0])
+    def _use_gpus(self, bias: Biases | None) -> None:
+        """Search the stored vectors on GPUs once searches of many vectors are many."""
+        if self.stored is not None and self._searched is self.stored.rows:
+            of_stored = None if bias is None else bias.parts[0]
+            self._searched = gpu.after_many_searches(self.stored, of_stored)
 
     @cached_property
     def mean(self) -> Floats:

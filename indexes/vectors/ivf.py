@@ -223,6 +223,7 @@ def open_lists(codes: Codes, folder: Path, count: int, dim: int, nlist: int = 0)
             lists.do_mmap()
     index.replace_invlists(lists, False)
     index.ntotal = count
+    index.parallel_mode = 1  # threads share the lists of one query
     # Looked at when a filter needs it: whether it is there is known now.
     map_array(folder / _CELLS, [_cell_type(nlist)], (count,))
     return InvertedLists(index, (*owned, lists), centroids, folder)

@@ -100,18 +100,20 @@ class Uploader:
         self._copy_stream = torch.cuda.Stream(self._device) if self._is_gpu else None
         self._buffers = [_StagingBuffer(), _StagingBuffer()]
 
-    def send(self, items: Sequence[Array]) -> Tensor:
-        """Stack n arrays of one shape and dtype into a tensor [n, ...] on the device.
+    def send(self, items: Sequence[Array], length: int) -> Tensor:
+        """Stack n arrays of one shape and dtype into a tensor [length, ...] on the device.
 
-        On the CPU the result is the buffer itself, valid until the second call after this one.
+        length: at least n; zeros fill it up. On the CPU the result is the buffer itself, valid
+        until the second call after this one.
         """
         torch = load_torch()
         self._buffers.reverse()
         buffer = self._buffers[0]
         if buffer.copied is not None:
             buffer.copied.synchronize()
-        batch = buffer.view_for(items, self._is_gpu)
-        np.stack(items, out=batch.numpy())
+        batch = buffer.view_for(items[0], length, self._is_gpu)
+        np.stack(items, out=batch[: len(items)].numpy())
+        batch[len(items) :] = 0
         if not self._is_gpu:
             return batch
         with torch.cuda.stream(self._copy_stream):
@@ -134,20 +136,20 @@ class _StagingBuffer:
     memory: Tensor | None = None
     copied: Event | None = None
 
-    def view_for(self, items: Sequence[Array], pinned: bool) -> Tensor:
-        """The part of the memory that holds `items`: a tensor [n, ...]."""
+    def view_for(self, item: Array, length: int, pinned: bool) -> Tensor:
+        """The part of the memory for so many items like this one: a tensor [length, ...]."""
         torch = load_torch()
-        shape, dtype = items[0].shape, torch.from_numpy(items[0]).dtype
+        shape, dtype = item.shape, torch.from_numpy(item).dtype
         memory = self.memory
         if (
             memory is None
-            or len(memory) < len(items)
+            or len(memory) < length
             or memory.shape[1:] != shape
             or memory.dtype != dtype
         ):
-            memory = torch.empty((len(items), *shape), dtype=dtype, pin_memory=pinned)
+            memory = torch.empty((length, *shape), dtype=dtype, pin_memory=pinned)
         self.memory = memory
-        return memory[: len(items)]
+        return memory[:length]
 
 
 class Download:

@@ -2,12 +2,17 @@
 
 A GPU that runs out of memory gets smaller batches. A GPU that fails is reported in one sentence;
 the CPU then computes that batch again and all later ones, and nothing is lost.
+
+cuDNN prepares itself for each length of a batch, and again in each thread: seconds for a network of
+many convolutions. So one thread of its own does all computing on a GPU, and batches are filled up
+to few lengths.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from indexes.arrays import Array, Floats
@@ -27,7 +32,8 @@ if TYPE_CHECKING:
 Forward = Callable[[Any, Any], Any]
 """(module, batch [n, ...]) -> float32 [n, dim], both on one device."""
 
-_PROBE_SIZE = 8  # photos computed to measure the memory that one takes
+_LENGTHS = (1, 4, 16, 64, 256)  # of batches on a GPU, besides the largest that fits
+_PROBE_SIZE = 16  # photos computed to measure the memory that one takes
 
 
 class ModuleRunner:
@@ -52,6 +58,8 @@ class ModuleRunner:
         self._build, self._cpu_batch_size, self._log = build, cpu_batch_size, log
         self._bf16 = bf16
         self._lock = threading.Lock()
+        # Without a task it has no thread, so the CPU never gets one.
+        self._gpu_thread = ThreadPoolExecutor(1, thread_name_prefix="gpu")
         self._place(device, compile)
 
     def _place(self, device: str, compile: bool) -> None:
@@ -79,9 +87,9 @@ class ModuleRunner:
         while True:
             with self._lock:
                 device, download = self.device, None
-                size = min(len(items), self._batch_sizes.get(forward, _PROBE_SIZE))
+                size = self._batch_sizes.get(forward, _PROBE_SIZE)
                 try:
-                    size = min(len(items), self._batch_size(forward, items))
+                    size = self._batch_size(forward, items)
                     download = self._submit(forward, items, size)
                 except RuntimeError as error:
                     if device == "cpu":
@@ -103,6 +111,11 @@ class ModuleRunner:
 
     def _submit(self, forward: Forward, items: Sequence[Array], size: int) -> Download:
         """Start computing all items, `size` at a time, without waiting for a GPU to finish."""
+        if self.device == "cpu":
+            return self._compute(forward, items, size)
+        return self._gpu_thread.submit(self._compute, forward, items, size).result()
+
+    def _compute(self, forward: Forward, items: Sequence[Array], size: int) -> Download:
         torch = load_torch()
         device_type = torch.device(self.device).type
         use_bf16 = self._bf16 and self.device != "cpu"
@@ -112,8 +125,10 @@ class ModuleRunner:
             torch.autocast(device_type, torch.bfloat16, enabled=use_bf16),
         ):
             for start in range(0, len(items), size):
-                batch = self._uploader.send(items[start : start + size])
-                rows.append(forward(self.module, batch).float())
+                some = items[start : start + size]
+                length = len(some) if self.device == "cpu" else _filled_up(len(some), size)
+                batch = self._uploader.send(some, length)
+                rows.append(forward(self.module, batch)[: len(some)].float())
             return Download(torch.cat(rows))
 
     def _batch_size(self, forward: Forward, items: Sequence[Array]) -> int:
@@ -143,3 +158,8 @@ class ModuleRunner:
     def _fall_back_to_cpu(self, reason: str) -> None:
         self._log(f"The GPU failed ({reason}): falling back to the CPU.")
         self._place("cpu", False)
+
+
+def _filled_up(count: int, most: int) -> int:
+    """The length of a batch on a GPU that holds so many items, of at most `most`."""
+    return min(most, next((length for length in _LENGTHS if length >= count), most))
