@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexes.catalogue import Catalogue
-from indexes.paths import is_folder
+from indexes.paths import as_path, is_folder
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ class IndexRoots:
 
     def locate(self, path: Path) -> tuple[Root, str] | None:
         """The root that holds `path` and the path inside it; None outside every root."""
-        absolute, roots = path.absolute(), self.roots()
-        for candidate in (Path(os.path.normpath(absolute)), absolute.resolve()):
+        absolute, roots = as_path(path).absolute(), self.roots()
+        for candidate in (as_path(os.path.normpath(absolute)), absolute.resolve()):
             for root in roots:
                 inside = root.inside(candidate)
                 if inside is not None:

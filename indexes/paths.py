@@ -1,13 +1,43 @@
 """Paths as the catalogue stores them: relative to an indexed folder, with `/`.
 
-A path is TEXT, or BLOB where the bytes of the name are not UTF-8 (surrogates in Python).
+A path is TEXT, or BLOB where the bytes of the name are not UTF-8 (surrogates in Python). The folder
+may be one of an object store.
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from indexes.rows import RowError
+
+
+# A scheme of one letter would be a drive of Windows; Path makes one slash of several.
+_URL = re.compile("[A-Za-z][A-Za-z0-9+.-]+:/")
+
+
+class UrlPath(type(Path())):  # type: ignore[misc]
+    """The URL of a folder or file in an object store. No file of this machine has this path."""
+
+    def __str__(self) -> str:
+        return re.sub(":/+", "://", super().__str__(), count=1)
+
+    def is_absolute(self) -> bool:
+        """Whether it is meant from anywhere: yes."""
+        return True
+
+    def absolute(self) -> "UrlPath":
+        """The URL itself."""
+        return self
+
+    def resolve(self, strict: bool = False) -> "UrlPath":
+        """The URL itself."""
+        return self
+
+
+def as_path(text: str | Path) -> Path:
+    """A path of this machine, or a URL, as users type them."""
+    return UrlPath(text) if _URL.match(str(text)) else Path(text)
 
 
 def to_sql(path: str) -> str | bytes:

@@ -1,7 +1,10 @@
 """The vectors: every kind against brute force, and lists that grow."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -351,3 +354,18 @@ def test_the_setting_is_the_least_that_is_enough(tmp_path: Path) -> None:
     if found.breadth > 1:
         less = tune.tune(stored.rows, bias, queries, (found.breadth // 2,))
         assert less.recall <= found.recall
+
+
+def test_threads_of_faiss_do_not_wait_by_spinning() -> None:
+    """Beside a program that uses the processor, spinning makes a search eight times slower."""
+    code = (
+        "import os; from indexes.lazy_imports import load_faiss; load_faiss(); "
+        "assert 'OMP_WAIT_POLICY' not in os.environ"
+    )
+    told = {**os.environ, "OMP_DISPLAY_ENV": "true"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=told, capture_output=True, text=True, check=True
+    )
+    if "OMP_WAIT_POLICY" not in done.stderr:
+        pytest.skip("FAISS has a GPU here, or an OpenMP that does not tell")
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr

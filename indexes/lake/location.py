@@ -100,7 +100,7 @@ class Location:
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file, or replace it; raises StorageError."""
-        with _explained(self.url, name):
+        with _explained(self.url, name, writes=True):
             if self.folder is None:
                 filesystem, root = self.storage
                 filesystem.pipe_file(f"{root}/{_checked(name)}", content)
@@ -115,7 +115,7 @@ class Location:
         Of several writers at once, one succeeds: in a folder, and in stores that know conditional
         writes. Raises StorageError.
         """
-        with _explained(self.url, name):
+        with _explained(self.url, name, writes=True):
             if self.folder is None:
                 return self._create_object(name, content)
             temporary = self._temporary(name, content)
@@ -165,16 +165,21 @@ class Location:
 
 
 class _explained:
-    """What goes wrong with a file, as StorageError; FileNotFoundError passes through."""
+    """What goes wrong with a file, as StorageError.
 
-    def __init__(self, url: str, name: str) -> None:
-        self._what = f"{url}/{name}"
+    writes: whether it is written, so that what is missing is its bucket; else FileNotFoundError
+    passes through.
+    """
+
+    def __init__(self, url: str, name: str, writes: bool = False) -> None:
+        self._what, self._writes = f"{url}/{name}", writes
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+        passes = isinstance(error, FileNotFoundError) and not self._writes
+        if isinstance(error, OSError) and not passes:
             raise StorageError(
                 f"{self._what} cannot be read or written ({error.strerror or error}). "
                 "Check the place that --lake names, and its access rights."

@@ -30,6 +30,7 @@ from indexes.milvus.mirrors import mirror_folder, read_mirror, write_mirror
 from indexes.milvus.place import ClusterPlace
 from indexes.milvus.snapshot import ClusterSnapshot
 from indexes.milvus.state import State, read_state
+from indexes.paths import as_path
 from indexes.snapshot import Snapshot
 from indexes.vectors.build import Plan
 
@@ -173,7 +174,7 @@ class ClusterIndex(Index):
 
     def roots(self) -> list[Root]:
         """The indexed folders and URLs; what is written of them is where they were indexed."""
-        return [Root(i, Path(absolute)) for i, _, absolute in self.catalogue.roots.all()]
+        return [Root(i, as_path(absolute)) for i, _, absolute in self.catalogue.roots.all()]
 
     def size_bytes(self) -> int:
         """The size of the lake."""

@@ -13,6 +13,7 @@ from indexes.errors import RetrievalError
 from indexes.lake.location import Location
 from indexes.lake.manifest import latest_version
 from indexes.milvus.place import ClusterPlace
+from indexes.paths import as_path
 from retrieval.cluster.options import ClusterOptions
 from retrieval.cluster.sources import find_source
 from retrieval.encoders.base import Log
@@ -83,7 +84,7 @@ def _remembered(index: "ClusterIndex") -> list[str]:
     """The sources of earlier runs, as far as they are among the folders that are trusted."""
     roots = {str(root.path) for root in index.roots()}
     named = index.catalogue.setting("sources", "").split("\n")
-    return [name for name in named if name and str(Path(find_source(name).root)) in roots]
+    return [name for name in named if name and str(as_path(find_source(name).root)) in roots]
 
 
 def _finish(

@@ -16,6 +16,7 @@ from pathlib import Path
 from indexes.atomic_write import atomic_write
 from indexes.index import Index
 from indexes.locate import FOLDER_NAME
+from indexes.paths import UrlPath
 from retrieval.encoders.base import Encoder
 from retrieval.encoders.registry import canonical_name
 from retrieval.errors import ModelError, UntrustedIndexError
@@ -36,8 +37,8 @@ def check_trust(index: Index, trust: bool = False, model_given: bool = False) ->
     trust: trust it from now on. What cannot be recorded is trusted this time only. model_given:
     the model that the index names is not loaded.
     """
-    # A folder's path is absolute. That of a URL is not: nothing on this machine is at it.
-    folders = [root.path for root in index.roots() if root.path.is_absolute()]
+    # Nothing on this machine is at a URL.
+    folders = [root.path for root in index.roots() if not isinstance(root.path, UrlPath)]
     places = [*folders, *index.caption_files()]
     foreign = _foreign(index.folder, places, "mini" if model_given else index.model.name)
     real = str(index.folder.resolve())

@@ -17,6 +17,7 @@ from blake3 import blake3
 from PIL import Image, UnidentifiedImageError
 
 from indexes.errors import RetrievalError
+from indexes.paths import UrlPath
 from retrieval.errors import PhotoError
 
 # Reasons that may no longer hold though the file is the same: indexing looks for them.
@@ -80,6 +81,8 @@ def real_path(root: Path, path: str) -> Path | None:
 
     root: a path without links.
     """
+    if isinstance(root, UrlPath):  # it has no links
+        return UrlPath(root, path)
     real, folder = os.path.realpath(root / path), str(root)
     inside = real == folder or real.startswith(folder.rstrip(os.sep) + os.sep)
     return Path(real) if inside else None

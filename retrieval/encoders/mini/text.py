@@ -2,8 +2,7 @@
 
 A search from the command line encodes one short query. Importing a deep-learning library takes
 longer than that; numpy needs milliseconds. Lists of texts are split into batches, one per core,
-because threads inside a product of such small matrices mostly wait for one another. One text gets
-two threads: reading the weights is most of its work, and two cores read faster than one.
+because threads inside a product of such small matrices mostly wait for one another.
 """
 
 from __future__ import annotations
@@ -115,9 +114,10 @@ class TextTower:
         self._token_embeddings = Int8Matrix(weights["words"], weights["words.scale"])
         self._position_embeddings = weights["places"].astype(np.float32)
         self._norm = _norm_weights(weights, "norm")
-        self._layers: list[dict[str, Floats]] = []
+        self._layers: list[_Layer] = []
         while f"layers.{len(self._layers)}.qkv.weight" in weights:
-            self._layers.append(_layer(weights, f"layers.{len(self._layers)}."))
+            self._layers.append(_Layer(weights, f"layers.{len(self._layers)}."))
+        self._is_first = True
 
     def encode(self, texts: Sequence[str], batch: int = 32) -> Floats:
         """Unit sentence vectors, float32 [n, 384]; longer texts are truncated.
@@ -129,13 +129,16 @@ class TextTower:
         tokens = [encoding.ids for encoding in self._tokenize(texts)]
         order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
         batches = [order[start : start + batch] for start in range(0, len(order), batch)]
+        if len(batches) > 1 or not self._is_first:
+            for layer in self._layers:
+                layer.keep_floats()
+        self._is_first = False
 
         def forward(indices: Sequence[int]) -> None:
             with np.errstate(all="ignore"):
                 result[indices] = self._forward([tokens[i] for i in indices])
 
-        threads = min(_blas_threads(), 2 if len(texts) == 1 else 1)
-        with _blas().limit(limits=threads, user_api="blas"):
+        with _blas().limit(limits=1, user_api="blas"):
             if len(batches) == 1:
                 forward(batches[0])
             else:
@@ -180,21 +183,54 @@ class TextTower:
         mean /= np.linalg.norm(mean, axis=1, keepdims=True)
         return mean
 
-    def _block(self, x: Floats, layer: Mapping[str, Floats], mask: Floats) -> Floats:
+    def _block(self, x: Floats, layer: _Layer, mask: Floats) -> Floats:
         """Attention, then an MLP, each added to its input and normalised: (B, T, C)."""
         b, t, c = x.shape
         flat = x.reshape(b * t, c)
-        qkv = flat @ layer["qkv.weight"] + layer["qkv.bias"]
+        qkv = layer.multiply(flat, "qkv")
         q, k, v = qkv.reshape(b, t, 3, self._heads, -1).transpose(2, 0, 3, 1, 4)  # (B, H, T, D)
         logits = q @ k.transpose(0, 1, 3, 2) / np.float32(np.sqrt(q.shape[-1])) + mask
         attention = np.exp(logits - logits.max(-1, keepdims=True))
         attention /= attention.sum(-1, keepdims=True)
         attended = (attention @ v).transpose(0, 2, 1, 3).reshape(b * t, c)
-        flat = flat + (attended @ layer["out.weight"] + layer["out.bias"])
-        flat = _layer_norm(flat, layer["norm1.weight"], layer["norm1.bias"])
-        hidden = gelu(flat @ layer["up.weight"] + layer["up.bias"])
-        flat = flat + (hidden @ layer["down.weight"] + layer["down.bias"])
-        return _layer_norm(flat, layer["norm2.weight"], layer["norm2.bias"]).reshape(b, t, c)
+        flat = flat + layer.multiply(attended, "out")
+        flat = _layer_norm(flat, *layer.norm1)
+        hidden = gelu(layer.multiply(flat, "up"))
+        flat = flat + layer.multiply(hidden, "down")
+        return _layer_norm(flat, *layer.norm2).reshape(b, t, c)
+
+
+class _Layer:
+    """The weights of one layer; matrices are (in, out), to be multiplied by rows from the left.
+
+    A command that encodes one text leaves the matrices as they are stored, in 8 bits, and computes
+    the floats of each when it is multiplied: a quarter of the memory. Whoever encodes more keeps
+    the floats.
+    """
+
+    def __init__(self, weights: Mapping[str, Array], prefix: str) -> None:
+        names = [(name, f"{prefix}{name}") for name in ("qkv", "out", "up", "down")]
+        self._stored = {
+            name: Int8Matrix(weights[f"{key}.weight"], weights[f"{key}.weight.scale"])
+            for name, key in names
+        }
+        self._biases = {name: weights[f"{key}.bias"].astype(np.float32) for name, key in names}
+        self._floats: dict[str, Floats] = {}
+        self.norm1 = _norm_weights(weights, f"{prefix}norm1")
+        self.norm2 = _norm_weights(weights, f"{prefix}norm2")
+
+    def keep_floats(self) -> None:
+        """From now on, keep the matrices in floats."""
+        if not self._floats:
+            self._floats = {name: matrix.transposed() for name, matrix in self._stored.items()}
+
+    def multiply(self, rows: Floats, name: str) -> Floats:
+        """rows, float32 [n, in], by a matrix, and its bias added: float32 [n, out]."""
+        matrix = self._floats.get(name)
+        if matrix is None:
+            matrix = self._stored[name].transposed()
+        product: Floats = rows @ matrix + self._biases[name]
+        return product
 
 
 @contextmanager
@@ -250,24 +286,6 @@ def _gelu(x: Floats, out: Floats) -> None:
 def _blas() -> ThreadpoolController:
     """Controls the threads of numpy's BLAS library; looked up once."""
     return ThreadpoolController()
-
-
-def _blas_threads() -> int:
-    """How many threads BLAS may have now: whoever runs this process may have limited it."""
-    libraries = _blas().select(user_api="blas").info()
-    return min((int(library["num_threads"]) for library in libraries), default=1)
-
-
-def _layer(weights: Mapping[str, Array], prefix: str) -> dict[str, Floats]:
-    """The arrays of one layer; matrices are (in, out), to be multiplied by rows from the left."""
-    layer: dict[str, Floats] = {}
-    for name in ("qkv", "out", "up", "down"):
-        key = f"{prefix}{name}.weight"
-        layer[f"{name}.weight"] = Int8Matrix(weights[key], weights[f"{key}.scale"]).transposed()
-        layer[f"{name}.bias"] = weights[f"{prefix}{name}.bias"].astype(np.float32)
-    for name in ("norm1", "norm2"):
-        layer[f"{name}.weight"], layer[f"{name}.bias"] = _norm_weights(weights, f"{prefix}{name}")
-    return layer
 
 
 def _norm_weights(weights: Mapping[str, Array], name: str) -> tuple[Floats, Floats]:
