@@ -11,7 +11,6 @@ from typing import Any
 
 from indexes.rows import RowError
 
-
 # A scheme of one letter would be a drive of Windows; Path makes one slash of several.
 _URL = re.compile("[A-Za-z][A-Za-z0-9+.-]+:/")
 

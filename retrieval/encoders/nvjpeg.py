@@ -1,4 +1,4 @@
-"""Decode and shrink JPEG files on the GPU of a machine with few cores, for threads that read photos.
+"""Decode and shrink JPEG files on the GPU of a machine with few cores, for reading threads.
 
 A thread that reads a photo requests it and waits; files requested at the same time are decoded in
 one batch. The pixels return to host memory: they survive a failure of the GPU, and every later step
