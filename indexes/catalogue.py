@@ -233,12 +233,16 @@ class Catalogue:
         return ids
 
     @guarded
-    def update_presence(self) -> None:
+    def update_presence(self, photos: Sequence[int] | None = None) -> None:
         """Bring photos, captions and full text in line with the files.
 
         A photo is present while one of its files is. Rows of missing files go if they tell nothing
         more: the photo is present elsewhere (it was moved), or the file never was a photo.
+
+        photos: the ids of those that may be concerned, if they are known and few.
         """
+        if photos is not None:
+            return self._update_presence_of(photos)
         with self.transaction():
             self.photos.update_all_present()
             self.database.conn.execute(
@@ -247,6 +251,20 @@ class Catalogue:
             )
             self.captions.delete_leftovers()
             self.full_text.update()
+
+    def _update_presence_of(self, photos: Sequence[int]) -> None:
+        with self.transaction():
+            self.photos.update_present(photos)
+            moved = self.database.rows_of(
+                "SELECT root_id, path FROM files WHERE NOT present AND photo_id IN ({marks}) "
+                "AND photo_id IN (SELECT id FROM photos WHERE present)",
+                photos,
+            )
+            for table in ("captions", "files"):
+                self.database.conn.executemany(
+                    f"DELETE FROM {table} WHERE root_id = ? AND path = ?", moved
+                )
+            self.full_text.update_photos(photos)
 
     @guarded
     def forget_files(self, root_id: int, path: str) -> int:

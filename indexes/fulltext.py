@@ -115,6 +115,15 @@ class FullText:
                 last = ids.stop - 1
 
     @guarded
+    def update_photos(self, ids: Iterable[int]) -> None:
+        """As `update`, of some photos, for a table that is there and whole."""
+        if not has_fts5(self.database.conn):
+            return
+        with self.database.transaction():
+            for i in ids:
+                self._update_range(range(i, i + 1))
+
+    @guarded
     def is_sound(self) -> bool:
         """Whether the table can be searched and, unless photos are very many, is as it should be.
 

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from indexes.errors import (
     IndexMissingError,
     StorageError,
 )
+from indexes.fulltext import FullText
 from indexes.lake import manifest as manifests
 from indexes.lake import mirror
 from indexes.lake.embeddings import LakeEmbeddings, PartCache
@@ -308,3 +310,62 @@ def test_photos_with_one_id_are_not_mixed_up(
     with mirrored(tmp_path / "mirror", location) as catalogue:
         assert catalogue.counts() == {"photos": 1, "missing": 0, "files": 1, "skipped": 1}
         assert "hash begins" in catalogue.files.skipped()[0][2]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_mirror_that_looks_at_what_is_new_is_as_one_that_looks_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Photos that come, move, go, come back, are bad, are removed, and get other captions."""
+    whole = list[int]()
+    update = FullText.update
+    monkeypatch.setattr(FullText, "update", lambda self: whole.append(1) or update(self))
+    random, location = np.random.default_rng(seed), Location.of(tmp_path / "lake")
+    manifest, known = manifests.create(location, MODEL), dict[int, str]()
+    for version in range(6):
+        rows, files = [], []
+        for number in random.choice(30, 8, replace=False).tolist():
+            one, path = row(number + 1, ("a cat",)), f"{random.integers(3)}/{number}.jpg"
+            deed = int(random.integers(7))
+            if number not in known or deed == 0:
+                rows.append(replace(one, photo=replace(one.photo, city=f"Town{version}")))
+                known.setdefault(number, path)
+                files.append(place(one, known[number], captions=(("a.txt", f"word{version}"),)))
+            elif deed == 1:  # it moved
+                files.append(place(one, known[number], present=False))
+                files.append(place(one, path, captions=(("b.txt", "moved"),)))
+                known[number] = path
+            elif deed == 2:
+                files.append(place(one, known[number], present=False))
+            elif deed == 3:
+                files.append(place(one, known[number]))
+            elif deed == 4:
+                files.append(removed(place(one, known.pop(number))))
+            elif deed == 5:
+                files.append(FileRow("/photos", f"bad/{number}", 1, 2, None, "no photo"))
+            else:
+                files.append(FileRow("/photos", f"bad/{number}", 1, 2, None, "no photo", False))
+        parts = [write_photos(location, rows, DIM)] if rows else []
+        manifest = manifests.commit(location, manifest, [*parts, write_files(location, files)])
+        looked = []
+        for many_times in (0, 1 << 30):  # what is new counts as few, or as many
+            monkeypatch.setattr(mirror, "_MANY_TIMES", many_times)
+            before = len(whole)
+            with mirrored(tmp_path / f"mirror {many_times}", location) as catalogue:
+                tables = ("photos", "files", "captions", "words", "lake_photos")
+                looked.append({table: content(catalogue, table) for table in tables})
+            assert (len(whole) == before) == (many_times == 0)
+        assert looked[0] == looked[1]
+
+
+def content(catalogue: MirrorCatalogue, table: str) -> list[tuple]:
+    """The rows of a table, without numbers that depend on the order of writing."""
+    columns = {
+        "photos": "*",
+        "files": "root_id, path, bytes, mtime_ns, photo_id, reason, present",
+        "captions": "*",
+        "words": "rowid, captions, names",
+        "lake_photos": "photo_id, (SELECT name FROM lake_parts WHERE number = part), row, share",
+    }[table]
+    query = f"SELECT {columns} FROM {table}"
+    return sorted(catalogue.database.conn.execute(query).fetchall(), key=repr)

@@ -30,6 +30,7 @@ LOCK = "mirror.lock"
 _WAIT = 600.0  # seconds, for another process that does the same
 _STAGING = "mirror.tmp"
 _VERSION = "lake_version"
+_MANY_TIMES = 8  # looking at one photo takes as long as passing over so many
 _CLASH = "its hash begins as that of another photo in the index, which happens once in billions"
 
 Progress = Callable[[int, int], None]
@@ -158,22 +159,26 @@ def _fill(
     # A file names photos of parts that may stand after it.
     new.sort(key=lambda part: part.kind != "photos")
     left_out: set[int] = set()
+    touched: set[int] = set()
     for done, part in enumerate(new, 1):
         with PartReader(location, part, manifest.model.dim) as reader, catalogue.transaction():
             if part.kind == "photos":
                 number = _put_part(catalogue, part, reader.sum())
                 for some in reader.facts():
                     _put_photos(catalogue, some, number)
+                    touched.update(photo.id for photo in some)
             else:
                 _put_part(catalogue, part, None)
                 for places in reader.files():
-                    _put_files(catalogue, places)
+                    touched.update(_put_files(catalogue, places))
                     left_out.update(photo_id(row.hash or "") for row in places if _is_removed(row))
         progress(done, len(new))
     with catalogue.transaction():
         if new:
             _forget_photos(catalogue, left_out)
-            catalogue.update_presence()
+            photos = sum(part.rows for part in manifest.parts if part.kind == "photos")
+            few = len(touched) * _MANY_TIMES < photos
+            catalogue.update_presence(sorted(touched) if few else None)
         for key, value in manifest.settings.items():
             catalogue.meta.put(f"setting:{key}", value)
         catalogue.meta.put("fusion", manifest.model.fusion)
@@ -211,7 +216,9 @@ def _put_photos(catalogue: MirrorCatalogue, photos: Sequence[PhotoFacts], part: 
     )
 
 
-def _put_files(catalogue: MirrorCatalogue, rows: Sequence[FileRow]) -> None:
+def _put_files(catalogue: MirrorCatalogue, rows: Sequence[FileRow]) -> set[int]:
+    """Put what is known of files; returns the ids of the photos that they were and are."""
+    touched = {photo_id(row.hash) for row in rows if row.hash is not None}
     roots = {absolute: i for i, _, absolute in catalogue.roots.all()}
     known = _ids(catalogue, (row.hash for row in rows if row.hash is not None))
     by_root: dict[str, list[FileRow]] = {}
@@ -220,9 +227,12 @@ def _put_files(catalogue: MirrorCatalogue, rows: Sequence[FileRow]) -> None:
     for root, some in by_root.items():
         root_id = roots[root] if root in roots else catalogue.roots.put("", root)
         latest = {row.path: row for row in some}
+        before = f"SELECT photo_id FROM files WHERE root_id = {root_id} AND path IN ({{marks}})"
+        earlier = catalogue.database.rows_of(before, map(to_sql, latest))
+        touched.update(int(i) for (i,) in earlier if i is not None)
         files = []
         for row in latest.values():
-            if _is_removed(row):
+            if _is_removed(row) or (row.reason is not None and not row.present):
                 catalogue.database.conn.execute(
                     "DELETE FROM files WHERE root_id = ? AND path = ?", [root_id, to_sql(row.path)]
                 )
@@ -243,6 +253,7 @@ def _put_files(catalogue: MirrorCatalogue, rows: Sequence[FileRow]) -> None:
                 for origin, text in row.captions
             ],
         )
+    return touched
 
 
 def _ids(catalogue: Catalogue, hashes: Iterable[str]) -> dict[str, int]:
