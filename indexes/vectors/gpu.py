@@ -171,11 +171,9 @@ def to_gpus(rows: Rows, bias: Bias | None, half: bool = True) -> Copies | None:
     """
     if not (gpus := count()):
         return None
-    share = -(-len(rows) // gpus)
+    dim = padded_dim(rows.dim)
     try:
-        return copied(
-            rows, bias, [_empty(gpu, padded_dim(rows.dim), half, share) for gpu in range(gpus)]
-        )
+        return copied(rows, bias, [_empty(gpu, dim, half) for gpu in range(gpus)])
     except RuntimeError:  # a GPU that is full, or of a kind that FAISS was not built for
         pass
     lists = inverted_lists(rows)
@@ -244,8 +242,8 @@ def _lists_on_gpus(lists: InvertedLists, gpus: int) -> Any:
     return faiss.index_cpu_to_all_gpus(lists.index, options, gpus)
 
 
-def _empty(gpu: int, dim: int, half: bool, count: int) -> Any:
-    """An exact inner-product index on one GPU, without rows, with room for so many."""
+def _empty(gpu: int, dim: int, half: bool) -> Any:
+    """An exact inner-product index without rows on one GPU."""
     faiss = load_faiss()
     resources = faiss.StandardGpuResources()
     resources.setTempMemory(_SCRATCH_BYTES)
