@@ -21,6 +21,10 @@ class UrlPath(type(Path())):  # type: ignore[misc]
     def __str__(self) -> str:
         return re.sub(":/+", "://", super().__str__(), count=1)
 
+    def relative_to(self, *other: Any, **options: Any) -> Path:
+        """The part below another URL: no URL itself."""
+        return Path(*super().relative_to(*other, **options).parts)
+
     def is_absolute(self) -> bool:
         """Whether it is meant from anywhere: yes."""
         return True

@@ -1,6 +1,7 @@
 """Names in either Unicode form are one name, wherever they are typed; stored paths stay as the file
 system has them."""
 
+import os
 import shutil
 import unicodedata
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import retrieval
+from indexes.index_roots import Root
+from indexes.paths import as_path
 from tests.conftest import Run, shared
 from tests.test_captions import captions
 
@@ -104,3 +107,16 @@ def test_captions_reach_photos_in_either_form(run: Run, tmp_path: Path) -> None:
         named.write_text(f"image,caption\n{form(kind, 'fusée')},lift-off\n")
         retrieval.index(folder, options=retrieval.Options(captions=[named]))
         assert "lift-off" in captions(folder)["fusée.jpg"]
+
+
+def test_a_url_stays_a_url_as_a_path() -> None:
+    root = as_path("s3://bucket/photos")
+    photo = root / "trip:" / "a.jpg"
+    assert str(photo) == os.fspath(photo) == "s3://bucket/photos/trip:/a.jpg"
+    assert photo == as_path(Path("s3://bucket/photos/trip:/a.jpg")), "as the command line has it"
+    assert Root(1, root).inside(photo) == "trip:/a.jpg"
+    assert Root(1, root).inside(as_path("s3://bucket/photos")) == ""
+    assert Root(1, root).inside(as_path("s3://other/photos/a.jpg")) is None
+    assert photo.absolute() == photo.resolve() == photo and photo.is_absolute()
+    assert not photo.exists() and photo.name == "a.jpg" and str(photo.parent.parent) == str(root)
+    assert type(as_path("C:/photos")) is type(as_path("photos/s3:/a")) is type(Path())
