@@ -358,6 +358,30 @@ def test_a_mirror_that_looks_at_what_is_new_is_as_one_that_looks_at_all(
         assert looked[0] == looked[1]
 
 
+@pytest.mark.parametrize(
+    "damage", ["DROP TABLE words", "UPDATE words_data SET block = x'ff' WHERE id > 10"]
+)
+def test_a_mirror_whose_full_text_is_broken_gets_it_again_with_new_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.setattr(mirror, "_MANY_TIMES", 0)
+    location = Location.of(tmp_path / "lake")
+    rows = [row(number) for number in range(1, 41)]
+    manifest = manifests.create(location, MODEL)
+    for some in (rows[:39], rows[39:]):
+        files = [place(one, f"{i}.jpg", captions=(("a", "a cat"),)) for i, one in enumerate(some)]
+        parts = [write_photos(location, some, DIM), write_files(location, files)]
+        manifest = manifests.commit(location, manifest, parts)
+        with mirrored(tmp_path / "mirror", location) as catalogue:
+            found = catalogue.full_text.search("cat", 100)
+        if some is not rows[39:] and len(some) > 1:
+            with MirrorCatalogue.open(tmp_path / "mirror", writable=True) as catalogue:
+                catalogue.database.conn.execute(damage)
+                catalogue.database.conn.commit()
+    assert photo_id(rows[39].photo.hash) in {i for i, _ in found}
+    assert len(found) == 39, "the last photo took the place of the first"
+
+
 def content(catalogue: MirrorCatalogue, table: str) -> list[tuple]:
     """The rows of a table, without numbers that depend on the order of writing."""
     columns = {

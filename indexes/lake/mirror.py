@@ -160,6 +160,7 @@ def _fill(
     new.sort(key=lambda part: part.kind != "photos")
     left_out: set[int] = set()
     touched: set[int] = set()
+    is_sound = catalogue.full_text.is_sound()  # if not, all of it is computed again
     for done, part in enumerate(new, 1):
         with PartReader(location, part, manifest.model.dim) as reader, catalogue.transaction():
             if part.kind == "photos":
@@ -177,7 +178,7 @@ def _fill(
         if new:
             _forget_photos(catalogue, left_out)
             photos = sum(part.rows for part in manifest.parts if part.kind == "photos")
-            few = len(touched) * _MANY_TIMES < photos
+            few = is_sound and len(touched) * _MANY_TIMES < photos
             catalogue.update_presence(sorted(touched) if few else None)
         for key, value in manifest.settings.items():
             catalogue.meta.put(f"setting:{key}", value)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from indexes.index import Index
-from indexes.paths import UrlPath, as_path
+from indexes.paths import as_path
 from retrieval.photos.files import composed
 
 Place = tuple[int, str]
@@ -33,10 +33,7 @@ def find_from_here(index: Index, path: Path) -> list[Place]:
     located = index.locate(path)
     if located is not None:
         readings.append((located[0].id, located[1]))
-    named = as_path(path)
-    if not isinstance(named, UrlPath):
-        named = Path(os.path.abspath(path))  # noqa: PTH100 - links are not followed
-    named = as_path(composed(str(named)))
+    named = as_path(composed(os.path.normpath(as_path(path).absolute())))  # links are not followed
     for root in index.roots():
         inside = replace(root, path=as_path(composed(str(root.path)))).inside(named)
         if inside is not None:
