@@ -21,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 
 from retrieval.encoders.mini.encoder import MiniEncoder
 from retrieval.encoders.mini.model_folder import WEIGHTS
+from retrieval.encoders.mini.text import Int8Matrix
 from retrieval.errors import ModelError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -105,6 +106,16 @@ def test_a_photo_that_was_not_prepared_is_refused(encoder: MiniEncoder) -> None:
 def test_no_texts_and_no_photos_give_no_rows(encoder: MiniEncoder) -> None:
     assert encoder.encode_texts([]).shape == (0, encoder.dim)
     assert encoder.encode_images([]).shape == (0, encoder.dim)
+
+
+@pytest.mark.parametrize("rows", [384, 128, 200, 3])
+def test_a_matrix_in_blocks_is_the_matrix_transposed(rows: int) -> None:
+    random = np.random.default_rng(rows)
+    codes = random.integers(-127, 128, (rows, 5), np.int8)
+    matrix = Int8Matrix(codes, random.random(rows, np.float32))
+    blocks = matrix.transposed_blocks()
+    assert blocks.flags.c_contiguous and blocks.dtype == np.float32
+    np.testing.assert_array_equal(np.concatenate(list(blocks), axis=1), matrix.dequantize().T)
 
 
 def test_a_very_long_text_is_cut(encoder: MiniEncoder) -> None:

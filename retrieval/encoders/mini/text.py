@@ -24,6 +24,7 @@ from retrieval.errors import ModelError
 
 EPSILON = 1e-12  # of the layer normalisations, as BERT was trained
 _CHUNK = 1 << 15  # numbers whose intermediate results fit into a core's cache
+_WIDTH = 128  # columns of a block; one text is a third faster so, a batch of 32 a little slower
 
 
 class Int8Matrix:
@@ -45,12 +46,17 @@ class Int8Matrix:
         """The whole matrix, float32 [rows, columns]."""
         return self.rows(np.arange(len(self.codes)))
 
-    def transposed(self) -> Floats:
-        """The whole matrix transposed, float32 [columns, rows], contiguous in memory.
+    def transposed_blocks(self) -> Floats:
+        """The whole matrix transposed, in blocks of columns: float32 [blocks, columns, width].
 
-        Multiplying a few rows by it is twice as fast as by a transposed view.
+        BLAS libraries pack a matrix before they multiply a few rows by it, which takes longer than
+        the product; OpenBLAS leaves that out for products as small as those by one block.
         """
-        return np.multiply(np.ascontiguousarray(self.codes.T), self.scales, dtype=np.float32)
+        rows, columns = self.codes.shape
+        width = _WIDTH if rows % _WIDTH == 0 else rows
+        blocks = np.ascontiguousarray(self.codes.reshape(-1, width, columns).transpose(0, 2, 1))
+        scales = self.scales.reshape(-1, 1, width)
+        return np.multiply(blocks, scales, dtype=np.float32)
 
 
 def float_tensor(weights: Mapping[str, Array], name: str) -> Floats:
@@ -201,7 +207,7 @@ class TextTower:
 
 
 class _Layer:
-    """The weights of one layer; matrices are (in, out), to be multiplied by rows from the left.
+    """The weights of one layer; matrices are blocks of columns, to multiply rows from the left.
 
     A command that encodes one text leaves the matrices as they are stored, in 8 bits, and computes
     the floats of each when it is multiplied: a quarter of the memory. Whoever encodes more keeps
@@ -222,14 +228,19 @@ class _Layer:
     def keep_floats(self) -> None:
         """From now on, keep the matrices in floats."""
         if not self._floats:
-            self._floats = {name: matrix.transposed() for name, matrix in self._stored.items()}
+            self._floats = {
+                name: matrix.transposed_blocks() for name, matrix in self._stored.items()
+            }
 
     def multiply(self, rows: Floats, name: str) -> Floats:
         """rows, float32 [n, in], by a matrix, and its bias added: float32 [n, out]."""
-        matrix = self._floats.get(name)
-        if matrix is None:
-            matrix = self._stored[name].transposed()
-        product: Floats = rows @ matrix + self._biases[name]
+        blocks = self._floats.get(name)
+        if blocks is None:
+            blocks = self._stored[name].transposed_blocks()
+        count, _, width = blocks.shape
+        product = np.empty((len(rows), count * width), np.float32)
+        np.matmul(rows, blocks, out=product.reshape(len(rows), count, width).transpose(1, 0, 2))
+        product += self._biases[name]
         return product
 
 
