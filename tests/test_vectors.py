@@ -345,6 +345,23 @@ def test_auto_is_exact_while_that_is_fast_and_does_not_waver(
     assert wanted_kind("hnsw", 100, 8, None) == "exact"
 
 
+def test_an_exact_query_is_timed_as_it_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a search of a microsecond a row, over more rows than caches hold if there are as many."""
+    now, timed = [0.0], []
+
+    def nearest(rows: Rows, *_: object, **__: object) -> None:
+        now[0] += len(rows) / 1e6
+        timed.append(rows.rows.nbytes)
+
+    monkeypatch.setattr(Rows, "nearest", nearest)
+    monkeypatch.setattr(building.time, "perf_counter", lambda: now[0])
+    for count, dim in ((0, 384), (30_000, 384), (2_000_000, 384), (2_000_000, 1152)):
+        timed.clear()
+        assert building.exact_milliseconds(count, dim) == pytest.approx(count / 1000)
+        assert count < 10**6 or min(timed) > 10**8
+        assert max(timed, default=0) <= 2**27, "it takes no more memory than that"
+
+
 def test_the_setting_is_the_least_that_is_enough(tmp_path: Path) -> None:
     stored, _, _ = write(tmp_path / "v", "ivf", 12_000)
     queries = clustered(5, 100)

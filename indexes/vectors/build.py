@@ -44,8 +44,8 @@ SLOW_MILLISECONDS = 15.0  # of an exact query: from here on `auto` takes an appr
 _KEPT_MILLISECONDS = 7.0  # an approximate kind stays one down to here
 FEWEST_APPROXIMATE = 10_000
 """Fewer rows than these are always searched exactly."""
-# Short turns, of which the fastest counts: other programs interrupt the longer ones.
-_TIMED_ROWS, _TIMES = 10_000, 25
+_TIMED_BYTES = 1 << 27  # of rows; fewer stay in the caches and are read twice as fast as many are
+_TIMES = 15  # the fastest counts: other programs interrupt the others
 _BLOCK_ROWS = 8192
 _MOST_GROWTH = 2  # or shrinking, before lists are learned again
 
@@ -133,14 +133,16 @@ def wanted_kind(choice: Choice, count: int, dim: int, before: Kind | None) -> Ki
 
 def exact_milliseconds(count: int, dim: int) -> float:
     """About how long an exact query over so many rows takes here."""
-    timed = min(count, _TIMED_ROWS)
+    timed = min(count, _TIMED_BYTES // (4 * dim))
     if not timed:
         return 0.0
-    rows, query = np.ones((timed, dim), np.float32), np.ones(dim, np.float32)
+    numbers = np.arange(timed * dim, dtype=np.float32).reshape(timed, dim)  # no two rows are equal
+    rows, bias = Rows(np.arange(timed), numbers), Bias("", np.zeros(timed, np.float32))
+    query = np.ones(dim, np.float32)
     best = np.inf
     for _ in range(_TIMES):
         started = time.perf_counter()
-        np.matmul(rows, query)
+        rows.nearest(query, 10, bias=bias)
         best = min(best, time.perf_counter() - started)
     return 1000 * best * count / timed
 
