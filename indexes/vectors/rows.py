@@ -87,8 +87,12 @@ class Rows:
 
     def scores_at(self, positions: Ints, query: Floats) -> Floats:
         """The inner products of the rows at these positions with a query, float32 [m]."""
+        found = np.empty(len(positions), np.float32)
         with np.errstate(all="ignore"):
-            return _without_nan(self.at(positions) @ query)
+            for start in range(0, len(positions), _BLOCK_ROWS):
+                where = slice(start, start + _BLOCK_ROWS)
+                np.matmul(self.at(positions[where]), query, out=found[where])
+        return _without_nan(found)
 
     def nearest(
         self, query: Floats, k: int, selection: Selection = EVERYTHING, bias: Bias | None = None
