@@ -11,7 +11,7 @@ import pytest
 from indexes.errors import IndexWarning
 from indexes.vectors import flat
 from indexes.vectors.build import build
-from indexes.vectors.store import KINDS, open_stored
+from indexes.vectors.store import KINDS, open_engine, open_stored
 from tests.test_vectors import APPROXIMATE, DIM, clustered, write
 
 
@@ -49,12 +49,32 @@ def test_a_damaged_folder_is_refused_or_still_safe(tmp_path: Path, kind: str) ->
                 for query in queries:
                     found, scores = flat.search([stored.rows], query, 10)
                     assert len(found) <= 10 and not np.isnan(scores).any()
+                # What is known of the files without FAISS is what a search finds.
+                problem = getattr(stored.rows, "engine", None) and stored.rows.engine.problem
+                assert stored.is_usable() == (problem is None)
         file.unlink(missing_ok=True)
         file.symlink_to("/dev/zero")
         with pytest.raises((OSError, ValueError)) if file.suffix == ".json" else warnings_off():
             stored = open_stored(folder, DIM, 11_000 * DIM * 4)
         file.unlink()
         file.write_bytes(whole)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sound_files_are_known_without_faiss(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored, _, _ = write(tmp_path / "v", kind, 11_000)
+
+    def missing() -> None:
+        raise ImportError("no FAISS")
+
+    for module in ("ivf", "hnsw"):
+        monkeypatch.setattr(f"indexes.vectors.{module}.load_faiss", missing)
+    assert stored.is_usable()
+    if kind != "exact":
+        with pytest.raises(ImportError):
+            open_engine(stored.folder, stored.about, DIM)
 
 
 class warnings_off:

@@ -45,7 +45,7 @@ _KEPT_MILLISECONDS = 7.0  # an approximate kind stays one down to here
 FEWEST_APPROXIMATE = 10_000
 """Fewer rows than these are always searched exactly."""
 _TIMED_BYTES = 1 << 27  # of rows; fewer stay in the caches and are read twice as fast as many are
-_TIMES = 15  # the fastest counts: other programs interrupt the others
+_TIMES = 7  # the fastest counts: other programs interrupt the others
 _BLOCK_ROWS = 8192
 _MOST_GROWTH = 2  # or shrinking, before lists are learned again
 

@@ -18,7 +18,7 @@ import numpy as np
 from indexes.arrays import Array, Floats, Ints
 from indexes.lazy_imports import load_faiss
 from indexes.vectors.approximate import padded_dim
-from indexes.vectors.arrays_on_disk import read_array, write_array
+from indexes.vectors.arrays_on_disk import map_array, read_array, write_array
 from indexes.vectors.faiss_steps import add, search, train
 from indexes.vectors.rows import Rows
 
@@ -66,17 +66,23 @@ def build(
     write_array(folder / _LEARNED, faiss.vector_to_array(storage.sq.trained))
 
 
-def open_graph(folder: Path, count: int, dim: int) -> Graph:
-    """The graph over `count` rows of `dim` numbers in a folder.
+@dataclass(frozen=True)
+class _Parts:
+    """What the files of a graph hold. levels: of the rows, int32 [n]; offsets: where the edges of
+    each begin, uint64 [n + 1]; edges: int32; learned: float32."""
 
-    Raises OSError or ValueError if the files do not fit together.
-    """
-    faiss = load_faiss()
+    levels: Ints
+    offsets: Array
+    edges: Ints
+    learned: Floats
+
+
+def check_graph(folder: Path, count: int, dim: int) -> _Parts:
+    """Check the files of a graph, without FAISS; takes and raises what `open_graph` does."""
     width = padded_dim(dim)
     levels = read_array(folder / _LEVELS, np.int32, (count,))
     if count and not (levels.min() >= 1 and levels.max() <= _MOST_LEVELS):
         raise ValueError("the graph has levels that no graph has")
-    index = _empty(width)
     # Each row has room for twice the neighbours at the lowest level, and once at each above.
     offsets = np.zeros(count + 1, np.uint64)
     np.cumsum(_NEIGHBOURS * (levels.astype(np.uint64) + 1), out=offsets[1:])
@@ -87,20 +93,28 @@ def open_graph(folder: Path, count: int, dim: int) -> Graph:
     if not np.isfinite(learned).all():
         raise ValueError("what the index learned is not made of numbers")
     _check_levels(levels, offsets, edges)
+    map_array(folder / _CODES, [np.uint8], (count * width,))
+    return _Parts(levels, offsets, edges, learned)
+
+
+def open_graph(folder: Path, count: int, dim: int) -> Graph:
+    """The graph over `count` rows of `dim` numbers in a folder.
+
+    Raises OSError or ValueError if the files do not fit together.
+    """
+    faiss, width = load_faiss(), padded_dim(dim)
+    parts = check_graph(folder, count, dim)
+    codes = read_array(folder / _CODES, np.uint8, (count * width,))
+    index = _empty(width)
     storage = faiss.downcast_index(index.storage)
-    faiss.copy_array_to_vector(learned, storage.sq.trained)
-    faiss.copy_array_to_vector(
-        read_array(folder / _CODES, np.uint8, (count * width,)), storage.codes
-    )
+    faiss.copy_array_to_vector(parts.learned, storage.sq.trained)
+    faiss.copy_array_to_vector(codes, storage.codes)
     storage.is_trained, storage.ntotal = True, count
-    faiss.copy_array_to_vector(levels, index.hnsw.levels)
-    faiss.copy_array_to_vector(offsets, index.hnsw.offsets)
-    faiss.copy_array_to_vector(edges, index.hnsw.neighbors)
-    highest = int(levels.argmax()) if count else -1
-    index.hnsw.entry_point, index.hnsw.max_level = (
-        highest,
-        int(levels[highest]) - 1 if count else -1,
-    )
+    faiss.copy_array_to_vector(parts.levels, index.hnsw.levels)
+    faiss.copy_array_to_vector(parts.offsets, index.hnsw.offsets)
+    faiss.copy_array_to_vector(parts.edges, index.hnsw.neighbors)
+    index.hnsw.entry_point = highest = int(parts.levels.argmax()) if count else -1
+    index.hnsw.max_level = int(parts.levels[highest]) - 1 if count else -1
     index.is_trained, index.ntotal = True, count
     return Graph(index)
 

@@ -9,7 +9,7 @@ reader trusts what they say.
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -191,13 +191,18 @@ def _list(index: Any, number: int) -> tuple[Array, Ints]:
     return codes.reshape(size, -1), faiss.rev_swig_ptr(lists.get_ids(number), size)
 
 
-def open_lists(codes: Codes, folder: Path, count: int, dim: int, nlist: int = 0) -> InvertedLists:
-    """The engine over `count` rows of `dim` numbers in a folder.
+@dataclass(frozen=True)
+class _Parts:
+    """What the files of an engine hold besides its lists. centroids: float32 [c, padded dim];
+    learned: float32; sizes: of the lists, int64 [c]."""
 
-    nlist: how many lists there are, 0 for as many as `cells` says. Raises OSError or ValueError if
-    the files do not fit together.
-    """
-    faiss = load_faiss()
+    centroids: Floats
+    learned: Floats
+    sizes: Ints
+
+
+def check_lists(codes: Codes, folder: Path, count: int, dim: int, nlist: int = 0) -> _Parts:
+    """Check the files of an engine, without FAISS; takes and raises what `open_lists` does."""
     width, nlist = padded_dim(dim), nlist or cells(count)
     centroids = read_array(folder / _CENTROIDS, np.float32, (nlist, width))
     sizes = read_array(folder / _SIZES, np.int64, (nlist,))
@@ -206,17 +211,39 @@ def open_lists(codes: Codes, folder: Path, count: int, dim: int, nlist: int = 0)
         raise ValueError("the lists do not have one place for each row")
     if not (np.isfinite(centroids).all() and np.isfinite(learned).all()):
         raise ValueError("what the index learned is not made of numbers")
-    index, owned = _empty(codes, width, nlist)
-    _teach(codes, index, centroids, learned)
     with open_regular(folder / _LISTS) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size != count * (index.code_size + 8):
-            raise ValueError("the lists have another size")
+        _check_size(file, codes, count, width)
+    # Looked at when a filter needs it: whether it is there is known now.
+    map_array(folder / _CELLS, [_cell_type(nlist)], (count,))
+    return _Parts(centroids, learned, sizes)
+
+
+def _check_size(file: BinaryIO, codes: Codes, count: int, width: int) -> int:
+    """The bytes of the lists; raises ValueError if they are not those of so many rows."""
+    size = os.fstat(file.fileno()).st_size
+    if size != count * (_code_size(codes, width) + 8):
+        raise ValueError("the lists have another size")
+    return size
+
+
+def open_lists(codes: Codes, folder: Path, count: int, dim: int, nlist: int = 0) -> InvertedLists:
+    """The engine over `count` rows of `dim` numbers in a folder.
+
+    nlist: how many lists there are, 0 for as many as `cells` says. Raises OSError or ValueError if
+    the files do not fit together.
+    """
+    faiss, width = load_faiss(), padded_dim(dim)
+    parts = check_lists(codes, folder, count, dim, nlist)
+    nlist = len(parts.sizes)
+    index, owned = _empty(codes, width, nlist)
+    _teach(codes, index, parts.centroids, parts.learned)
+    with open_regular(folder / _LISTS) as file:
+        size = _check_size(file, codes, count, width)
         # FAISS takes a name: this one stands for the file that was checked.
         name = f"/dev/fd/{file.fileno()}" if os.name != "nt" else str(folder / _LISTS)
         lists = faiss.OnDiskInvertedLists(nlist, index.code_size, name)
         lists.read_only, lists.prefetch_nthread = True, 0
-        unsigned = sizes.astype(np.uint64)
+        unsigned = parts.sizes.astype(np.uint64)
         lists.set_all_lists_sizes(faiss.swig_ptr(unsigned))
         lists.totsize = size
         if size:
@@ -224,9 +251,7 @@ def open_lists(codes: Codes, folder: Path, count: int, dim: int, nlist: int = 0)
     index.replace_invlists(lists, False)
     index.ntotal = count
     index.parallel_mode = 1  # threads share the lists of one query
-    # Looked at when a filter needs it: whether it is there is known now.
-    map_array(folder / _CELLS, [_cell_type(nlist)], (count,))
-    return InvertedLists(index, (*owned, lists), centroids, folder)
+    return InvertedLists(index, (*owned, lists), parts.centroids, folder)
 
 
 def _teach(codes: Codes, index: Any, centroids: Floats, learned: Floats) -> None:
@@ -249,9 +274,14 @@ def _empty(codes: Codes, width: int, nlist: int) -> tuple[Any, tuple[Any, ...]]:
         eight_bits = faiss.ScalarQuantizer.QT_8bit
         index = faiss.IndexIVFScalarQuantizer(quantizer, width, nlist, eight_bits, metric, True)
     else:
-        index = faiss.IndexIVFPQ(quantizer, width, nlist, width // _NUMBERS_A_CODE, 8, metric)
+        index = faiss.IndexIVFPQ(quantizer, width, nlist, _code_size(codes, width), 8, metric)
     index.own_fields = False
     return index, (quantizer,)
+
+
+def _code_size(codes: Codes, width: int) -> int:
+    """The bytes that a row takes in a list."""
+    return width if codes == "ivf" else width // _NUMBERS_A_CODE
 
 
 def _learned(codes: Codes, index: Any) -> Floats:

@@ -93,12 +93,10 @@ class Stored:
         return None
 
     def is_usable(self) -> bool:
-        """Whether the engine can be opened, if there is one."""
-        if self.about.kind == "exact":
-            return True
+        """Whether the files of the engine are sound, if there is one. FAISS is not loaded."""
         try:
-            open_engine(self.folder, self.about, self.rows.dim)
-        except (OSError, ValueError, RuntimeError, MemoryError):
+            _check_engine(self.folder, self.about, self.rows.dim)
+        except (OSError, ValueError, MemoryError):
             return False
         return True
 
@@ -217,6 +215,18 @@ def open_engine(folder: Path, about: About, dim: int) -> Engine:
 
     assert about.kind != "exact"
     return open_lists(about.kind, folder, about.count, dim, about.cells)
+
+
+def _check_engine(folder: Path, about: About, dim: int) -> None:
+    """Raise OSError or ValueError if `open_engine` would for what the files hold."""
+    if about.kind == "hnsw":
+        from indexes.vectors.hnsw import check_graph
+
+        check_graph(folder, about.count, dim)
+    elif about.kind != "exact":
+        from indexes.vectors.ivf import check_lists
+
+        check_lists(about.kind, folder, about.count, dim, about.cells)
 
 
 def sync_folder(folder: Path) -> None:

@@ -135,19 +135,19 @@ def walk(
                 special = name[0] == "." or (kind is None and name.lower() in _SYSTEM_FOLDERS)
                 if special and not _is_included(path, name, include):
                     _count_special(entry, left_out)
-                elif entry.is_symlink():
-                    left_out.links += 1
-                elif entry.is_dir():
-                    inner.append(path)
-                elif entry.is_file():
+                elif entry.is_file(follow_symlinks=False):
                     if kind == "raw" and not raw:
                         left_out.raw += 1
                     elif kind == "photo" or kind == "raw":
-                        state = entry.stat()
+                        state = entry.stat(follow_symlinks=False)
                         if stat.S_ISREG(state.st_mode):
                             yield FoundFile(path, state.st_size, mtime_ns(state))
                     else:
                         _count_other(name, left_out.endings)
+                elif entry.is_symlink():
+                    left_out.links += 1
+                elif entry.is_dir():
+                    inner.append(path)
             except OSError:
                 continue  # it vanished after the folder was listed
         pending.extend(reversed(inner))
