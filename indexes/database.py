@@ -286,11 +286,22 @@ class Database:
 
         Whatever changes the catalogue makes it forget what the last run found: see `put_last_run`.
         """
-        forgets = self._may_have_last_run and not self.conn.in_transaction
-        with explained(self.folder), self.db.atomic():
-            if forgets and self.has_table("meta"):
-                self.conn.execute("DELETE FROM meta WHERE key = ?", [_LAST_RUN])
-            yield
+        with explained(self.folder):
+            if self.conn.in_transaction:
+                with self.db.atomic():
+                    yield
+                return
+            # At once, so that SQLite waits for who writes: after a read it would fail instead.
+            self.conn.execute("BEGIN IMMEDIATE")
+            try:
+                forgets = self._may_have_last_run
+                if forgets and self.has_table("meta"):
+                    self.conn.execute("DELETE FROM meta WHERE key = ?", [_LAST_RUN])
+                yield
+                self.conn.commit()
+            except BaseException:
+                self.conn.rollback()  # does nothing if the error ended the transaction
+                raise
         if forgets:
             self._may_have_last_run = False
 

@@ -3,10 +3,13 @@
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -148,6 +151,22 @@ def test_cache_files_of_later_photos_do_not_add_to_an_earlier_version(folder: Pa
             return index.photo_count()
 
         assert index.read(count) == 20
+
+
+def test_a_writer_waits_for_who_holds_the_catalogue(folder: Path) -> None:
+    """As `retrieval check` does for a moment, to let SQLite check the full text."""
+    catalogue = folder / ".retrieval" / "catalogue.db"
+    with closing(sqlite3.connect(catalogue, check_same_thread=False)) as other:
+        for change in (
+            lambda: retrieval.fuse(folder),
+            lambda: retrieval.remove([folder / "rocket.jpg"], folder),
+            lambda: retrieval.index(folder),
+        ):
+            other.execute("BEGIN IMMEDIATE")
+            release = threading.Timer(0.3, other.rollback)
+            release.start()
+            change()
+            release.join()
 
 
 # Real processes ----------------------------------------------------------------------------------
