@@ -161,6 +161,8 @@ def test_a_writer_waits_for_who_holds_the_catalogue(folder: Path) -> None:
             lambda: retrieval.fuse(folder),
             lambda: retrieval.remove([folder / "rocket.jpg"], folder),
             lambda: retrieval.index(folder),
+            lambda: retrieval.index(folder, options=retrieval.Options(rebuild=True)),
+            lambda: retrieval.check(folder, repair=True),
         ):
             other.execute("BEGIN IMMEDIATE")
             release = threading.Timer(0.3, other.rollback)
