@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -157,6 +157,20 @@ ALLOWED = (
 )
 """Reasons that depend on the machine, besides those of tests marked `cuda`. Whatever else skips
 lacks something that could be installed."""
+
+
+@pytest.fixture(params=["folder", "memory"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    """A lake's place: a folder, and an object store."""
+    from indexes.lake.location import Location
+
+    if request.param == "folder":
+        yield Location.of(tmp_path / "lake")
+        return
+    import fsspec
+
+    yield Location.of(f"memory://{tmp_path.name}")
+    fsspec.filesystem("memory").store.clear()
 
 
 def needs_extra(extra: str, *modules: str) -> Callable[[Any], Any]:

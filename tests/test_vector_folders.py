@@ -44,8 +44,6 @@ def test_a_damaged_folder_is_refused_or_still_safe(tmp_path: Path, kind: str) ->
                     stored = open_stored(folder, DIM, 11_000 * DIM * 4)
                 except (OSError, ValueError):
                     continue
-                finally:
-                    pass
                 for query in queries:
                     found, scores = flat.search([stored.rows], query, 10)
                     assert len(found) <= 10 and not np.isnan(scores).any()
